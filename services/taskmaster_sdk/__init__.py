@@ -1,0 +1,8 @@
+"""What a TaskMaster plugin imports, and nothing else of TaskMaster. Needs only the standard library and pluggy."""
+
+from taskmaster_sdk.context import JobContext, PluginContext
+from taskmaster_sdk.hooks import API_VERSION, hookimpl
+from taskmaster_sdk.jobs import Backoff, Job, job
+from taskmaster_sdk.outcomes import Cancelled, Discard, Fatal, Retry
+
+__all__ = ["API_VERSION", "Backoff", "Cancelled", "Discard", "Fatal", "Job", "JobContext", "PluginContext", "Retry", "hookimpl", "job"]

@@ -1,0 +1,117 @@
+"""What a handler and a plugin's hooks are given."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from taskmaster_sdk.outcomes import Cancelled
+
+__all__ = ["JobContext", "PluginContext"]
+
+
+class JobContext:
+    """One attempt of one job, as its handler sees it. Usable from any thread of the handler.
+
+    Attributes:
+        job_id: stable over all attempts.
+        type: the job type.
+        queue: where the job was taken from.
+        attempt: 1 for the first.
+        max_attempts: executions at most.
+        root_id: the job that this one is a replay of, over all replays; its own id if it is none. The key for effects.
+        deadline: when this attempt must have ended, seconds of `time.monotonic`.
+        logger: records carry job id, type, queue and attempt.
+    """
+
+    __slots__ = ("_cancelled", "_logger", "_report", "attempt", "deadline", "job_id", "max_attempts", "queue", "root_id", "type")
+
+    def __init__(
+        self,
+        *,
+        job_id: str,
+        type: str,  # noqa: A002 - the wire's word
+        queue: str,
+        attempt: int,
+        max_attempts: int,
+        root_id: str,
+        deadline: float,
+        report: Callable[[JobContext, float, str], None] | None = None,
+    ) -> None:
+        self.job_id = job_id
+        self.type = type
+        self.queue = queue
+        self.attempt = attempt
+        self.max_attempts = max_attempts
+        self.root_id = root_id
+        self.deadline = deadline
+        self._report = report
+        self._cancelled = False
+        self._logger: logging.LoggerAdapter[logging.Logger] | None = None
+
+    @property
+    def logger(self) -> logging.LoggerAdapter[logging.Logger]:
+        """A standard logger that adds this attempt's facts to every record."""
+        if self._logger is None:
+            facts = {"jobId": self.job_id, "type": self.type, "queue": self.queue, "attempt": self.attempt}
+            self._logger = logging.LoggerAdapter(logging.getLogger(f"taskmaster.job.{self.type}"), facts)
+        return self._logger
+
+    @property
+    def remaining_s(self) -> float:
+        """Seconds until the deadline, 0 when it has passed."""
+        return max(0.0, self.deadline - time.monotonic())
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether somebody asked to cancel this job. Look at it between steps of long work."""
+        return self._cancelled
+
+    def check(self) -> None:
+        """Stop here if the job was cancelled.
+
+        Raises:
+            Cancelled: somebody asked. Let it pass: the job then ends as cancelled.
+        """
+        if self._cancelled:
+            raise Cancelled("cancelled while running")
+
+    def progress(self, fraction: float, note: str = "") -> None:
+        """Tell people how far the work is. Cheap: sent at most a few times a second, the last word wins.
+
+        Args:
+            fraction: 0 to 1.
+            note: at most 200 characters are kept.
+        """
+        if self._report is not None:
+            self._report(self, min(1.0, max(0.0, float(fraction))), note[:200])
+
+    def request_cancel(self) -> None:
+        """Set the cancel flag. For the host, and for tests of a handler."""
+        self._cancelled = True
+
+
+@dataclass(frozen=True, slots=True)
+class PluginContext:
+    """What `on_init` and `on_shutdown` are given.
+
+    Attributes:
+        plugin: name of the plugin's entry point.
+        data_dir: a folder that outlives the process; the plugin may make its own below it.
+        environ: the process environment, read only.
+        state: the plugin's own, kept between `on_init` and `on_shutdown`.
+    """
+
+    plugin: str
+    data_dir: Path
+    environ: dict[str, str]
+    state: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def logger(self) -> logging.Logger:
+        """The plugin's logger."""
+        return logging.getLogger(f"taskmaster.plugin.{self.plugin}")

@@ -1,0 +1,41 @@
+"""What a handler may say besides returning a value: raise one of these.
+
+Any other exception is a failure that is retried by the job's policy.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Cancelled", "Discard", "Fatal", "Outcome", "Retry"]
+
+
+class Outcome(Exception):  # noqa: N818 - these are words of a handler, not errors of the engine
+    """Root of the words a handler may say."""
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Retry(Outcome):
+    """The attempt failed; try again *after_s* seconds from now. Counts as a failure: the limit on attempts holds.
+
+    Args:
+        reason: shown to people.
+        after_s: seconds, 0 to 31 days; None takes the job's backoff.
+    """
+
+    def __init__(self, reason: str = "", *, after_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.after_s = after_s
+
+
+class Fatal(Outcome):
+    """The attempt failed and no other can succeed: dead-letter the job now."""
+
+
+class Discard(Outcome):
+    """The work is no longer wanted: end the job as cancelled, without a dead letter."""
+
+
+class Cancelled(Outcome):
+    """Somebody cancelled the job; raised by `JobContext.check` and thrown into coroutine handlers."""
