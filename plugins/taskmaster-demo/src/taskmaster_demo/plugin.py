@@ -1,0 +1,30 @@
+"""Hooks only: which jobs there are, and where the clean-up may work."""
+
+from __future__ import annotations
+
+from taskmaster_demo.cleanup import Cleaner
+from taskmaster_demo.dummy import dummy
+from taskmaster_demo.report import generate_report
+from taskmaster_sdk import Job, PluginContext, hookimpl, job
+
+__all__ = ["DemoPlugin", "plugin"]
+
+
+class DemoPlugin:
+    """What the entry point names. Holds the clean-up's folder from `on_init` on."""
+
+    def __init__(self) -> None:
+        self.cleaner = Cleaner()
+
+    @hookimpl
+    def register_jobs(self) -> list[Job]:
+        """All three job types."""
+        return [generate_report, job("cleanup-temp", queue="cleanup-queue", attempts=3, timeout_s=300)(self.cleaner.cleanup_temp), dummy]
+
+    @hookimpl
+    def on_init(self, context: PluginContext) -> None:
+        """Point the clean-up at its folder; made on first use."""
+        self.cleaner.folder = context.data_dir / "tmp"
+
+
+plugin = DemoPlugin()
