@@ -1,0 +1,5 @@
+"""TaskMaster: background jobs for Python teams."""
+
+__all__ = ["__version__"]
+
+__version__ = "0.1.0"

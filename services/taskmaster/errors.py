@@ -1,0 +1,137 @@
+"""Everything TaskMaster raises on purpose.
+
+    TaskMasterError
+    ├── ConfigurationError        a setting is wrong: say which, and what would do
+    ├── InvalidRequest            the caller's request cannot be carried out as it stands
+    │   ├── UnknownJobType
+    │   ├── InvalidPayload
+    │   ├── KeyMissing
+    │   └── KeyReused
+    ├── NotFound                  no such job, dead letter, queue or type
+    ├── Conflict                  the thing is in a state that does not allow it
+    ├── StoreError
+    │   ├── StoreUnavailable      no answer in time: whether it took effect is unknown; the same request may be repeated
+    │   ├── StoreRefused          the store answers, but does not take writes now (memory, disk, read-only)
+    │   ├── StoreUnsafe           its configuration would lose or evict jobs
+    │   └── StoreDefect           an answer that cannot be: a bug, or a foreign hand in the keys
+    └── PluginError               a plugin could not be loaded or started
+
+`code` is stable and goes over the wire; the attributes are facts for whoever acts on the error.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+__all__ = [
+    "ConfigurationError",
+    "Conflict",
+    "InvalidPayload",
+    "InvalidRequest",
+    "KeyMissing",
+    "KeyReused",
+    "NotFound",
+    "PluginError",
+    "StoreDefect",
+    "StoreError",
+    "StoreRefused",
+    "StoreUnavailable",
+    "StoreUnsafe",
+    "TaskMasterError",
+    "UnknownJobType",
+]
+
+
+class TaskMasterError(Exception):
+    """Root of the tree. The message says what happened, to what, and what to do."""
+
+    code: ClassVar[str] = "error"
+
+    def __init__(self, message: str, **facts: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.facts = facts
+
+
+class ConfigurationError(TaskMasterError):
+    """A setting is unknown, malformed or impossible."""
+
+    code = "configuration"
+
+
+class InvalidRequest(TaskMasterError):
+    """The request is malformed or out of its limits."""
+
+    code = "invalid-request"
+
+
+class UnknownJobType(InvalidRequest):
+    """No plugin has published this type. Facts: type, near (similar names)."""
+
+    code = "unknown-job-type"
+
+
+class InvalidPayload(InvalidRequest):
+    """The payload does not fit the type's schema. Facts: errors, a list of {pointer, message}."""
+
+    code = "invalid-payload"
+
+
+class KeyMissing(InvalidRequest):
+    """An idempotency key is required here."""
+
+    code = "idempotency-key-missing"
+
+
+class KeyReused(InvalidRequest):
+    """The key was used before for another request. Facts: jobId of the first."""
+
+    code = "idempotency-key-reused"
+
+
+class NotFound(TaskMasterError):
+    """There is no such thing, or no longer."""
+
+    code = "not-found"
+
+
+class Conflict(TaskMasterError):
+    """The thing's present state does not allow this. Facts: state."""
+
+    code = "conflict"
+
+
+class StoreError(TaskMasterError):
+    """Something between us and the store."""
+
+    code = "store"
+
+
+class StoreUnavailable(StoreError):
+    """No answer in time. The request may or may not have taken effect; repeating the same one is safe."""
+
+    code = "store-unavailable"
+
+
+class StoreRefused(StoreError):
+    """The store answers but refuses writes: out of memory, disk full, read-only replica. Nothing was stored."""
+
+    code = "store-refused"
+
+
+class StoreUnsafe(StoreError):
+    """The store's configuration would lose jobs."""
+
+    code = "store-unsafe"
+
+
+class StoreDefect(StoreError):
+    """An answer that cannot be: a bug in a script, or keys changed by something else."""
+
+    code = "store-defect"
+
+
+class PluginError(TaskMasterError):
+    """A plugin could not be loaded or started. Facts: plugin."""
+
+    code = "plugin"

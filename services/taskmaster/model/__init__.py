@@ -1,0 +1,1 @@
+"""Pure data and rules. Nothing here does I/O."""

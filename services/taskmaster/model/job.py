@@ -1,0 +1,133 @@
+"""What a job is, in memory and on the wire between our own processes."""
+
+from __future__ import annotations
+
+import msgspec
+
+from taskmaster.model.retry import DEFAULT, Backoff
+from taskmaster.model.states import Priority, State
+
+__all__ = ["Attempt", "Counts", "DeadLetter", "Envelope", "Failure", "JobRecord"]
+
+
+class Envelope(msgspec.Struct, frozen=True, array_like=True):
+    """What was submitted and does not change: the blob beside the job's hash, JSON. New fields go to the end, with a default.
+
+    Attributes:
+        type: job type.
+        payload: as validated at submission, not decoded until a handler needs it.
+        attempts: executions at most.
+        timeout_ms: how long one attempt may take.
+        key: the idempotency key as given, for people.
+        origin: who made the job: api, cli, client, replay.
+        traceparent: W3C trace context of the submission, or empty.
+        replayed_from: the job that this one repeats, or empty.
+    """
+
+    type: str
+    payload: msgspec.Raw
+    attempts: int = 5
+    timeout_ms: int = 60_000
+    backoff: Backoff = DEFAULT
+    key: str = ""
+    origin: str = "api"
+    traceparent: str = ""
+    replayed_from: str = ""
+    replayed_by: str = ""
+
+
+class Failure(msgspec.Struct, frozen=True, array_like=True):
+    """Why an attempt failed: opaque to the store, JSON.
+
+    Attributes:
+        error: qualified class name.
+        message: truncated, control characters escaped.
+        fingerprint: alike for failures with one cause.
+        trace: truncated traceback.
+        plugin: name and version of the code that ran, `name==version`.
+    """
+
+    error: str
+    message: str
+    fingerprint: str = ""
+    trace: str = ""
+    plugin: str = ""
+
+
+class Attempt(msgspec.Struct, frozen=True, array_like=True):
+    """One ended attempt: a row of the job's history, JSON. Times are Unix milliseconds by the store's clock."""
+
+    epoch: int
+    outcome: str
+    started_ms: int
+    ended_ms: int
+    consumer: str
+    error: str = ""
+    message: str = ""
+    plugin: str = ""
+
+
+class JobRecord(msgspec.Struct, frozen=True):
+    """Everything the store knows of one job. Times are Unix milliseconds by the store's clock, 0 when unset."""
+
+    id: str
+    state: State
+    type: str
+    queue: str
+    priority: Priority
+    created_ms: int
+    reason: str = ""
+    due_ms: int = 0
+    claimed_ms: int = 0
+    finished_ms: int = 0
+    epoch: int = 0
+    failures: int = 0
+    losses: int = 0
+    handed_back: int = 0
+    attempts: int = 5
+    consumer: str = ""
+    progress: float | None = None
+    progress_note: str = ""
+    cancel_requested: bool = False
+    root_id: str = ""
+    replayed_from: str = ""
+    revision: int = 0
+    envelope: Envelope | None = None
+    result: bytes = b""
+    failure: Failure | None = None
+    history: tuple[Attempt, ...] = ()
+
+    @property
+    def attempts_made(self) -> int:
+        """Deliveries less those handed back unstarted."""
+        return self.epoch - self.handed_back
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    """The record of a terminal failure: written once, together with the state, and never changed."""
+
+    job_id: str
+    type: str
+    queue: str
+    reason: str
+    failed_ms: int
+    attempts: int
+    losses: int
+    created_ms: int
+    root_id: str
+    consumer: str
+    envelope: Envelope
+    failure: Failure | None
+    fingerprint: str
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """Jobs of one queue, by state now."""
+
+    waiting: int = 0
+    delayed: int = 0
+    active: int = 0
+    completed: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    blocked: int = 0

@@ -1,0 +1,38 @@
+"""One request to the store as a value: what to run, on which partition, and how to read the answer. Clients run it; nothing here does I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from taskmaster.store.scripts import Script
+
+__all__ = ["Call", "meta_key"]
+
+T = TypeVar("T")
+Arg = bytes | str | int | float
+
+
+def meta_key(partition: int) -> str:
+    """The one key that every script declares; its tag is the partition's."""
+    return f"tm:{{{partition}}}:meta"
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """A script with its arguments.
+
+    Safe to send again after a lost reply: each script's header says how a repeat is recognised.
+
+    Attributes:
+        script: what to run.
+        partition: 0..partitions-1.
+        args: without the trailing `now`, which the client adds.
+        decode: raw answer -> value.
+    """
+
+    script: Script
+    partition: int
+    args: tuple[Arg, ...]
+    decode: Callable[[Any], T]

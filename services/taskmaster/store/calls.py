@@ -1,0 +1,272 @@
+"""The transitions as typed calls: one function a script, named as its file. Building a call does no I/O; a client runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from taskmaster.model.states import State, state_of
+from taskmaster.store.call import Call
+from taskmaster.store.scripts import load
+from taskmaster.store.status import Status
+
+__all__ = [
+    "Claim",
+    "Cycle",
+    "Finish",
+    "Limits",
+    "NewJob",
+    "Registration",
+    "Submitted",
+    "abandon",
+    "cancel",
+    "cycle",
+    "extend",
+    "progress",
+    "promote",
+    "prune",
+    "purge",
+    "reap",
+    "register",
+    "submit",
+    "tick",
+    "unregister",
+]
+
+# Lua's MessagePack does not know the binary type: what goes through it is text.
+_pack = msgspec.msgpack.Encoder().encode
+#: At most this many jobs in one submission, finishes in one cycle, ids in one purge.
+SUBMIT_MAX, FINISH_MAX, PURGE_MAX = 1_000, 256, 200
+
+
+class NewJob(NamedTuple):
+    """One item of a submission, in the order that submit.lua reads. Times in milliseconds."""
+
+    id: str
+    queue: str
+    type: str
+    priority: int
+    due_ms: int
+    delay_ms: int
+    max_attempts: int
+    key: str
+    request: str
+    blob: str
+    root_id: str = ""
+    replayed_from: str = ""
+
+
+class Submitted(NamedTuple):
+    """What became of one item. `id` is that of the first job when the key was known; `state` is None when that job is gone."""
+
+    status: Status
+    state: State | None
+    id: str
+    now_ms: int
+
+
+def _submitted(items: Sequence[NewJob], raw: list[Any]) -> list[Submitted]:
+    now = raw[0]
+    out = []
+    for item, row in zip(items, raw[1:], strict=True):
+        status = Status(row[0])
+        state = state_of(row[1].decode()) if len(row) > 1 and row[1] else None
+        job_id = row[2].decode() if len(row) > 2 else item.id
+        if status is Status.ALREADY or (status is Status.DUPLICATE and job_id == item.id):
+            status = Status.OK  # our own request, sent again
+        out.append(Submitted(status, state, job_id, now))
+    return out
+
+
+def submit(partition: int, items: Sequence[NewJob], *, atomic: bool = False) -> Call[list[Submitted]]:
+    """Record new jobs. Independent: each item has its own answer; atomic: all or, on any refusal, none.
+
+    Statuses: OK, DUPLICATE, REUSED, TOO_OLD (the id's time is older than the resend window), GONE (source of a replay), ABORTED.
+    """
+    return Call(load("submit"), partition, ("atomic" if atomic else "independent", _pack(items)), lambda raw: _submitted(items, raw))
+
+
+class Finish(NamedTuple):
+    """The end of one attempt, in the order that cycle.lua reads.
+
+    Attributes:
+        outcome: c completed, r retry, f dead letter, x discard, h hand back, s snooze.
+        delay_ms: r, s: how long to wait.
+        reason: f, s: one word for people.
+        body: result or failure, JSON, opaque to the store.
+        fingerprint: r, f: of the failure.
+        row: history row, JSON; empty for a first attempt that completed.
+    """
+
+    id: str
+    epoch: int
+    token: str
+    outcome: str
+    delay_ms: int = 0
+    reason: str = ""
+    body: str = ""
+    fingerprint: str = ""
+    row: str = ""
+
+
+class Claim(NamedTuple):
+    """One job handed to this consumer."""
+
+    id: str
+    queue: str
+    epoch: int
+    attempt: int
+    failures: int
+    losses: int
+    priority: int
+    root_id: str
+    blob: bytes
+
+
+class Limits(NamedTuple):
+    """Retention and windows that finishing scripts apply."""
+
+    key_window_ms: int = 86_400_000
+    keep_completed: int = 10_000
+    keep_failed: int = 50_000
+    keep_cancelled: int = 10_000
+
+
+class Cycle(NamedTuple):
+    """Answer of a round. `status` OK, STALE_OP, UNREGISTERED or GENERATION; all else is empty unless OK."""
+
+    status: Status
+    now_ms: int = 0
+    codes: tuple[int, ...] = ()
+    claims: tuple[Claim, ...] = ()
+    next_ms: int = -1
+    more: bool = False
+
+
+def _cycle(raw: list[Any]) -> Cycle:
+    if raw[0] != 0:
+        return Cycle(Status(raw[0]))
+    claims = tuple(
+        Claim(job_id.decode(), queue.decode(), epoch, attempt, failures, losses, priority, root.decode(), blob)
+        for job_id, queue, epoch, attempt, failures, losses, priority, root, blob in raw[3]
+    )
+    return Cycle(Status.OK, raw[1], tuple(raw[2]), claims, raw[4], raw[5] == 1)
+
+
+def cycle(
+    partition: int,
+    *,
+    gen: str,
+    wid: str,
+    seq: int,
+    token: str,
+    lease_ms: int,
+    finishes: Sequence[Finish] = (),
+    wants: Sequence[tuple[str, int]] = (),
+    limits: Limits | None = None,
+) -> Call[Cycle]:
+    """One round of a consumer: end *finishes*, promote what is due, claim up to the wanted slots per queue.
+
+    Args:
+        seq: numbers this consumer's calls 1, 2, 3 …; an unanswered call is sent again unchanged, with the same number.
+        token: random, new in every call.
+        wants: (queue, free slots); a queue that should only be left alone is not named.
+    """
+    args = (gen, wid, seq, token, lease_ms, _pack(finishes), _pack(wants), _pack(limits or Limits()))
+    return Call(load("cycle"), partition, args, _cycle)
+
+
+def extend(
+    partition: int, wid: str, attempts: Sequence[tuple[str, int, str]], *, lease_ms: int, alive_ms: int
+) -> Call[tuple[Status, ...] | None]:
+    """Keep leases for another *lease_ms*. Answers OK, STALE or CANCEL an attempt (id, epoch, token); None when the wid is not known."""
+
+    def decode(raw: list[Any]) -> tuple[Status, ...] | None:
+        return None if raw == [Status.UNREGISTERED] else tuple(Status(code) for code in raw[1:])
+
+    return Call(load("extend"), partition, (wid, lease_ms, alive_ms, _pack(attempts)), decode)
+
+
+def progress(partition: int, words: Sequence[tuple[str, int, str, str]]) -> Call[tuple[Status, ...]]:
+    """Note progress of attempts: (id, epoch, token, text of at most 60 bytes)."""
+    return Call(load("progress"), partition, (_pack(words),), lambda raw: tuple(Status(code) for code in raw))
+
+
+def promote(partition: int) -> Call[bool]:
+    """Put due jobs into their lanes; True when more are due."""
+    return Call(load("promote"), partition, (), bool)
+
+
+def reap(partition: int, *, grace_ms: int, losses: int, key_window_ms: int) -> Call[tuple[bool, tuple[str, ...]]]:
+    """End attempts whose lease ran out *grace_ms* ago; (more are left, ids that were ended)."""
+    return Call(
+        load("reap"), partition, (grace_ms, losses, key_window_ms), lambda raw: (raw[0] == 1, tuple(x.decode() for x in raw[1:]))
+    )
+
+
+def abandon(partition: int, wid: str, rank: int = 0) -> Call[int]:
+    """Expire the leases of a dead consumer; the rank to go on at, -1 when done."""
+    return Call(load("abandon"), partition, (wid, rank), int)
+
+
+class Cancelled(NamedTuple):
+    """OK: ended; CANCELLING: its worker was asked; ALREADY; CONFLICT: it ended otherwise, `state` says how; GONE."""
+
+    status: Status
+    state: State | None = None
+
+
+def cancel(partition: int, job_id: str, *, who: str, key_window_ms: int) -> Call[Cancelled]:
+    """End a job that is not running, or ask the one who runs it to stop. *who*: at most 40 characters."""
+
+    def decode(raw: list[Any]) -> Cancelled:
+        return Cancelled(Status(raw[0]), state_of(raw[1].decode()) if len(raw) > 1 else None)
+
+    return Call(load("cancel"), partition, (job_id, who[:40], key_window_ms), decode)
+
+
+def purge(partition: int, ids: Sequence[str]) -> Call[tuple[Status, ...]]:
+    """Forget terminal jobs; OK, GONE or CONFLICT an id."""
+    return Call(load("purge"), partition, (_pack(ids),), lambda raw: tuple(Status(row[0]) for row in raw))
+
+
+def prune(partition: int, keep: Sequence[tuple[int, int]]) -> Call[bool]:
+    """Retention: (count, age in ms) for completed, failed, cancelled of each queue; True when more is left."""
+    return Call(load("prune"), partition, (_pack(keep),), bool)
+
+
+class Registration(NamedTuple):
+    """The store's generation and clock."""
+
+    gen: str
+    now_ms: int
+
+
+def register(
+    partition: int, *, wid: str, cap: str, info: bytes, types: Sequence[str], catalogue: Sequence[tuple[str, str]], alive_ms: int, gen: str
+) -> Call[Registration]:
+    """Introduce a consumer. *gen* is used when the store has none yet."""
+    args = (wid, cap, info, _pack(types), _pack(catalogue), alive_ms, gen)
+    return Call(load("register"), partition, args, lambda raw: Registration(raw[0].decode(), raw[1]))
+
+
+def unregister(partition: int, wid: str) -> Call[Status]:
+    """A consumer goes."""
+    return Call(load("unregister"), partition, (wid,), Status)
+
+
+class Ticked(NamedTuple):
+    """Whether this process has the second, and what there is to do."""
+
+    mine: bool
+    to_reap: int = 0
+    to_promote: int = 0
+    to_prune: bool = False
+
+
+def tick(partition: int, *, grace_ms: int) -> Call[Ticked]:
+    """Once a second, by whichever process comes first."""
+    return Call(load("tick"), partition, (grace_ms,), lambda raw: Ticked(True, raw[1], raw[2], raw[3] == 1) if raw[0] else Ticked(False))
+

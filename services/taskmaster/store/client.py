@@ -1,0 +1,188 @@
+"""The blocking client: runs calls on connections of its own. For workers, the CLI and scripts."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from taskmaster.errors import StoreError, StoreRefused
+from taskmaster.store.call import Call, meta_key
+from taskmaster.store.faults import Action, classify, translate
+from taskmaster.store.safety import PARAMETERS
+
+__all__ = ["Inbox", "SyncStore", "connection_options"]
+
+T = TypeVar("T")
+#: Waits between resends, seconds: short at first, for a failover; then patient.
+_RESEND_WAITS_S = (0.02, 0.05, 0.1, 0.2, 0.5)
+
+
+def connection_options(timeout_s: float) -> dict[str, Any]:
+    """What every connection is made with. redis-py's own retries are off: it would resend what it cannot know to be safe."""
+    return {
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": min(timeout_s, 2.0),
+        "retry": Retry(NoBackoff(), 0),
+        "decode_responses": False,
+        "protocol": 2,  # RESP3 measured slightly slower, and nothing of it is used
+    }
+
+
+class SyncStore:
+    """Runs calls, resending the same operation while the store does not answer. Thread-safe.
+
+    Args:
+        url: redis://, rediss:// or unix://.
+        timeout_s: how long one reply may take.
+        now_ms: replaces the server's clock; for tests alone.
+    """
+
+    def __init__(self, url: str, *, timeout_s: float = 5.0, now_ms: Callable[[], int] | None = None) -> None:
+        self.url = url
+        self._redis = redis.Redis.from_url(url, **connection_options(timeout_s))
+        self._now_ms = now_ms
+        self._skew_ms = 0
+        self._skew_known = False
+        self._lock = threading.Lock()
+
+    def run(self, call: Call[T], *, within_s: float = 0.0, give_up: threading.Event | None = None) -> T:
+        """Run *call* and decode its answer.
+
+        Args:
+            call: what to run.
+            within_s: how long to go on resending the same operation; 0 sends it once.
+            give_up: stop resending when set.
+
+        Raises:
+            StoreUnavailable: no answer; it may have taken effect.
+            StoreRefused: the store takes no writes; it did not take effect.
+            StoreDefect: the request or the keys are wrong.
+        """
+        deadline = time.monotonic() + within_s
+        for attempt in range(1_000_000):
+            try:
+                return call.decode(self._send(call))
+            except (redis.RedisError, OSError) as error:
+                action = classify(error)
+                wait = _RESEND_WAITS_S[min(attempt, len(_RESEND_WAITS_S) - 1)]
+                out_of_time = time.monotonic() + wait > deadline or (give_up is not None and give_up.is_set())
+                if action in (Action.BUG, Action.REJECT) or out_of_time:
+                    raise translate(error, call.script.name) from error
+                if action is Action.RECONNECT:
+                    self._redis.connection_pool.disconnect(inuse_connections=False)
+                time.sleep(wait)
+        raise AssertionError("unreachable")
+
+    def _send(self, call: Call[Any]) -> Any:
+        now: str | int = "" if self._now_ms is None else self._now_ms()
+        key = meta_key(call.partition)
+        try:
+            return self._redis.execute_command("EVALSHA", call.script.sha, 1, key, *call.args, now)
+        except redis.exceptions.NoScriptError:
+            return self._redis.execute_command("EVAL", call.script.text, 1, key, *call.args, now)  # nothing ran: safe to send whole
+
+    def now_ms(self) -> int:
+        """The store's clock as well as we know it: ours plus the skew measured once."""
+        if self._now_ms is not None:
+            return self._now_ms()
+        if not self._skew_known:
+            with self._lock:
+                before = time.time()
+                try:
+                    seconds, micros = self._redis.time()
+                except (redis.RedisError, OSError) as error:
+                    raise translate(error, "time") from error
+                self._skew_ms = int(seconds * 1_000 + micros // 1_000 - (before + time.time()) / 2 * 1_000)
+                self._skew_known = True
+        return time.time_ns() // 1_000_000 + self._skew_ms
+
+    def configuration(self) -> dict[str, str] | None:
+        """The server's settings that `safety.judge` looks at; None when CONFIG is not allowed."""
+        try:
+            found = self._redis.config_get(*PARAMETERS)
+        except redis.exceptions.ResponseError:
+            return None
+        except (redis.RedisError, OSError) as error:
+            raise translate(error, "config get") from error
+        return {_text(k): _text(v) for k, v in found.items()}
+
+    def ping(self) -> float:
+        """Round trip to a store that takes commands, seconds.
+
+        Raises:
+            StoreError: it does not.
+        """
+        started = time.monotonic()
+        try:
+            self._redis.ping()
+        except (redis.RedisError, OSError) as error:
+            raise translate(error, "ping") from error
+        return time.monotonic() - started
+
+    def inbox(self, partition: int, wid: str) -> Inbox:
+        """A connection of its own that sleeps on a consumer's inbox."""
+        return Inbox(self._redis, partition, wid)
+
+    def raw(self) -> redis.Redis:
+        """The library's client, for tests and tools that look at keys."""
+        return self._redis
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._redis.close()
+
+    def forget_connections(self) -> None:
+        """After a fork: connections of the parent are not ours."""
+        self._redis.connection_pool.reset()
+
+
+class Inbox:
+    """Blocks on `in:<wid>` and answers its members one by one. One thread uses it; `close` may come from another."""
+
+    def __init__(self, client: redis.Redis, partition: int, wid: str) -> None:
+        self._pool = client.connection_pool
+        self._key = f"tm:{{{partition}}}:in:{wid}"
+        self._connection: Any = None
+
+    def wait(self, block_s: float) -> str | None:
+        """The next marker, or None when none came in *block_s* seconds.
+
+        The connection's time-out is well above the block: a reply that comes just after a client gave up would be a marker lost.
+
+        Raises:
+            StoreError: the connection broke. A marker may be lost with it: the caller must look for work.
+        """
+        try:
+            if self._connection is None:
+                # A connection outside the pool: its time-outs are not those of a request.
+                connection = self._pool.connection_class(**{**self._pool.connection_kwargs, "socket_timeout": None})
+                connection.connect()
+                self._connection = connection
+            connection = self._connection
+            connection.send_command("BZPOPMIN", self._key, block_s)
+            if not connection.can_read(timeout=block_s + 5.0):
+                raise StoreRefused(f"inbox {self._key}: no answer {block_s + 5.0:.0f} s after a block of {block_s:.0f} s")
+            reply = connection.read_response()
+        except StoreError:
+            self.close()
+            raise
+        except (redis.RedisError, OSError, ValueError, AttributeError) as error:
+            self.close()
+            raise translate(error, "inbox") from error
+        return None if reply is None else _text(reply[1])
+
+    def close(self) -> None:
+        """Drop the connection; a blocked `wait` ends with an error."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.disconnect()
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

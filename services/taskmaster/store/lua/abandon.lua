@@ -1,0 +1,30 @@
+--[[ abandon — a consumer is known to be dead (its supervisor waited for the process): its leases expire now, its places are given up.
+FLAGS  allow-oom
+KEYS   meta HASH tm:{p}:meta; all others are formed under its tag
+ARGV   wid, rank to begin at, now ('' = server time)
+OUT    rank to go on at, or -1 when all were seen
+REPEAT finds fewer, changes nothing else ]]
+--- @include "lib/tag"
+
+local wid, first = ARGV[1], tonumber(ARGV[2])
+local A_CALL = 200
+
+if first == 0 then
+  local cap = call('HGET', P .. 'w:' .. wid, 'cap')
+  call('ZREM', P .. 'ws', wid)
+  call('UNLINK', P .. 'in:' .. wid)
+  if call('HGET', P .. 'keeper', 'wid') == wid then call('DEL', P .. 'keeper') end
+  if cap then
+    for _, queue in ipairs(call('SMEMBERS', P .. 'qs')) do call('ZREM', P .. 'idle:' .. queue .. '/' .. cap, wid) end
+  end
+end
+local page = call('ZRANGE', P .. 'active', first, first + A_CALL - 1)
+local expired = {}
+for _, id in ipairs(page) do
+  if call('HGET', P .. 'j:' .. id, 'ow') == wid then
+    expired[#expired + 1], expired[#expired + 2] = 0, id
+  end
+end
+-- Those that move to the front leave the ranks behind this page as they were.
+if #expired > 0 then call('ZADD', P .. 'active', 'XX', unpack(expired)) end
+return #page == A_CALL and first + A_CALL or -1

@@ -1,0 +1,58 @@
+-- Writes of many jobs, gathered so that each key is written once a call.
+--- @include "lib/tag"
+--- @include "lib/now"
+
+local CHUNK = 4000 -- values for one unpack(): Lua's C stack holds about 8,000
+local EVENTS_KEPT = 4000 -- script calls whose transitions are remembered
+
+local adds, rems, counts, story = {}, {}, {}, {}
+
+local function spread(command, key, values)
+  for first = 1, #values, CHUNK do
+    call(command, key, unpack(values, first, math.min(first + CHUNK - 1, #values)))
+  end
+end
+
+local function add(key, score, member)
+  local t = adds[key]
+  if not t then
+    t = {}
+    adds[key] = t
+  end
+  local n = #t
+  t[n + 1], t[n + 2] = score, member
+end
+
+local function rem(key, member)
+  local t = rems[key]
+  if not t then
+    t = {}
+    rems[key] = t
+  end
+  t[#t + 1] = member
+end
+
+local function count(field, by)
+  counts[field] = (counts[field] or 0) + by
+end
+
+-- Codes: s submitted, a claimed, c completed, r retrying, f failed, x cancelled, l lost, h handed back, p promoted, g purged.
+local function tell(code, id)
+  story[#story + 1] = code .. id
+end
+
+-- Between two phases of a script: the next one reads what this one wrote.
+local function write_indexes()
+  for key, members in pairs(rems) do spread('ZREM', key, members) end
+  for key, pairs_of in pairs(adds) do spread('ZADD', key, pairs_of) end
+  adds, rems = {}, {}
+end
+
+local function write_rest()
+  for field, by in pairs(counts) do
+    if by ~= 0 then call('HINCRBY', P .. 'n', field, by) end
+  end
+  if #story > 0 then
+    call('XADD', P .. 'ev', 'MAXLEN', '~', EVENTS_KEPT, '*', 'e', table.concat(story))
+  end
+end

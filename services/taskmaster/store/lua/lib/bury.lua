@@ -1,0 +1,28 @@
+-- Terminal failure: state, dead-letter record and its indexes in one step. The record's id is the job's id, so there can be one.
+--- @include "lib/state"
+
+-- job: {q, ty, ca, rt, rp, ep, hb, ls, ow, kx} as read; failure: opaque bytes or ''.
+local function bury(id, job, reason, failure, fingerprint, window)
+  local attempts = (tonumber(job.ep) or 0) - (tonumber(job.hb) or 0)
+  call('HSET', P .. 'd:' .. id, 'id', id, 'q', job.q, 'ty', job.ty, 'rs', reason, 'er', failure, 'fp', fingerprint, 'at', attempts,
+    'ls', job.ls or 0, 'fa', now, 'ca', job.ca, 'rt', job.rt or id, 'ow', job.ow or '', 'b', call('GET', P .. 'b:' .. id) or '')
+  add(P .. 'dlq:' .. job.q, now, id)
+  add(P .. 'fp:' .. fingerprint, now, id)
+  call('HSET', P .. 'j:' .. id, 'st', 'f', 'fa', now, 'rs', reason, 'tk', '')
+  if failure ~= '' then call('SET', P .. 'r:' .. id, failure) end
+  if job.kx then call('PEXPIRE', P .. 'k:' .. job.kx, window) end
+  into_finished(id, job.q, 'f')
+  count(job.ty .. '/' .. job.q .. '/failed', 1)
+  count('dlq/' .. job.ty, 1)
+  tell('f', id)
+end
+
+-- An ended attempt as the history shows it; the worker's own rows have the same shape (model.job.Attempt).
+local HISTORY_KEPT = 50
+local function remember_attempt(id, row)
+  local key = P .. 'h:' .. id
+  if call('RPUSH', key, row) > HISTORY_KEPT then
+    local first = call('LPOP', key) -- the first attempt stays, the oldest but one goes
+    call('LSET', key, 0, first)
+  end
+end

@@ -1,0 +1,48 @@
+-- Forgetting a terminal job. Its key record stays until its own time is up, its dead-letter record until somebody deletes that.
+--- @include "lib/batch"
+
+local RESEND_MS = 30000 -- copies of a request older than this are refused, so nothing needs to be remembered longer
+
+local function id_ms(id)
+  return tonumber(string.sub(id, 1, 8) .. string.sub(id, 10, 13), 16)
+end
+
+local function tombstone_slice(ms)
+  return P .. 'gone:' .. math.floor(ms / RESEND_MS)
+end
+
+local purged_keys, tombs = {}, {}
+
+local function purge(id, ty, queue, state, keyed)
+  local n = #purged_keys
+  purged_keys[n + 1], purged_keys[n + 2], purged_keys[n + 3] = P .. 'j:' .. id, P .. 'b:' .. id, P .. 'r:' .. id
+  purged_keys[n + 4], purged_keys[n + 5] = P .. 'h:' .. id, P .. 'g:' .. id
+  rem(P .. 'it:' .. ty, id)
+  count(queue .. '/' .. state, -1)
+  count(ty .. '/' .. queue .. '/purged', 1)
+  tell('g', id)
+  if not keyed and id_ms(id) > now - RESEND_MS then tombs[#tombs + 1] = id end
+end
+
+local function write_purged()
+  for first = 1, #purged_keys, 4000 do call('UNLINK', unpack(purged_keys, first, math.min(first + 3999, #purged_keys))) end
+  if #tombs > 0 then
+    local slice = tombstone_slice(now)
+    call('SADD', slice, unpack(tombs))
+    call('PEXPIRE', slice, 3 * RESEND_MS)
+  end
+  purged_keys, tombs = {}, {}
+end
+
+-- The oldest jobs of one finished index go while it holds more than `keep`, at most `limit` of them.
+local function prune_index(queue, state, keep, limit)
+  local key = P .. 'fin:' .. queue .. '/' .. state
+  local excess = math.min(call('ZCARD', key) - keep, limit)
+  if excess <= 0 then return 0 end
+  local oldest = call('ZPOPMIN', key, excess)
+  for i = 1, #oldest, 2 do
+    local job = call('HMGET', P .. 'j:' .. oldest[i], 'ty', 'kx')
+    if job[1] then purge(oldest[i], job[1], queue, state, job[2]) end
+  end
+  return excess
+end

@@ -1,0 +1,26 @@
+--[[ purge — forget terminal jobs by id. Dead-letter records stay.
+FLAGS  allow-oom
+KEYS   meta HASH tm:{p}:meta; all others are formed under its tag
+ARGV   ids (MessagePack list, at most 200), now ('' = server time)
+OUT    a row an id: [OK] | [GONE] | [CONFLICT, state] (not terminal)
+REPEAT answers GONE ]]
+--- @include "lib/status"
+--- @include "lib/purge"
+
+local out = {}
+for i, id in ipairs(cmsgpack.unpack(ARGV[1])) do
+  local f = call('HMGET', P .. 'j:' .. id, 'st', 'ty', 'q', 'kx')
+  if not f[1] then
+    out[i] = { STATUS.GONE }
+  elseif f[1] == 'c' or f[1] == 'f' or f[1] == 'x' then
+    rem(P .. 'fin:' .. f[3] .. '/' .. f[1], id)
+    purge(id, f[2], f[3], f[1], f[4])
+    out[i] = { STATUS.OK }
+  else
+    out[i] = { STATUS.CONFLICT, f[1] }
+  end
+end
+write_indexes()
+write_purged()
+write_rest()
+return out

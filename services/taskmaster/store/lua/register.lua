@@ -1,0 +1,28 @@
+--[[ register — a new consumer: which types it has loaded, who it is.
+FLAGS  allow-oom
+KEYS   meta HASH tm:{p}:meta; all others are formed under its tag
+ARGV   wid (fresh in every life), cap, info (opaque: host, pid, versions), types (MessagePack list),
+       catalogue (MessagePack list of [type, JSON]), alive ms, generation to use when the store has none, now ('' = server time)
+OUT    generation, now ms
+REPEAT the same ]]
+--- @include "lib/tag"
+--- @include "lib/now"
+
+local wid, cap, info, types = ARGV[1], ARGV[2], ARGV[3], cmsgpack.unpack(ARGV[4])
+local catalogue, alive_ms, fresh_gen = cmsgpack.unpack(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
+local KEPT_MS = 600000
+local PLUGIN_SET_KEPT_MS = 2592000000 -- 30 days: what an attempt's consumer ran, for its history
+
+call('HSETNX', KEYS[1], 'gen', fresh_gen)
+if call('HSETNX', P .. 'w:' .. wid, 'seq', 0) == 1 then call('HSET', P .. 'w:' .. wid, 'cap', cap, 'info', info, 'since', now) end
+call('PEXPIRE', P .. 'w:' .. wid, KEPT_MS)
+call('ZADD', P .. 'ws', now + alive_ms, wid)
+call('DEL', P .. 'cap:' .. cap)
+if #types > 0 then
+  call('SADD', P .. 'cap:' .. cap, unpack(types))
+  call('PEXPIRE', P .. 'cap:' .. cap, KEPT_MS)
+end
+for _, ty in ipairs(types) do call('ZADD', P .. 'tc:' .. ty, now + alive_ms, cap) end
+for _, entry in ipairs(catalogue) do call('HSET', P .. 'cat', entry[1], entry[2]) end
+call('SET', P .. 'set:' .. cap, info, 'PX', PLUGIN_SET_KEPT_MS)
+return { call('HGET', KEYS[1], 'gen'), now }

@@ -1,0 +1,100 @@
+--[[ submit — record new jobs and make them ready, delayed, or say that they are known.
+FLAGS  none: refused before it starts when the store is out of memory
+KEYS   meta HASH tm:{p}:meta; all others are formed under its tag
+ARGV   mode ('independent' | 'atomic'), items (MessagePack list, at most 1,000 of
+       [id, queue, type, priority 0-3, due ms or 0, delay ms, max attempts, key digest or '', request digest, blob, root id or '', replayed from or '']),
+       now ('' = server time)
+OUT    now ms, then a row an item, in order: [OK, state, id] | [ALREADY, state, id] | [DUPLICATE, state, id of the first] |
+       [REUSED, state, id of the first] | [TOO_OLD] | [GONE] (its source is no longer there) | [ABORTED] (atomic: another item was refused)
+REPEAT the id is the memory: the same item again answers ALREADY, or DUPLICATE with the same id ]]
+--- @include "lib/status"
+--- @include "lib/state"
+--- @include "lib/purge"
+
+local mode, items = ARGV[1], cmsgpack.unpack(ARGV[2])
+
+local graves = {}
+for _, slice in ipairs({ tombstone_slice(now), tombstone_slice(now - RESEND_MS) }) do
+  if call('EXISTS', slice) == 1 then graves[#graves + 1] = slice end
+end
+
+-- What is known of the item before anything is written; nil: it is new.
+local function known(item)
+  local id, key, request = item[1], item[8], item[9]
+  if key ~= '' then
+    local record = call('GET', P .. 'k:' .. key)
+    if record then
+      local first, digest = string.sub(record, 1, 36), string.sub(record, 38)
+      return { digest == request and STATUS.DUPLICATE or STATUS.REUSED, call('HGET', P .. 'j:' .. first, 'st') or '', first }
+    end
+  end
+  local state = call('HGET', P .. 'j:' .. id, 'st')
+  if state then return { STATUS.ALREADY, state, id } end
+  for _, slice in ipairs(graves) do
+    if call('SISMEMBER', slice, id) == 1 then return { STATUS.ALREADY, '', id } end
+  end
+  if id_ms(id) < now - RESEND_MS then return { STATUS.TOO_OLD } end
+  if item[12] ~= '' and call('EXISTS', P .. 'd:' .. item[12], P .. 'j:' .. item[12]) == 0 then return { STATUS.GONE } end
+end
+
+local out = { now }
+if mode == 'atomic' then
+  local seen, refused = {}, false
+  for i, item in ipairs(items) do
+    local answer = known(item)
+    local key = item[8]
+    if not answer and key ~= '' then
+      if seen[key] and seen[key] ~= item[9] then answer = { STATUS.REUSED } end
+      seen[key] = item[9]
+    end
+    out[i + 1] = answer or { STATUS.ABORTED }
+    if answer and answer[1] ~= STATUS.DUPLICATE and answer[1] ~= STATUS.ALREADY then refused = true end
+  end
+  if refused then return out end
+end
+
+local queues, blobs = {}, {}
+reserve_seq(#items)
+for i, item in ipairs(items) do
+  local answer = known(item)
+  if not answer then
+    local id, queue, ty, prio, due, key = item[1], item[2], item[3], item[4], item[5], item[8]
+    if item[6] > 0 then due = now + item[6] end
+    local state = due > now and 'd' or 'w'
+    local fields = { 'st', state, 'q', queue, 'ty', ty, 'pr', prio, 'ca', now, 'ma', item[7] }
+    local n = 12
+    if key ~= '' then
+      call('SET', P .. 'k:' .. key, id .. ' ' .. item[9])
+      fields[n + 1], fields[n + 2] = 'kx', key
+      n = n + 2
+    end
+    if state == 'd' then
+      fields[n + 1], fields[n + 2] = 'ra', due
+      n = n + 2
+      into_delayed(id, queue, due)
+    else
+      into_lane(id, queue, prio, ty, false)
+    end
+    if item[12] ~= '' then
+      fields[n + 1], fields[n + 2], fields[n + 3], fields[n + 4] = 'rt', item[11], 'rp', item[12]
+    end
+    call('HSET', P .. 'j:' .. id, unpack(fields))
+    local b = #blobs
+    blobs[b + 1], blobs[b + 2] = P .. 'b:' .. id, item[10]
+    queues[queue] = true
+    add(P .. 'it:' .. ty, now, id)
+    count(ty .. '/' .. queue .. '/created', 1)
+    tell('s', id)
+    answer = { STATUS.OK, state, id }
+  end
+  out[i + 1] = answer
+end
+if #blobs > 0 then
+  call('MSET', unpack(blobs))
+  for queue in pairs(queues) do call('SADD', P .. 'qs', queue) end
+  write_indexes()
+  open_bands()
+  announce()
+  write_rest()
+end
+return out

@@ -1,0 +1,36 @@
+--[[ tick — once a second, by whichever process comes first: forget dead consumers, wake somebody for work that nobody was told of.
+FLAGS  allow-oom
+KEYS   meta HASH tm:{p}:meta; all others are formed under its tag
+ARGV   grace ms, now ('' = server time)
+OUT    [0] another process had this second | [1, leases to reap, jobs to promote, 1 when it is time to prune]
+REPEAT another process had this second ]]
+--- @include "lib/wake"
+
+local grace = tonumber(ARGV[1])
+local TICK_MS, PRUNE_MS, DEAD_A_CALL = 1000, 10000, 20
+
+local duties = call('HMGET', P .. 'maint', 'tick', 'prune')
+if duties[1] and tonumber(duties[1]) > now and tonumber(duties[1]) <= now + TICK_MS then return { 0 } end
+call('HSET', P .. 'maint', 'tick', now + TICK_MS - 50)
+local prune = (not duties[2] or tonumber(duties[2]) <= now) and 1 or 0
+if prune == 1 then call('HSET', P .. 'maint', 'prune', now + PRUNE_MS) end
+
+local queues = call('SMEMBERS', P .. 'qs')
+for _, wid in ipairs(call('ZRANGEBYSCORE', P .. 'ws', '-inf', now, 'LIMIT', 0, DEAD_A_CALL)) do
+  local cap = call('HGET', P .. 'w:' .. wid, 'cap')
+  call('ZREM', P .. 'ws', wid)
+  call('UNLINK', P .. 'in:' .. wid)
+  if cap then
+    for _, queue in ipairs(queues) do call('ZREM', P .. 'idle:' .. queue .. '/' .. cap, wid) end
+  end
+end
+local keeper = call('HGET', P .. 'keeper', 'wid')
+if not keeper or not is_alive(keeper) then
+  call('DEL', P .. 'keeper')
+  local heir = call('ZREVRANGEBYSCORE', P .. 'ws', '+inf', now, 'LIMIT', 0, 1)[1]
+  if heir then mark(heir, 'w') end
+end
+for _, queue in ipairs(queues) do
+  for _, band in ipairs(call('SMEMBERS', P .. 'bands:' .. queue)) do wake(queue, string.sub(band, 3), 1) end
+end
+return { 1, call('ZCOUNT', P .. 'active', '-inf', now - grace), call('ZCOUNT', P .. 'delayed', '-inf', now), prune }

@@ -1,0 +1,124 @@
+"""Loading the Lua scripts: one file is one transition, `--- @include "lib/x"` pulls in a shared part once.
+
+Every script opens with a header that says FLAGS, KEYS, ARGV, OUT and REPEAT; `problems` holds headers against code, for lint and tests.
+Run as a module (`python -m taskmaster.store.scripts`) it prints them and exits 1 if there are any.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from typing import NamedTuple
+
+__all__ = ["Script", "ScriptError", "load", "names", "problems"]
+
+_INCLUDE = re.compile(r'^--- @include "(lib/[a-z_]+)"$', re.MULTILINE)
+_SECTIONS = ("FLAGS", "KEYS", "ARGV", "OUT", "REPEAT")
+_FLAGS = {"allow-oom": "flags=allow-oom", "no-writes": "flags=no-writes", "none": ""}
+LUA: Traversable = files("taskmaster.store").joinpath("lua")
+
+
+class ScriptError(Exception):
+    """A script or include that is missing, circular or malformed."""
+
+
+class Script(NamedTuple):
+    """A script ready to run.
+
+    Attributes:
+        name: its verb, the file's name.
+        text: what the server is sent, bytes.
+        sha: SHA-1 of the text, as EVALSHA takes it.
+    """
+
+    name: str
+    text: bytes
+    sha: str
+
+
+def _source(name: str) -> str:
+    path = LUA.joinpath(f"{name}.lua")
+    if not path.is_file():
+        raise ScriptError(f"no Lua file {name}.lua")
+    return path.read_text(encoding="utf-8")
+
+
+def _expand(name: str, done: set[str], open_: tuple[str, ...]) -> str:
+    if name in open_:
+        raise ScriptError(f"circular include: {' -> '.join((*open_, name))}")
+    out, text, at = [], _source(name), 0
+    for match in _INCLUDE.finditer(text):
+        out.append(text[at : match.start()])
+        at = match.end()
+        if match[1] not in done:
+            out.append(_expand(match[1], done, (*open_, name)))
+            done.add(match[1])
+    return "".join([*out, text[at:]])
+
+
+def _header(source: str) -> dict[str, str]:
+    match = re.match(r"--\[\[ ([a-z_]+) — .+?\]\]", source, re.DOTALL)
+    if not match:
+        return {}
+    found = {"name": match[1]}
+    for section in _SECTIONS:
+        part = re.search(rf"^{section} +(.+?)(?=^[A-Z]{{3,}} |\]\]|\Z)", match[0], re.DOTALL | re.MULTILINE)
+        if part:
+            found[section] = part[1].strip()
+    return found
+
+
+@cache
+def load(name: str) -> Script:
+    """Read, expand and hash one script. Cached.
+
+    Raises:
+        ScriptError: no such file, an include that is missing or circular, or a header without flags.
+    """
+    flags = _header(_source(name)).get("FLAGS", "").partition(":")[0].strip()
+    if flags not in _FLAGS:
+        raise ScriptError(f"{name}.lua: the header's FLAGS is {flags!r}, one of {', '.join(_FLAGS)} is expected")
+    shebang = f"#!lua {_FLAGS[flags]}".rstrip()
+    text = f"{shebang}\nlocal call = redis.call\n{_expand(name, set(), ())}".encode()
+    return Script(name, text, hashlib.sha1(text, usedforsecurity=False).hexdigest())
+
+
+def names() -> list[str]:
+    """All verbs, sorted."""
+    return sorted(f.name[:-4] for f in LUA.iterdir() if f.name.endswith(".lua"))
+
+
+def problems() -> list[str]:
+    """What is wrong with the scripts' headers and shape, a line each; empty when all is well."""
+    wrong: list[str] = []
+    for name in names():
+        source = _source(name)
+        header, body = _header(source), source[source.find("]]") + 2 :]
+        wrong += [f"{name}.lua: no {section} in the header" for section in ("name", *_SECTIONS) if section not in header]
+        if header.get("name") != name:
+            wrong.append(f"{name}.lua: the header calls it {header.get('name')!r}")
+        if wrong and wrong[-1].startswith(f"{name}.lua"):
+            continue
+        listed = re.sub(r"\([^()]*(?:\([^()]*\)[^()]*)*\)", "", header["ARGV"])
+        count = listed.count(",") + 1
+        used = {int(n) for n in re.findall(r"ARGV\[(\d+)\]", body)}
+        if used != set(range(1, count)):  # the last one is `now`, read by lib/now
+            wrong.append(f"{name}.lua: the header lists {count} ARGV ({listed!r}), the code reads {sorted(used)} and now")
+        if "now ('' = server time)" not in header["ARGV"]:
+            wrong.append(f"{name}.lua: the last ARGV must be now ('' = server time)")
+        naming = body[: body.rfind("ARGV[")].count("\n") if "ARGV[" in body else 0
+        if naming > 20:
+            wrong.append(f"{name}.lua: ARGV is read {naming} lines into the body; name arguments in its first lines")
+        wrong += [f"{name}.lua: {word} has no bound" for word in ("'KEYS'", "'SCAN'", "'SMEMBERS', P .. 'it:") if f"call({word}" in body]
+    return wrong
+
+
+if __name__ == "__main__":
+    found = problems()
+    for line in found:
+        sys.stderr.write(f"{line}\n")
+    sys.exit(bool(found))
