@@ -1,0 +1,125 @@
+"""The two ways a message goes: to an SMTP server, or into a folder."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import socket
+import tempfile
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Protocol
+
+import aiosmtplib
+
+from taskmaster_email.settings import Server
+from taskmaster_sdk import Fatal, JobContext
+
+__all__ = ["Delivery", "DeliveryFailed", "Outbox", "Smtp"]
+
+#: Seconds for each step of the conversation with a server, connecting included; less when the attempt's deadline is nearer.
+STEP_S = 15.0
+#: What a job id may look like, before it becomes a file name.
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
+
+
+class DeliveryFailed(Exception):  # noqa: N818 - a fact, for people to read
+    """The server could not be reached or asked to come back later: worth another attempt."""
+
+
+class Delivery(Protocol):
+    """Somewhere to put a message."""
+
+    async def deliver(self, message: EmailMessage, ctx: JobContext) -> dict[str, str]:
+        """Put *message* there for good; the answer says where.
+
+        Raises:
+            Fatal: it will never be taken.
+            Exception: it was not taken this time.
+        """
+
+
+class Smtp:
+    """Hands messages to a server, over one connection for each, made when needed and closed after.
+
+    A server that takes the message and then fails to say so gets it again at the next attempt, with the same Message-ID.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._client_name = socket.gethostname().encode("ascii", "ignore").decode() or "localhost"
+
+    async def deliver(self, message: EmailMessage, ctx: JobContext) -> dict[str, str]:
+        """Send it.
+
+        Raises:
+            Fatal: the server refuses the sender, the recipient or the message for good (5xx).
+            DeliveryFailed: no connection, no log-in, time-out, or 4xx.
+        """
+        server = self._server
+        try:
+            await aiosmtplib.send(
+                message,
+                hostname=server.host,
+                port=server.port,
+                username=server.user,
+                password=server.password,
+                use_tls=server.security == "tls",
+                start_tls={"tls": False, "starttls": True, "opportunistic": None}[server.security],
+                timeout=max(0.1, min(STEP_S, ctx.remaining_s)),
+                local_hostname=self._client_name,
+            )
+        except (aiosmtplib.SMTPException, OSError) as error:
+            answer = _answer(error)
+            if answer is not None and answer[0] >= 500:
+                raise Fatal(f"refused by {server.host}: {answer[0]} {answer[1]}") from error
+            raise DeliveryFailed(f"{server.host}:{server.port}: {error}") from error
+        return {"delivered": "smtp"}
+
+
+def _answer(error: BaseException) -> tuple[int, str] | None:
+    """What the server said about this very message; None when the trouble is with the connection or the log-in, which others can mend."""
+    if isinstance(error, aiosmtplib.SMTPRecipientsRefused) and error.recipients:
+        error = error.recipients[0]
+    if isinstance(error, aiosmtplib.SMTPAuthenticationError | aiosmtplib.SMTPConnectError | aiosmtplib.SMTPHeloError):
+        return None
+    return (error.code, error.message) if isinstance(error, aiosmtplib.SMTPResponseException) else None
+
+
+class Outbox:
+    """Writes messages as `.eml` files, one for each job and its retries and replays."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    async def deliver(self, message: EmailMessage, ctx: JobContext) -> dict[str, str]:
+        """Write `<root id>.eml`: whole and on the disk, or not at all. The same job again replaces its file.
+
+        Raises:
+            OSError: the disk.
+        """
+        if not _FILE_NAME.fullmatch(ctx.root_id):
+            raise Fatal(f"job id {ctx.root_id!r} cannot be a file name")
+        path = self._folder / f"{ctx.root_id}.eml"
+        await asyncio.to_thread(_write, path, message.as_bytes())
+        return {"delivered": "outbox", "path": str(path)}
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    number, draft = tempfile.mkstemp(prefix=".", suffix=".draft", dir=path.parent)
+    try:
+        with os.fdopen(number, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except BaseException:
+        Path(draft).unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
