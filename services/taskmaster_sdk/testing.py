@@ -174,6 +174,6 @@ def _plain(value: Any, wanted: type, path: str) -> Any:
         return wanted.fromisoformat(value)
     if issubclass(wanted, enum.Enum) or (wanted is UUID and isinstance(value, str)):
         return wanted(value)
-    if wanted in (str, int, float, bool, type(None), dict, list):
+    if wanted in (str, int, float, bool, type(None), dict, list, datetime, date, time, UUID):
         return _checked(False, value, path, "null" if wanted is type(None) else wanted.__name__)
     return value

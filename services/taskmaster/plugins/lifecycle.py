@@ -6,6 +6,7 @@ limit is abandoned (it is a daemon and ends with the process). An asynchronous o
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 import threading
@@ -101,7 +102,9 @@ def _call(plugin: Plugin, hook: str, context: PluginContext, run_async: RunAsync
         caller = plugin.manager.hook.on_init if hook == "on_init" else plugin.manager.hook.on_shutdown
         for answer in _on_a_thread(lambda: caller(context=context), f"plugin {plugin.name} {hook}", limit_s):
             if inspect.isawaitable(answer):
-                run_async(_as_coroutine(answer), max(0.0, began + limit_s - time.monotonic()))
+                error = run_async(_contained(answer), max(0.0, began + limit_s - time.monotonic()))
+                if error is not None:
+                    raise error
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001, RUF100 - the plugin border
@@ -139,5 +142,12 @@ def _on_a_thread(call: Callable[[], list[Any]], name: str, limit_s: float) -> li
     return answers[0]
 
 
-async def _as_coroutine(answer: Awaitable[object]) -> object:
-    return await answer
+async def _contained(answer: Awaitable[object]) -> BaseException | None:
+    """What *answer* raised. Handed over as a value: a `SystemExit` that left a task would end the worker's event loop."""
+    try:
+        await answer
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        raise
+    except BaseException as error:  # noqa: BLE001, RUF100 - carried over to the caller
+        return error
+    return None

@@ -106,11 +106,12 @@ def _number(node: Mapping[str, Any], *, whole: bool) -> float:
     step = node.get("multipleOf", 1)
     low = node.get("minimum", node.get("exclusiveMinimum"))
     high = node.get("maximum", node.get("exclusiveMaximum"))
-    value = 0 if low is None else low
-    if low is None and high is not None and high < 0:
+    if low is not None:
+        value = low + step if "exclusiveMinimum" in node else low
+        value += -value % step if whole or "multipleOf" in node else 0
+    elif high is not None and high <= 0:
         value = high - step if "exclusiveMaximum" in node else high
-    if value % step:
-        value += step - value % step
-    if "exclusiveMinimum" in node and value <= node["exclusiveMinimum"]:
-        value += step
+        value -= value % step if whole or "multipleOf" in node else 0
+    else:
+        value = 0
     return int(value) if whole else value
