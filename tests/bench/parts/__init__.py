@@ -1,0 +1,1 @@
+"""What is measured: one module a measurement, each with a `run(bench, subject)` that returns figures by name."""

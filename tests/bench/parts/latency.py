@@ -1,0 +1,40 @@
+"""From the start of the submit call to the start of the handler, on one monotonic clock."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import random
+
+from bench.parts.base import Bench, Figures, Part, quantile
+from bench.peers.base import Load
+
+__all__ = ["BUSY", "IDLE", "OPEN"]
+
+_PEERS = ("taskmaster", "dramatiq", "bullmq")
+_BUSY_SLOTS = 32
+
+
+def run_latency(bench: Bench, subject: str, *, offsets_ms: tuple[float, ...], payload: dict[str, object], slots: int | None) -> Figures:
+    """p50, p99 and maximum in ms; one worker process that is warm."""
+    offsets_ms = offsets_ms[: bench.count(len(offsets_ms))]
+    with bench.peer_stage(subject) as (stage, peer), peer.workers(stage.store, stage.workers(slots=slots)) as process:
+        stage.warm_up(peer, process)
+        peer.submit(stage.store, Load("stamp", len(offsets_ms), payload, chunk=1, offsets_ms=offsets_ms))
+        stage.wait_for_stamps(len(offsets_ms), within_s=30, process=process)
+        waits = [(started - sent) / 1e6 for sent, started in stage.stamps()]
+    return {"p50 ms": quantile(waits, 0.5), "p99 ms": quantile(waits, 0.99), "max ms": max(waits)}
+
+
+def _gaps(count: int, shortest_ms: float, longest_ms: float) -> tuple[float, ...]:
+    dice = random.Random(7)
+    return tuple(itertools.accumulate(dice.uniform(shortest_ms, longest_ms) for _ in range(count)))
+
+
+_IDLE = functools.partial(run_latency, offsets_ms=_gaps(250, 50, 200), payload={}, slots=None)
+_OPEN = functools.partial(run_latency, offsets_ms=_gaps(2_000, 5, 5), payload={}, slots=None)
+_BUSY = functools.partial(run_latency, offsets_ms=_gaps(2_000, 5, 5), payload={"ms": 50}, slots=_BUSY_SLOTS)
+
+IDLE = Part("idle", _PEERS, _IDLE, "Idle pick-up, gaps of 50-200 ms")
+OPEN = Part("open", _PEERS, _OPEN, "Open loop, 200 jobs/s")
+BUSY = Part("busy", _PEERS, _BUSY, f"Open loop, 200 jobs/s, each running 50 ms, {_BUSY_SLOTS} slots")

@@ -1,0 +1,1 @@
+"""The systems compared, each behind `bench.peers.base.Peer`."""

@@ -1,0 +1,68 @@
+"""What TaskMaster has to reach, as ratios of one run where another system is named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+__all__ = ["TARGETS", "Outcome", "Target", "judge"]
+
+Medians = Mapping[tuple[str, str], Mapping[str, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """*figure* of TaskMaster in *part*, divided by that of *beside* if one is named, is at least (or at most) *bound*."""
+
+    part: str
+    figure: str
+    bound: float
+    goal: float
+    beside: str = ""
+    is_ceiling: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A target and what was reached."""
+
+    target: Target
+    reached: float
+
+    @property
+    def is_met(self) -> bool:
+        return self.reached <= self.target.bound if self.target.is_ceiling else self.reached >= self.target.bound
+
+
+TARGETS = (
+    Target("drain", "jobs/s", 7, 10, beside="dramatiq"),
+    Target("drain", "jobs/s", 1, 1.5, beside="bullmq"),
+    Target("drain2", "jobs/s", 4.5, 7, beside="dramatiq"),
+    Target("cost", "life us/job", 55, 45, is_ceiling=True),
+    Target("idle", "p50 ms", 2, 1.2, is_ceiling=True),
+    Target("idle", "p99 ms", 6, 3, is_ceiling=True),
+    Target("open", "p99 ms", 5, 2, is_ceiling=True),
+    Target("busy", "p99 ms", 5, 2, is_ceiling=True),
+    Target("submit", "bulk jobs/s", 40_000, 60_000),
+    Target("http", "req/s", 0.75, 0.85, beside="storeless"),
+    Target("http", "req/s", 1.3, 1.6, beside="express"),
+    Target("http", "p99 ms", 8, 5, is_ceiling=True),
+    Target("async", "jobs/s", 4_000, 4_500),
+    Target("async", "grown MB", 30, 30, is_ceiling=True),
+    Target("async", "threads", 100, 50, is_ceiling=True),
+    Target("delayed", "grown MB", 10, 0.5, is_ceiling=True),
+    Target("delayed", "late max ms", 50, 10, is_ceiling=True),
+    Target("size", "waiting B/job", 850, 750, is_ceiling=True),
+    Target("size", "finished B/job", 1_050, 950, is_ceiling=True),
+    Target("backlog", "many/few", 0.8, 0.9),
+    Target("up", "seconds", 2, 1, is_ceiling=True),
+)
+
+
+def judge(medians: Medians) -> Iterable[Outcome]:
+    """An outcome for each target whose figures were measured."""
+    for target in TARGETS:
+        own = medians.get((target.part, "taskmaster"), {}).get(target.figure)
+        other = medians.get((target.part, target.beside), {}).get(target.figure) if target.beside else 1.0
+        if own is not None and other:
+            yield Outcome(target, own / other)
