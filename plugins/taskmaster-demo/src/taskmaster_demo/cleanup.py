@@ -88,11 +88,13 @@ class _Entry:
 
 def _files(top: str, ctx: JobContext) -> Iterator[_Entry]:
     """Everything below *top* that is not a folder. `fwalk` opens each folder without following links."""
-    for folder, _, names, folder_fd in os.fwalk(top, follow_symlinks=False):
+    for folder, folders, names, folder_fd in os.fwalk(top, follow_symlinks=False):
         ctx.check()
-        for base in names:
+        for base in (*names, *folders):  # a link to a folder is among the folders
             try:
                 status = os.stat(base, dir_fd=folder_fd, follow_symlinks=False)
             except FileNotFoundError:
+                continue
+            if stat.S_ISDIR(status.st_mode):
                 continue
             yield _Entry(os.path.relpath(os.path.join(folder, base), top), base, folder_fd, status)

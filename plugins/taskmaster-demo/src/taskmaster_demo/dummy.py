@@ -56,5 +56,6 @@ def dummy(payload: Dummy, ctx: JobContext) -> Any:
         os._exit(139)
     elif payload.mode == "hang":
         time.sleep(HANG_S)
+        return None
     while True:  # spin: holds the interpreter as far as a pure-Python loop can
         pass

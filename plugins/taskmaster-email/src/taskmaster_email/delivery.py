@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import socket
 import tempfile
 from email.message import EmailMessage
@@ -13,6 +12,7 @@ from typing import Protocol
 
 import aiosmtplib
 
+from taskmaster_email.message import checked_id
 from taskmaster_email.settings import Server
 from taskmaster_sdk import Fatal, JobContext
 
@@ -20,8 +20,6 @@ __all__ = ["Delivery", "DeliveryFailed", "Outbox", "Smtp"]
 
 #: Seconds for each step of the conversation with a server, connecting included; less when the attempt's deadline is nearer.
 STEP_S = 15.0
-#: What a job id may look like, before it becomes a file name.
-_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
 
 class DeliveryFailed(Exception):  # noqa: N818 - a fact, for people to read
@@ -97,11 +95,10 @@ class Outbox:
         """Write `<root id>.eml`: whole and on the disk, or not at all. The same job again replaces its file.
 
         Raises:
+            ValueError: the id cannot be a file name; `compose` refused it before.
             OSError: the disk.
         """
-        if not _FILE_NAME.fullmatch(ctx.root_id):
-            raise Fatal(f"job id {ctx.root_id!r} cannot be a file name")
-        path = self._folder / f"{ctx.root_id}.eml"
+        path = self._folder / f"{checked_id(ctx.root_id)}.eml"
         await asyncio.to_thread(_write, path, message.as_bytes())
         return {"delivered": "outbox", "path": str(path)}
 

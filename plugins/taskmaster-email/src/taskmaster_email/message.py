@@ -11,11 +11,13 @@ from email.policy import SMTP
 
 from taskmaster_sdk import Fatal
 
-__all__ = ["checked_address", "checked_name", "compose"]
+__all__ = ["checked_address", "checked_id", "checked_name", "compose"]
 
 #: Characters of a display name at most.
 LONGEST_NAME = 200
 _LOCAL = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
+#: What a job id may look like, before it becomes part of a header or a file name.
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 #: Unicode categories that have no place in a header: controls, lone surrogates, line and paragraph separators.
 _REFUSED = frozenset({"Cc", "Cs", "Zl", "Zp"})
@@ -37,7 +39,7 @@ def compose(*, sender: Address, address: str, name: str, subject: str, text: str
         message["To"] = Address(display_name=checked_name(name), username=user, domain=domain)
         message["Subject"] = _printable(subject, "subject")
         message["Date"] = datetime.now(UTC)
-        message["Message-ID"] = f"<{_printable(root_id, 'job id')}@{sender.domain}>"
+        message["Message-ID"] = f"<{checked_id(root_id)}@{sender.domain}>"
         message["Auto-Submitted"] = "auto-generated"
         if "\0" in text:
             raise ValueError("the text contains a NUL character")
@@ -65,6 +67,17 @@ def checked_address(address: str) -> tuple[str, str]:
     if not fits or not all(_LABEL.fullmatch(label) for label in labels):
         raise ValueError(f"invalid address {_shown(address)}")
     return user, ascii_domain
+
+
+def checked_id(job_id: str) -> str:
+    """*job_id*, if it can stand in a Message-ID and be a file name.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if not _ID.fullmatch(job_id):
+        raise ValueError(f"the job id is {_shown(job_id)}")
+    return job_id
 
 
 def checked_name(name: str) -> str:
