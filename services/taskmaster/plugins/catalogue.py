@@ -7,9 +7,10 @@ from typing import Any
 
 import msgspec
 
-from taskmaster.model.retry import Backoff
+from taskmaster.model.retry import DEFAULT, Backoff
 from taskmaster.plugins.registry import Handler, Registry
 from taskmaster.plugins.schema import describe
+from taskmaster_sdk import Job
 
 __all__ = ["CatalogueEntry", "decode", "encode", "entries"]
 
@@ -74,7 +75,7 @@ def _entry(handler: Handler) -> CatalogueEntry:
         type=job.name,
         queue=job.queue,
         attempts=job.attempts,
-        backoff=Backoff(**dataclasses.asdict(job.backoff)),
+        backoff=_backoff(job),
         timeout_ms=round(job.timeout_s * 1_000),
         key_required=job.key_required,
         schema=about.schema,
@@ -83,3 +84,9 @@ def _entry(handler: Handler) -> CatalogueEntry:
         plugin=handler.plugin,
         version=handler.version,
     )
+
+
+def _backoff(job: Job) -> Backoff:
+    """The wire form. Only what differs from the default is set: msgspec knows a default, to leave it out, by identity."""
+    given = dataclasses.asdict(job.backoff)
+    return Backoff(**{name: value for name, value in given.items() if value != getattr(DEFAULT, name)})

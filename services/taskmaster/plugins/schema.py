@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -52,6 +53,9 @@ def describe(job: Job) -> Description:
     except Exception as error:  # noqa: BLE001, RUF100 - msgspec and extra_json_schema raise what they like
         problem = f"its payload type {job.payload!r} has no JSON Schema, any object is taken: {reason(error)}"
         return Description(dict(ANY_OBJECT), _given(job), problem)
+    for part in schema.get("$defs", {}).values():
+        if isinstance(part, dict) and isinstance(part.get("description"), str):
+            part["description"] = inspect.cleandoc(part["description"])
     return Description(schema, example_of(schema) if job.example is None else _given(job))
 
 

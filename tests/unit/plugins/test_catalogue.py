@@ -81,6 +81,7 @@ def test_encode_and_decode_are_inverse_and_a_newer_workers_fields_are_ignored():
     newer = msgspec.json.encode(msgspec.json.decode(encode(entry)) | {"colour": "red"})
 
     assert decode(encode(entry)) == entry
+    assert encode(decode(encode(entry))) == encode(entry)
     assert isinstance(decode(newer), CatalogueEntry)
 
 

@@ -19,7 +19,9 @@ class DemoPlugin:
     @hookimpl
     def register_jobs(self) -> list[Job]:
         """All three job types."""
-        return [generate_report, job("cleanup-temp", queue="cleanup-queue", attempts=3, timeout_s=300)(self.cleaner.cleanup_temp), dummy]
+        example = {"olderThanS": 86_400, "dryRun": True}
+        cleanup = job("cleanup-temp", queue="cleanup-queue", attempts=3, timeout_s=300, example=example)(self.cleaner.cleanup_temp)
+        return [generate_report, cleanup, dummy]
 
     @hookimpl
     def on_init(self, context: PluginContext) -> None:
