@@ -55,11 +55,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _measure(bench: Bench, part: Part, subject: str, repetition: int) -> Row:
-    load = os.getloadavg()[0]
+    load, speed = os.getloadavg()[0], _speed()
     try:
-        return Row(part.name, subject, repetition, load, part.run(bench, subject))
+        return Row(part.name, subject, repetition, load, speed, part.run(bench, subject))
     except (BenchError, AssertionError, subprocess.SubprocessError, OSError) as error:
-        return Row(part.name, subject, repetition, load, error=" ".join(str(error).split()) or type(error).__name__)
+        return Row(part.name, subject, repetition, load, speed, error=" ".join(str(error).split()) or type(error).__name__)
+
+
+def _speed() -> float:
+    start = time.perf_counter()
+    for _ in range(2_000_000):
+        pass
+    return 2 / (time.perf_counter() - start)
 
 
 def _progress(row: Row) -> str:

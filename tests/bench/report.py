@@ -19,6 +19,7 @@ class Row:
 
     Attributes:
         load: average number of runnable processes in the minute before it.
+        speed: million turns a second of an empty Python loop just before it: what the machine could do then.
         error: why there are no figures; empty: there are.
     """
 
@@ -26,6 +27,7 @@ class Row:
     subject: str
     repetition: int
     load: float
+    speed: float
     figures: Mapping[str, float] = field(default_factory=dict)
     error: str = ""
 
@@ -42,11 +44,18 @@ def as_markdown(parts: Iterable[Part], rows: Sequence[Row], facts: Mapping[str, 
     for part in parts:
         subjects = [s for s in part.subjects if (part.name, s) in gathered]
         names = list(dict.fromkeys(name for s in subjects for name in gathered[part.name, s]))
-        load = max((row.load for row in rows if row.part == part.name), default=0.0)
-        lines += ["", f"### {part.name}: {part.title} (load average up to {load:.1f})", ""]
+        own = [row for row in rows if row.part == part.name]
+        load, speed = max((row.load for row in own), default=0.0), [row.speed for row in own]
+        lines += [
+            "",
+            f"### {part.name}: {part.title}",
+            "",
+            f"load average up to {load:.1f}, Python loop {_spread(speed)} million turns/s",
+            "",
+        ]
         if names:
             lines += _table(["", *subjects, *(f"x {s}" for s in subjects[1:])], _figure_rows(part.name, subjects, names, gathered, medians))
-        lines += [f"- {row.subject}: {row.error}" for row in rows if row.part == part.name and row.error]
+        lines += [f"- {row.subject}: {row.error}" for row in own if row.error]
     outcomes = list(judge(medians))
     if outcomes:
         lines += ["", "### Targets", "", *_table(["part", "figure", "reached", "must", "goal", "met"], map(_outcome_row, outcomes))]

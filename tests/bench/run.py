@@ -4,7 +4,8 @@ import sys
 from pathlib import Path
 
 # The folder above in place of this one: modules are `bench.…` and `support.…`, and none of them hides one of the standard library.
-sys.path[0] = str(Path(__file__).resolve().parents[1])
+TESTS = Path(__file__).resolve().parents[1]
+sys.path[0:1] = [str(TESTS), str(TESTS.parent / "services")]
 
 from bench.main import main  # noqa: E402
 

@@ -6,7 +6,7 @@ import time
 
 from bench.parts.base import Bench, Figures, Part
 from bench.peers.servers import post_job
-from bench.peers.taskmaster import plugin_environment, taskmaster
+from bench.peers.taskmaster import command, common_environment
 from bench.processes import free_port, running, wait_until
 
 __all__ = ["UP"]
@@ -22,9 +22,9 @@ def run(bench: Bench, subject: str) -> Figures:
 def _start(bench: Bench) -> float:
     with bench.stage() as stage:
         port = free_port()
-        env = plugin_environment(stage.folder) | {"TASKMASTER_PORT": str(port), "TASKMASTER_DATA_DIR": str(stage.folder / "data")}
+        env = common_environment(stage.folder) | {"TASKMASTER_PORT": str(port)}
         start = time.perf_counter()
-        with running(taskmaster("up"), env=env, folder=stage.folder, name="up") as process:
+        with running(command("up"), env=env, folder=stage.folder, name="up") as process:
             wait_until(lambda: post_job(port) == 202, what="POST /jobs", within_s=60, every_s=0.01, process=process)
             return time.perf_counter() - start
 

@@ -1,31 +1,52 @@
-"""TaskMaster."""
+"""TaskMaster as it is in this checkout: its own command for workers, its Python-side submission, and the bench's plugin."""
 
 from __future__ import annotations
 
+import functools
+import os
+import secrets
+import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from bench.peers.base import Load, Peer, Sent, Workers
-from bench.processes import BenchError, Running
+from bench.peers.base import QUEUE, Load, Peer, Sent, Workers
+from bench.peers.pacing import timed, turns
+from bench.processes import BenchError, Running, running
 from bench.store import Store
+from taskmaster import __version__
+from taskmaster.engine.submit import Submission, submit_many
+from taskmaster.plugins.catalogue import CatalogueEntry, encode, entries
+from taskmaster.plugins.discovery import discover
+from taskmaster.plugins.validation import Validators
+from taskmaster.store import calls
+from taskmaster.store.client import SyncStore
 
-__all__ = ["TaskMaster", "plugin_environment", "taskmaster"]
+__all__ = ["TaskMaster", "command", "common_environment", "publish"]
+
+PLUGIN = Path(__file__).resolve().parents[1] / "plugin"
+SERVICES = Path(__file__).resolve().parents[3] / "services"
+_TYPES = ("noop", "sleep", "async", "stamp")
+_COMPLETED = [f"bench-{name}/{QUEUE}/completed" for name in _TYPES]
+#: A worker that only publishes its catalogue is gone at once.
+_ALIVE_MS = 1_000
 
 
-def taskmaster(*arguments: str) -> list[str]:
-    """Command line of the program under test."""
-    return [sys.executable, "-m", "taskmaster", *arguments]
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What submission needs of the settings; the defaults."""
 
-
-def plugin_environment(folder: Path) -> dict[str, str]:
-    """Where the bench's plugin is."""
-    return {}
+    partitions: int = 1
+    idempotency: str = "required"
+    max_body_bytes: int = 262_144
 
 
 class TaskMaster(Peer):
-    """To come."""
+    """One partition, a key for every job, everything recorded."""
 
     name = "taskmaster"
     has_bulk = True
@@ -33,26 +54,96 @@ class TaskMaster(Peer):
     drain_count = 40_000
 
     def prepare(self, store: Store, folder: Path) -> None:
-        """To come."""
-        raise BenchError("not there yet")
+        """A fresh store will do."""
 
     def submit(self, store: Store, load: Load) -> Sent:
-        """To come."""
-        raise NotImplementedError
+        """`submit_many`, a key of its own for each job."""
+        catalogue, validators, run = _catalogue(), Validators(), secrets.token_hex(4)
+        numbers = iter(range(load.count))
+        job_type, delay_ms = f"bench-{load.job}", load.delay_ms or None
+
+        def one() -> Submission:
+            payload = {**load.payload, "sent": str(time.monotonic_ns())} if load.job == "stamp" else dict(load.payload)
+            return Submission(job_type, f"{run}-{next(numbers)}", payload, delay_ms=delay_ms)
+
+        def send() -> None:
+            for count in turns(load):
+                submit_many(client, catalogue, [one() for _ in range(count)], settings=Bounds(), validators=validators)
+
+        with closing(SyncStore(store.url)) as client:
+            client.now_ms()
+            return timed(send)
 
     @contextmanager
     def workers(self, store: Store, workers: Workers) -> Iterator[Running]:
-        """To come."""
-        raise NotImplementedError
+        """`taskmaster worker` with its defaults, or as many jobs at once as asked for."""
+        env = common_environment(workers.folder, store) | {"TASKMASTER_WORKER_PROCESSES": str(workers.processes)} | workers.env
+        if workers.slots:
+            env |= {"TASKMASTER_QUEUE_CONCURRENCY": f"{QUEUE}={workers.slots}"}
+        with running(command("worker"), env=env, folder=workers.folder, name="worker") as started:
+            yield started
 
     def done(self, store: Store, submitted: int) -> int:
-        """To come."""
-        raise NotImplementedError
+        """Completions are counted by type and queue."""
+        return sum(int(n or 0) for n in store.client.hmget("tm:{0}:n", _COMPLETED))
 
     def prune(self, store: Store) -> bool:
-        """To come."""
-        raise NotImplementedError
+        """Retention that keeps nothing."""
+        with closing(SyncStore(store.url)) as client:
+            while client.run(calls.prune(0, [(0, 0)] * 3)):
+                pass
+        return True
 
     def version(self) -> str:
-        """To come."""
-        return "taskmaster"
+        """The checkout's."""
+        return f"taskmaster {__version__}"
+
+
+def command(*arguments: str) -> list[str]:
+    """Command line of the program under test."""
+    return [sys.executable, "-m", "taskmaster", *arguments]
+
+
+def common_environment(folder: Path, store: Store | None = None) -> dict[str, str]:
+    """What every process of TaskMaster is started with: this checkout, the bench's plugin alone, no settings of whoever runs this."""
+    env = {"PYTHONPATH": f"{_plugin_path()}{os.pathsep}{SERVICES}", "PYTHONDONTWRITEBYTECODE": ""}
+    env |= {"TASKMASTER_PLUGINS": "bench", "TASKMASTER_LOG_LEVEL": "warning", "TASKMASTER_DATA_DIR": str(folder / "data")}
+    return env | ({"TASKMASTER_REDIS_URL": store.url} if store else {})
+
+
+def publish(store: Store) -> None:
+    """Put the plugin's job types into the store's catalogue, as a worker does at its start."""
+    catalogue = [(entry.type, encode(entry).decode()) for entry in _catalogue().values()]
+    names = [name for name, _ in catalogue]
+    with closing(SyncStore(store.url)) as client:
+        client.run(
+            calls.register(
+                0, wid="bench", cap="bench", info="{}", plugin_set="{}", types=names, catalogue=catalogue, alive_ms=_ALIVE_MS, gen="bench"
+            )
+        )
+        client.run(calls.unregister(0, "bench"))
+
+
+@functools.cache
+def _plugin_folder() -> tempfile.TemporaryDirectory[str]:
+    """The plugin, installed into a folder of its own for as long as this process lives."""
+    folder = tempfile.TemporaryDirectory(prefix="tm-bench-plugin-")
+    install = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", sys.executable, "--target", folder.name]
+    install += ["--no-deps", "--no-build-isolation", "--no-index", "--offline", "--compile-bytecode", str(PLUGIN)]
+    done = subprocess.run(install, capture_output=True, text=True, check=False, timeout=120)
+    if done.returncode:
+        raise BenchError(f"the bench's plugin cannot be installed: {done.stderr}")
+    return folder
+
+
+def _plugin_path() -> str:
+    return _plugin_folder().name
+
+
+@functools.cache
+def _catalogue() -> Mapping[str, CatalogueEntry]:
+    sys.path.append(_plugin_path())
+    registry = discover(["bench"])
+    if not registry.handlers:
+        raise BenchError(f"the bench's plugin was not loaded: {[report.error for report in registry.reports]}")
+    return {entry.type: entry for entry in entries(registry)}
