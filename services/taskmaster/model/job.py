@@ -22,6 +22,8 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
         origin: who made the job: api, cli, client, replay.
         traceparent: W3C trace context of the submission, or empty.
         replayed_from: the job that this one repeats, or empty.
+        replayed_by: who asked for that, or empty.
+        root_id: the first job of that chain, or empty: it is the first itself.
     """
 
     type: str
@@ -34,6 +36,7 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
     traceparent: str = ""
     replayed_from: str = ""
     replayed_by: str = ""
+    root_id: str = ""
 
 
 class Failure(msgspec.Struct, frozen=True, array_like=True):

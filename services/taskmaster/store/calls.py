@@ -32,6 +32,7 @@ __all__ = [
     "register",
     "submit",
     "tick",
+    "token_of",
     "unregister",
 ]
 
@@ -92,37 +93,39 @@ class Finish(NamedTuple):
     """The end of one attempt, in the order that cycle.lua reads.
 
     Attributes:
+        token: of the claim.
         outcome: c completed, r retry, f dead letter, x discard, h hand back, s snooze.
+        body: result or failure, JSON, opaque to the store.
+        row: history row, JSON; empty for a first attempt that completed.
         delay_ms: r, s: how long to wait.
         reason: f, s: one word for people.
-        body: result or failure, JSON, opaque to the store.
         fingerprint: r, f: of the failure.
-        row: history row, JSON; empty for a first attempt that completed.
     """
 
     id: str
-    epoch: int
     token: str
     outcome: str
+    body: str = ""
+    row: str = ""
     delay_ms: int = 0
     reason: str = ""
-    body: str = ""
     fingerprint: str = ""
-    row: str = ""
 
 
 class Claim(NamedTuple):
-    """One job handed to this consumer."""
+    """One job handed to this consumer; its token is `token_of` the call."""
 
     id: str
     queue: str
     epoch: int
     attempt: int
     failures: int
-    losses: int
-    priority: int
-    root_id: str
     blob: bytes
+
+
+def token_of(wid: str, seq: int) -> str:
+    """What fences every write of the attempts that one call claimed: unique, since ids of consumers are random and their calls are numbered."""
+    return f"{wid}.{seq}"
 
 
 class Limits(NamedTuple):
@@ -149,8 +152,7 @@ def _cycle(raw: list[Any]) -> Cycle:
     if raw[0] != 0:
         return Cycle(Status(raw[0]))
     claims = tuple(
-        Claim(job_id.decode(), queue.decode(), epoch, attempt, failures, losses, priority, root.decode(), blob)
-        for job_id, queue, epoch, attempt, failures, losses, priority, root, blob in raw[3]
+        Claim(job_id.decode(), queue.decode(), epoch, attempt, failures, blob) for job_id, queue, epoch, attempt, failures, blob in raw[3]
     )
     return Cycle(Status.OK, raw[1], tuple(raw[2]), claims, raw[4], raw[5] == 1)
 
@@ -161,7 +163,6 @@ def cycle(
     gen: str,
     wid: str,
     seq: int,
-    token: str,
     lease_ms: int,
     finishes: Sequence[Finish] = (),
     wants: Sequence[tuple[str, int]] = (),
@@ -171,17 +172,16 @@ def cycle(
 
     Args:
         seq: numbers this consumer's calls 1, 2, 3 …; an unanswered call is sent again unchanged, with the same number.
-        token: random, new in every call.
         wants: (queue, free slots); a queue that should only be left alone is not named.
     """
-    args = (gen, wid, seq, token, lease_ms, _pack(finishes), _pack(wants), _pack(limits or Limits()))
+    args = (gen, wid, seq, lease_ms, _pack(finishes), _pack(wants), _pack(limits or Limits()))
     return Call(load("cycle"), partition, args, _cycle)
 
 
 def extend(
-    partition: int, wid: str, attempts: Sequence[tuple[str, int, str]], *, lease_ms: int, alive_ms: int
+    partition: int, wid: str, attempts: Sequence[tuple[str, str]], *, lease_ms: int, alive_ms: int
 ) -> Call[tuple[Status, ...] | None]:
-    """Keep leases for another *lease_ms*. Answers OK, STALE or CANCEL an attempt (id, epoch, token); None when the wid is not known."""
+    """Keep leases for another *lease_ms*. Answers OK, STALE or CANCEL an attempt (id, token); None when the wid is not known."""
 
     def decode(raw: list[Any]) -> tuple[Status, ...] | None:
         return None if raw == [Status.UNREGISTERED] else tuple(Status(code) for code in raw[1:])
@@ -189,8 +189,8 @@ def extend(
     return Call(load("extend"), partition, (wid, lease_ms, alive_ms, _pack(attempts)), decode)
 
 
-def progress(partition: int, words: Sequence[tuple[str, int, str, str]]) -> Call[tuple[Status, ...]]:
-    """Note progress of attempts: (id, epoch, token, text of at most 60 bytes)."""
+def progress(partition: int, words: Sequence[tuple[str, str, str]]) -> Call[tuple[Status, ...]]:
+    """Note progress of attempts: (id, token, text of at most 60 bytes)."""
     return Call(load("progress"), partition, (_pack(words),), lambda raw: tuple(Status(code) for code in raw))
 
 
@@ -245,10 +245,28 @@ class Registration(NamedTuple):
 
 
 def register(
-    partition: int, *, wid: str, cap: str, info: bytes, types: Sequence[str], catalogue: Sequence[tuple[str, str]], alive_ms: int, gen: str
+    partition: int,
+    *,
+    wid: str,
+    cap: str,
+    info: str,
+    plugin_set: str,
+    types: Sequence[str],
+    catalogue: Sequence[tuple[str, str]],
+    alive_ms: int,
+    gen: str,
 ) -> Call[Registration]:
-    """Introduce a consumer. *gen* is used when the store has none yet."""
-    args = (wid, cap, info, _pack(types), _pack(catalogue), alive_ms, gen)
+    """Introduce a consumer.
+
+    Args:
+        cap: digest of the plugin set.
+        info: JSON, who it is: host, pid, slot.
+        plugin_set: JSON, type -> `plugin==version`.
+        types: what it has loaded, as bands name them.
+        catalogue: (type, JSON) to publish.
+        gen: used when the store has no generation yet.
+    """
+    args = (wid, cap, info, plugin_set, _pack(types), _pack(catalogue), alive_ms, gen)
     return Call(load("register"), partition, args, lambda raw: Registration(raw[0].decode(), raw[1]))
 
 

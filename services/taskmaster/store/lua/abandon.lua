@@ -4,7 +4,7 @@ KEYS   meta HASH tm:{p}:meta; all others are formed under its tag
 ARGV   wid, rank to begin at, now ('' = server time)
 OUT    rank to go on at, or -1 when all were seen
 REPEAT finds fewer, changes nothing else ]]
---- @include "lib/tag"
+--- @include "lib/state"
 
 local wid, first = ARGV[1], tonumber(ARGV[2])
 local A_CALL = 200
@@ -21,7 +21,7 @@ end
 local page = call('ZRANGE', P .. 'active', first, first + A_CALL - 1)
 local expired = {}
 for _, id in ipairs(page) do
-  if call('HGET', P .. 'j:' .. id, 'ow') == wid then
+  if owner(call('HGET', P .. 'j:' .. id, 'tk')) == wid then
     expired[#expired + 1], expired[#expired + 2] = 0, id
   end
 end

@@ -1,13 +1,13 @@
 --[[ cycle — one round of a consumer: end what it finished, promote what is due, claim what it has room for, say when to come again.
 FLAGS  allow-oom: it is the way out of a full store
 KEYS   meta HASH tm:{p}:meta; all others are formed under its tag
-ARGV   gen, wid, seq (1, 2, 3 … one call in flight), token (new in every call), lease ms,
-       finishes (MessagePack list, at most 256 of [id, epoch, token, outcome, delay ms, reason, body, fingerprint, history row];
-       outcome c completed, r retry, f dead letter, x discard, h hand back, s snooze; after c only body and row count),
+ARGV   gen, wid, seq (1, 2, 3 … one call in flight), lease ms,
+       finishes (MessagePack list, at most 256 of [id, token, outcome, body, history row, delay ms, reason, fingerprint];
+       outcome c completed, r retry, f dead letter, x discard, h hand back, s snooze; delay ms, reason and fingerprint only count for r, f, s),
        wants (MessagePack list, at most 64 of [queue, slots]), keep (MessagePack [key window ms, completed, failed, cancelled kept per queue]),
        now ('' = server time)
 OUT    [OK, now ms, finish codes, claims, ms until the next due time or -1, 1 if more work was cut off by a bound];
-       a claim is [id, queue, epoch, attempt, failures, losses, priority, root id or '', blob];
+       a claim is [id, queue, epoch, attempt, failures, blob], its token is `wid.seq`;
        [STALE_OP] | [UNREGISTERED] | [GENERATION]: nothing was done
 REPEAT equal seq: the finishes answer ALREADY, the claims are those of the first run that are still current. Smaller seq: STALE_OP ]]
 --- @include "lib/status"
@@ -16,9 +16,9 @@ REPEAT equal seq: the finishes answer ALREADY, the claims are those of the first
 --- @include "lib/purge"
 --- @include "lib/promote"
 
-local gen, wid, this_seq, token, lease_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
-local finishes, wants, keep = cmsgpack.unpack(ARGV[6]), cmsgpack.unpack(ARGV[7]), cmsgpack.unpack(ARGV[8])
-local window = keep[1]
+local gen, wid, this_seq, lease_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local finishes, wants, keep = cmsgpack.unpack(ARGV[5]), cmsgpack.unpack(ARGV[6]), cmsgpack.unpack(ARGV[7])
+local token, window, expiry = wid .. '.' .. this_seq, keep[1], string.format('%.0f', now + lease_ms)
 local PROMOTED_A_CALL, CLAIMED_A_CALL = 100, 256
 local WEIGHT = { [0] = 8, 4, 2, 1 }
 local STRIDE = 5040 -- divisible by every weight from 1 to 10
@@ -31,82 +31,92 @@ local heard, cap = tonumber(me[1]), me[2]
 if this_seq < heard then return { STATUS.STALE_OP } end
 
 -- ---------------------------------------------------------------- finish
-local values, ended_in = {}, {}
+local values, ended, completed = {}, {}, {} -- results to store; how many ended, by queue and state
+
+local function ended_as(state, queue)
+  local of_queue = ended[queue]
+  if not of_queue then
+    of_queue = {}
+    ended[queue] = of_queue
+  end
+  of_queue[state] = (of_queue[state] or 0) + 1
+end
 
 local function finish(item)
-  local id, epoch, its_token, outcome = item[1], item[2], item[3], item[4]
+  local id, its_token, outcome, body, row = item[1], item[2], item[3], item[4], item[5]
   local key = P .. 'j:' .. id
-  local f = call('HMGET', key, 'st', 'ep', 'tk', 'en', 'q', 'ty', 'kx', 'cr', 'fl')
-  if f[1] ~= 'a' or tonumber(f[2]) ~= epoch or f[3] ~= its_token then
-    return f[4] == its_token and STATUS.ALREADY or STATUS.STALE
+  local f = call('HMGET', key, 'st', 'q', 'ty', 'kx', 'tk')
+  if f[1] ~= 'a' or f[5] ~= its_token then
+    -- A terminal job keeps the token that ended it; one that goes on keeps it in `en`.
+    if f[1] ~= 'a' and f[5] == its_token or call('HGET', key, 'en') == its_token then return STATUS.ALREADY end
+    return STATUS.STALE
   end
-  local queue, ty, keyed = f[5], f[6], f[7]
-  local row = item[9]
-  if row and row ~= '' then remember_attempt(id, row) end
+  local queue, ty, keyed = f[2], f[3], f[4]
+  if row ~= '' then remember_attempt(id, row) end
   out_of_active(id, queue)
   if outcome == 'c' then
-    call('HSET', key, 'st', 'c', 'fa', now, 'en', its_token, 'tk', '')
+    call('HSET', key, 'st', 'c', 'fa', NOW)
     if keyed then call('PEXPIRE', P .. 'k:' .. keyed, window) end
-    local n = #values
-    if item[7] ~= '' then
-      values[n + 1], values[n + 2] = P .. 'r:' .. id, item[7]
-    elseif epoch > 1 then
+    if body ~= '' then
+      local n = #values
+      values[n + 1], values[n + 2] = P .. 'r:' .. id, body
+    elseif row ~= '' then
       call('UNLINK', P .. 'r:' .. id) -- the error of an earlier attempt
     end
     into_finished(id, queue, 'c')
-    count(ty .. '/' .. queue .. '/completed', 1)
-    ended_in[queue] = ended_in[queue] or {}
-    ended_in[queue].c = (ended_in[queue].c or 0) + 1
+    ended_as('c', queue)
+    completed[ty] = completed[ty] or {}
+    completed[ty][queue] = (completed[ty][queue] or 0) + 1
     tell('c', id)
     return STATUS.OK
   end
-  if f[8] or outcome == 'x' then -- every other end of an attempt looks at the cancel request
-    call('HSET', key, 'st', 'x', 'fa', now, 'en', its_token, 'tk', '', 'rs', f[8] and 'cancelled' or 'discarded')
+  local job = call('HMGET', key, 'pr', 'ma', 'ls', 'hb', 'rt', 'fl', 'ep', 'cr')
+  if job[8] or outcome == 'x' then -- every other end of an attempt looks at the cancel request
+    call('HSET', key, 'st', 'x', 'fa', NOW, 'rs', job[8] and 'cancelled' or 'discarded')
     if keyed then call('PEXPIRE', P .. 'k:' .. keyed, window) end
-    if item[7] ~= '' then call('SET', P .. 'r:' .. id, item[7]) end
+    if body ~= '' then call('SET', P .. 'r:' .. id, body) end
     into_finished(id, queue, 'x')
+    ended_as('x', queue)
     count(ty .. '/' .. queue .. '/cancelled', 1)
-    ended_in[queue] = ended_in[queue] or {}
-    ended_in[queue].x = (ended_in[queue].x or 0) + 1
     tell('x', id)
     return STATUS.OK
   end
-  local job = call('HMGET', key, 'pr', 'ma', 'ls', 'hb', 'ca', 'rt', 'ow')
   if outcome == 'h' then
     call('HSET', key, 'st', 'w', 'en', its_token, 'tk', '', 'hb', (tonumber(job[4]) or 0) + 1)
     into_lane(id, queue, job[1], band_type(ty, job[3]), true)
     tell('h', id)
     return STATUS.OK
   end
+  local due = now + item[6]
   if outcome == 's' then
-    local due = now + item[5]
-    call('HSET', key, 'st', 'd', 'en', its_token, 'tk', '', 'hb', (tonumber(job[4]) or 0) + 1, 'ra', due, 'rs', item[6])
+    call('HSET', key, 'st', 'd', 'en', its_token, 'tk', '', 'hb', (tonumber(job[4]) or 0) + 1, 'ra', due, 'rs', item[7])
     into_delayed(id, queue, due)
     tell('h', id)
     return STATUS.OK
   end
-  local failures = (tonumber(f[9]) or 0) + 1
+  local failures = (tonumber(job[6]) or 0) + 1
   count(ty .. '/' .. queue .. '/attempts_failed', 1)
-  if outcome == 'r' and failures < tonumber(job[2]) then
-    local due = now + item[5]
+  if outcome == 'r' and failures < (tonumber(job[2]) or ATTEMPTS) then
     call('HSET', key, 'st', 'd', 'en', its_token, 'tk', '', 'fl', failures, 'ra', due, 'rs', 'retrying')
-    call('SET', P .. 'r:' .. id, item[7])
+    call('SET', P .. 'r:' .. id, body)
     into_delayed(id, queue, due)
     count(ty .. '/' .. queue .. '/retried', 1)
     tell('r', id)
     return STATUS.OK
   end
-  call('HSET', key, 'en', its_token, 'fl', failures)
-  bury(id, { q = queue, ty = ty, kx = keyed, ep = epoch, hb = job[4], ls = job[3], ca = job[5], rt = job[6], ow = job[7] },
-    outcome == 'r' and 'attempts_exhausted' or item[6], item[7], item[8], window)
-  ended_in[queue] = ended_in[queue] or {}
-  ended_in[queue].f = (ended_in[queue].f or 0) + 1
+  call('HSET', key, 'fl', failures)
+  bury(id, { q = queue, ty = ty, kx = keyed, ep = job[7], hb = job[4], ls = job[3], rt = job[5], tk = its_token, ow = owner(its_token) },
+    outcome == 'r' and 'attempts_exhausted' or item[7], body, item[8], window)
+  ended_as('f', queue)
   return STATUS.OK
 end
 
 local codes = {}
 for i, item in ipairs(finishes) do codes[i] = finish(item) end
 if #values > 0 then call('MSET', unpack(values)) end
+for ty, queues in pairs(completed) do
+  for queue, n in pairs(queues) do count(ty .. '/' .. queue .. '/completed', n) end
+end
 
 -- ---------------------------------------------------------------- promote
 local head = call('ZRANGE', P .. 'delayed', 0, 0, 'WITHSCORES')[2]
@@ -118,19 +128,21 @@ open_bands()
 -- ---------------------------------------------------------------- claim
 local claims, ids, looked = {}, {}, {}
 
-local function lease(id, prio, queue)
-  local key = P .. 'j:' .. id
-  local f = call('HMGET', key, 'st', 'ep', 'hb', 'fl', 'ls', 'rt')
-  if f[1] ~= 'w' then return end -- a foreign hand: the sweeper reports it
-  local epoch = (tonumber(f[2]) or 0) + 1
-  call('HSET', key, 'st', 'a', 'ep', epoch, 'tk', token, 'ow', wid, 'sa', now)
-  add(P .. 'active', now + lease_ms, id)
-  count(queue .. '/w', -1)
-  count(queue .. '/a', 1)
-  tell('a', id)
+local function claim(id, queue, epoch, f)
   local n = #claims + 1
-  claims[n] = { id, queue, epoch, epoch - (tonumber(f[3]) or 0), tonumber(f[4]) or 0, tonumber(f[5]) or 0, tonumber(prio), f[6] or '', '' }
+  claims[n] = { id, queue, epoch, epoch - (tonumber(f[3]) or 0), tonumber(f[4]) or 0, '' }
   ids[n] = id
+end
+
+local function lease(id, queue)
+  local key = P .. 'j:' .. id
+  local f = call('HMGET', key, 'st', 'ep', 'hb', 'fl')
+  if f[1] ~= 'w' then return end -- a foreign hand
+  local epoch = (tonumber(f[2]) or 0) + 1
+  call('HSET', key, 'st', 'a', 'ep', epoch == 1 and '1' or epoch, 'tk', token, 'sa', NOW)
+  add(P .. 'active', expiry, id)
+  tell('a', id)
+  claim(id, queue, epoch, f)
 end
 
 -- The lanes of this queue whose types the caller has: levels[p] = list of {band, lane key, size}.
@@ -143,8 +155,8 @@ local function ready_levels(queue)
   local levels, ready, others = {}, 0, 0
   for i, band in ipairs(bands) do
     if loaded[i] == 1 then
-      looked[queue .. '/' .. band] = true
       local lane = P .. 'lane:' .. queue .. '/' .. band .. '/-'
+      looked[lane] = true
       local size = call('ZCARD', lane)
       if size == 0 then
         call('SREM', P .. 'bands:' .. queue, band)
@@ -222,11 +234,14 @@ local function fetch(queue, slots)
     local order, share, took = turns(queue, levels, n), {}, {}
     for _, p in ipairs(order) do share[p] = (share[p] or 0) + 1 end
     for p, m in pairs(share) do took[p] = { at = 0, take(queue, levels[p], m) } end
+    local before = #claims
     for _, p in ipairs(order) do
       local t = took[p]
       t.at = t.at + 1
-      if t[1][t.at] then lease(t[1][t.at], p, queue) end
+      if t[1][t.at] then lease(t[1][t.at], queue) end
     end
+    count(queue .. '/w', before - #claims)
+    count(queue .. '/a', #claims - before)
   end
   if ready > n then
     for _, level in pairs(levels) do
@@ -247,13 +262,8 @@ if this_seq == heard then -- the reply was lost: the same claims again, as far a
   local held = call('HGET', P .. 'w:' .. wid, 'claims') or ''
   for i = 1, #held, 36 do
     local id = string.sub(held, i, i + 35)
-    local f = call('HMGET', P .. 'j:' .. id, 'st', 'tk', 'ep', 'hb', 'fl', 'ls', 'rt', 'q', 'pr')
-    if f[1] == 'a' and f[2] == token then
-      local epoch = tonumber(f[3])
-      claims[#claims + 1] =
-        { id, f[8], epoch, epoch - (tonumber(f[4]) or 0), tonumber(f[5]) or 0, tonumber(f[6]) or 0, tonumber(f[9]), f[7] or '', '' }
-      ids[#ids + 1] = id
-    end
+    local f = call('HMGET', P .. 'j:' .. id, 'st', 'ep', 'hb', 'fl', 'tk', 'q')
+    if f[1] == 'a' and f[5] == token then claim(id, f[6], tonumber(f[2]), f) end
   end
 else
   for _, want in ipairs(wants) do fetch(want[1], want[2]) end
@@ -262,12 +272,12 @@ end
 if #ids > 0 then
   local keys = {}
   for i, id in ipairs(ids) do keys[i] = P .. 'b:' .. id end
-  for i, blob in ipairs(call('MGET', unpack(keys))) do claims[i][9] = blob or '' end
+  for i, blob in ipairs(call('MGET', unpack(keys))) do claims[i][6] = blob or '' end
 end
 write_indexes()
 
 -- ---------------------------------------------------------------- wake others, keep the next due time in view
-wakes.due = nil -- said below, by the keeper's rule
+waits_due = nil -- said below, by the keeper's rule
 announce(looked)
 for _, left in ipairs(leftovers) do wake(left[1], left[2], 1) end
 head = call('ZRANGE', P .. 'delayed', 0, 0, 'WITHSCORES')[2]
@@ -282,7 +292,7 @@ end
 
 -- ---------------------------------------------------------------- retention keeps pace with production
 local KEPT = { c = keep[2], f = keep[3], x = keep[4] }
-for queue, states in pairs(ended_in) do
+for queue, states in pairs(ended) do
   for state, n in pairs(states) do prune_index(queue, state, KEPT[state], 2 * n + 16) end
 end
 write_indexes()

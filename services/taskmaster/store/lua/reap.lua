@@ -14,24 +14,24 @@ local lost = call('ZRANGEBYSCORE', P .. 'active', '-inf', now - grace, 'LIMIT', 
 local out = { #lost == A_CALL and 1 or 0 }
 for _, id in ipairs(lost) do
   local key = P .. 'j:' .. id
-  local f = call('HMGET', key, 'st', 'q', 'ty', 'pr', 'ls', 'hb', 'ep', 'cr', 'ca', 'rt', 'ow', 'kx', 'sa')
+  local f = call('HMGET', key, 'st', 'q', 'ty', 'pr', 'ls', 'hb', 'ep', 'cr', 'rt', 'tk', 'kx', 'sa')
   if f[1] ~= 'a' then
     call('ZREM', P .. 'active', id) -- a foreign hand
   else
     local queue, ty, losses = f[2], f[3], (tonumber(f[5]) or 0) + 1
     out[#out + 1] = id
     out_of_active(id, queue)
-    remember_attempt(id, cjson.encode({ tonumber(f[7]), 'lost', tonumber(f[13]) or now, now, f[11] or '' }))
+    remember_attempt(id, cjson.encode({ tonumber(f[7]), 'lost', tonumber(f[12]) or now, now, owner(f[10]) }))
     count(ty .. '/' .. queue .. '/lost', 1)
     call('HSET', key, 'ls', losses, 'tk', '')
     if f[8] then
-      call('HSET', key, 'st', 'x', 'fa', now, 'rs', 'cancelled')
-      if f[12] then call('PEXPIRE', P .. 'k:' .. f[12], window) end
+      call('HSET', key, 'st', 'x', 'fa', NOW, 'rs', 'cancelled')
+      if f[11] then call('PEXPIRE', P .. 'k:' .. f[11], window) end
       into_finished(id, queue, 'x')
       count(ty .. '/' .. queue .. '/cancelled', 1)
       tell('x', id)
     elseif losses >= cap then
-      bury(id, { q = queue, ty = ty, kx = f[12], ep = f[7], hb = f[6], ls = losses, ca = f[9], rt = f[10], ow = f[11] },
+      bury(id, { q = queue, ty = ty, kx = f[11], ep = f[7], hb = f[6], ls = losses, rt = f[9], tk = '', ow = owner(f[10]) },
         'worker_lost', '', 'worker_lost:' .. ty, window)
     else
       call('HSET', key, 'st', 'w')

@@ -1,17 +1,17 @@
 --[[ register — a new consumer: which types it has loaded, who it is.
 FLAGS  allow-oom
 KEYS   meta HASH tm:{p}:meta; all others are formed under its tag
-ARGV   wid (fresh in every life), cap, info (opaque: host, pid, versions), types (MessagePack list),
+ARGV   wid (fresh in every life), cap, info (JSON: host, pid …), plugin set (JSON: what each type is run by), types (MessagePack list),
        catalogue (MessagePack list of [type, JSON]), alive ms, generation to use when the store has none, now ('' = server time)
 OUT    generation, now ms
 REPEAT the same ]]
 --- @include "lib/tag"
 --- @include "lib/now"
 
-local wid, cap, info, types = ARGV[1], ARGV[2], ARGV[3], cmsgpack.unpack(ARGV[4])
-local catalogue, alive_ms, fresh_gen = cmsgpack.unpack(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
+local wid, cap, info, plugin_set, types = ARGV[1], ARGV[2], ARGV[3], ARGV[4], cmsgpack.unpack(ARGV[5])
+local catalogue, alive_ms, fresh_gen = cmsgpack.unpack(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
 local KEPT_MS = 600000
-local PLUGIN_SET_KEPT_MS = 2592000000 -- 30 days: what an attempt's consumer ran, for its history
+local REMEMBERED_MS = 2592000000 -- 30 days: who ran an attempt, and with which plugins
 
 call('HSETNX', KEYS[1], 'gen', fresh_gen)
 if call('HSETNX', P .. 'w:' .. wid, 'seq', 0) == 1 then call('HSET', P .. 'w:' .. wid, 'cap', cap, 'info', info, 'since', now) end
@@ -24,5 +24,6 @@ if #types > 0 then
 end
 for _, ty in ipairs(types) do call('ZADD', P .. 'tc:' .. ty, now + alive_ms, cap) end
 for _, entry in ipairs(catalogue) do call('HSET', P .. 'cat', entry[1], entry[2]) end
-call('SET', P .. 'set:' .. cap, info, 'PX', PLUGIN_SET_KEPT_MS)
+call('SET', P .. 'o:' .. wid, info, 'PX', REMEMBERED_MS)
+call('SET', P .. 'set:' .. cap, plugin_set, 'PX', REMEMBERED_MS)
 return { call('HGET', KEYS[1], 'gen'), now }

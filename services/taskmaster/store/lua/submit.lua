@@ -18,20 +18,23 @@ for _, slice in ipairs({ tombstone_slice(now), tombstone_slice(now - RESEND_MS) 
   if call('EXISTS', slice) == 1 then graves[#graves + 1] = slice end
 end
 
--- What is known of the item before anything is written; nil: it is new.
-local function known(item)
-  local id, key, request = item[1], item[8], item[9]
+local function by_key(record, request)
+  local first = string.sub(record, 1, 36)
+  return { string.sub(record, 38) == request and STATUS.DUPLICATE or STATUS.REUSED, call('HGET', P .. 'j:' .. first, 'st') or '', first }
+end
+
+-- What is known of the item before anything is written; nil: it is new. A keyed item is remembered by its key record alone.
+local function known(item, look_at_key)
+  local id, key = item[1], item[8]
   if key ~= '' then
-    local record = call('GET', P .. 'k:' .. key)
-    if record then
-      local first, digest = string.sub(record, 1, 36), string.sub(record, 38)
-      return { digest == request and STATUS.DUPLICATE or STATUS.REUSED, call('HGET', P .. 'j:' .. first, 'st') or '', first }
+    local record = (look_at_key or id_ms(id) < now - RESEND_MS) and call('GET', P .. 'k:' .. key)
+    if record then return by_key(record, item[9]) end
+  else
+    local state = call('HGET', P .. 'j:' .. id, 'st')
+    if state then return { STATUS.ALREADY, state, id } end
+    for _, slice in ipairs(graves) do
+      if call('SISMEMBER', slice, id) == 1 then return { STATUS.ALREADY, '', id } end
     end
-  end
-  local state = call('HGET', P .. 'j:' .. id, 'st')
-  if state then return { STATUS.ALREADY, state, id } end
-  for _, slice in ipairs(graves) do
-    if call('SISMEMBER', slice, id) == 1 then return { STATUS.ALREADY, '', id } end
   end
   if id_ms(id) < now - RESEND_MS then return { STATUS.TOO_OLD } end
   if item[12] ~= '' and call('EXISTS', P .. 'd:' .. item[12], P .. 'j:' .. item[12]) == 0 then return { STATUS.GONE } end
@@ -41,7 +44,7 @@ local out = { now }
 if mode == 'atomic' then
   local seen, refused = {}, false
   for i, item in ipairs(items) do
-    local answer = known(item)
+    local answer = known(item, true)
     local key = item[8]
     if not answer and key ~= '' then
       if seen[key] and seen[key] ~= item[9] then answer = { STATUS.REUSED } end
@@ -53,19 +56,29 @@ if mode == 'atomic' then
   if refused then return out end
 end
 
-local queues, blobs = {}, {}
+local queues, blobs, created = {}, {}, {}
 reserve_seq(#items)
 for i, item in ipairs(items) do
-  local answer = known(item)
+  local answer = known(item, false)
+  if not answer and item[8] ~= '' then
+    local record = call('SET', P .. 'k:' .. item[8], item[1] .. ' ' .. item[9], 'NX', 'GET')
+    if record then answer = by_key(record, item[9]) end
+  end
   if not answer then
     local id, queue, ty, prio, due, key = item[1], item[2], item[3], item[4], item[5], item[8]
     if item[6] > 0 then due = now + item[6] end
     local state = due > now and 'd' or 'w'
-    local fields = { 'st', state, 'q', queue, 'ty', ty, 'pr', prio, 'ca', now, 'ma', item[7] }
-    local n = 12
+    local fields, n = { 'st', state, 'q', queue, 'ty', ty }, 6
     if key ~= '' then
-      call('SET', P .. 'k:' .. key, id .. ' ' .. item[9])
       fields[n + 1], fields[n + 2] = 'kx', key
+      n = n + 2
+    end
+    if prio ~= NORMAL then
+      fields[n + 1], fields[n + 2] = 'pr', prio
+      n = n + 2
+    end
+    if item[7] ~= ATTEMPTS then
+      fields[n + 1], fields[n + 2] = 'ma', item[7]
       n = n + 2
     end
     if state == 'd' then
@@ -82,8 +95,9 @@ for i, item in ipairs(items) do
     local b = #blobs
     blobs[b + 1], blobs[b + 2] = P .. 'b:' .. id, item[10]
     queues[queue] = true
-    add(P .. 'it:' .. ty, now, id)
-    count(ty .. '/' .. queue .. '/created', 1)
+    add(P .. 'it:' .. ty, NOW, id)
+    local of_type = created[ty] or {}
+    created[ty], of_type[queue] = of_type, (of_type[queue] or 0) + 1
     tell('s', id)
     answer = { STATUS.OK, state, id }
   end
@@ -92,6 +106,9 @@ end
 if #blobs > 0 then
   call('MSET', unpack(blobs))
   for queue in pairs(queues) do call('SADD', P .. 'qs', queue) end
+  for ty, of_type in pairs(created) do
+    for queue, n in pairs(of_type) do count(ty .. '/' .. queue .. '/created', n) end
+  end
   write_indexes()
   open_bands()
   announce()

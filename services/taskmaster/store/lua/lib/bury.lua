@@ -1,14 +1,14 @@
 -- Terminal failure: state, dead-letter record and its indexes in one step. The record's id is the job's id, so there can be one.
 --- @include "lib/state"
 
--- job: {q, ty, ca, rt, rp, ep, hb, ls, ow, kx} as read; failure: opaque bytes or ''.
+-- job: {q, ty, rt, ep, hb, ls, kx} as read, tk: the token to keep as the memory for repeats, '' if a lost worker had it, ow: who ran it; failure: opaque bytes or ''.
 local function bury(id, job, reason, failure, fingerprint, window)
   local attempts = (tonumber(job.ep) or 0) - (tonumber(job.hb) or 0)
   call('HSET', P .. 'd:' .. id, 'id', id, 'q', job.q, 'ty', job.ty, 'rs', reason, 'er', failure, 'fp', fingerprint, 'at', attempts,
-    'ls', job.ls or 0, 'fa', now, 'ca', job.ca, 'rt', job.rt or id, 'ow', job.ow or '', 'b', call('GET', P .. 'b:' .. id) or '')
-  add(P .. 'dlq:' .. job.q, now, id)
-  add(P .. 'fp:' .. fingerprint, now, id)
-  call('HSET', P .. 'j:' .. id, 'st', 'f', 'fa', now, 'rs', reason, 'tk', '')
+    'ls', job.ls or 0, 'fa', NOW, 'rt', job.rt or id, 'ow', job.ow, 'b', call('GET', P .. 'b:' .. id) or '')
+  add(P .. 'dlq:' .. job.q, NOW, id)
+  add(P .. 'fp:' .. fingerprint, NOW, id)
+  call('HSET', P .. 'j:' .. id, 'st', 'f', 'fa', NOW, 'rs', reason, 'tk', job.tk)
   if failure ~= '' then call('SET', P .. 'r:' .. id, failure) end
   if job.kx then call('PEXPIRE', P .. 'k:' .. job.kx, window) end
   into_finished(id, job.q, 'f')

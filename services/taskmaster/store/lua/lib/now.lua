@@ -6,3 +6,5 @@ if ARGV[#ARGV] == '' then
 else
   now = tonumber(ARGV[#ARGV])
 end
+-- Numbers are formatted anew for each command that takes them; this one goes into many.
+local NOW = string.format('%.0f', now)

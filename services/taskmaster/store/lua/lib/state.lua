@@ -2,67 +2,78 @@
 --- @include "lib/batch"
 --- @include "lib/wake"
 
-local PRIORITIES = { [0] = 'critical', 'high', 'normal', 'low' }
-local fresh_bands, wakes = {}, {}
-local next_seq, last_seq = 0, -1
+local NORMAL, ATTEMPTS = 2, 5 -- what a job's hash leaves out
+local waits_due, seq_next, seq_last = nil, 0, -1
+local lanes, fresh = {}, {} -- lanes met in this call, by queue, priority, band type; those of them that got work
 
 -- A job that lost a worker waits in a band of its own, so that poison does not take its neighbours along again.
 local function band_type(ty, losses)
   return (tonumber(losses) or 0) > 0 and ty .. '!' or ty
 end
 
-local function lane_key(queue, prio, btype)
-  return P .. 'lane:' .. queue .. '/' .. prio .. '/' .. btype .. '/-'
+local function lane_of(queue, prio, btype)
+  local of_queue = lanes[queue]
+  if not of_queue then
+    of_queue = {}
+    lanes[queue] = of_queue
+  end
+  local of_level = of_queue[prio]
+  if not of_level then
+    of_level = {}
+    of_queue[prio] = of_level
+  end
+  local lane = of_level[btype]
+  if not lane then
+    local band = prio .. '/' .. btype
+    lane = { key = P .. 'lane:' .. queue .. '/' .. band .. '/-', queue = queue, band = band, btype = btype, waiting = queue .. '/w', got = 0 }
+    of_level[btype] = lane
+  end
+  return lane
 end
 
 -- Arrival order for n jobs of this call.
 local function reserve_seq(n)
-  last_seq = call('HINCRBY', P .. 'meta', 'seq', n)
-  next_seq = last_seq - n
+  seq_last = call('HINCRBY', KEYS[1], 'seq', n)
+  seq_next = seq_last - n
 end
 
 local function seq()
-  if next_seq >= last_seq then reserve_seq(1) end
-  next_seq = next_seq + 1
-  return next_seq
+  if seq_next >= seq_last then reserve_seq(1) end
+  seq_next = seq_next + 1
+  return seq_next
 end
 
 -- Into its lane: at the end, or before all others.
 local function into_lane(id, queue, prio, btype, first)
-  local lane = lane_key(queue, prio, btype)
+  local lane = lane_of(queue, tonumber(prio) or NORMAL, btype)
   local score
   if first then
-    local head = call('ZRANGE', lane, 0, 0, 'WITHSCORES')
+    local head = call('ZRANGE', lane.key, 0, 0, 'WITHSCORES')
     score = head[2] and tonumber(head[2]) - 1 or seq()
   else
     score = seq()
   end
-  add(lane, score, id)
-  local band = prio .. '/' .. btype
-  local of_queue = fresh_bands[queue]
-  if not of_queue then
-    of_queue = {}
-    fresh_bands[queue] = of_queue
-  end
-  of_queue[band] = (of_queue[band] or 0) + 1
-  count(queue .. '/w', 1)
+  add(lane.key, score, id)
+  if lane.got == 0 then fresh[#fresh + 1] = lane end
+  lane.got = lane.got + 1
+  count(lane.waiting, 1)
 end
 
 local function into_delayed(id, queue, due)
   add(P .. 'delayed', due, id)
   count(queue .. '/d', 1)
-  if not wakes.due or due < wakes.due then wakes.due = due end
+  if not waits_due or due < waits_due then waits_due = due end
 end
 
 local function into_finished(id, queue, state)
-  add(P .. 'fin:' .. queue .. '/' .. state, now, id)
+  add(P .. 'fin:' .. queue .. '/' .. state, NOW, id)
   count(queue .. '/' .. state, 1)
 end
 
 -- Out of where a job that is not active stands.
 local function out_of_rest(id, state, queue, prio, btype)
   if state == 'w' then
-    rem(lane_key(queue, prio, btype), id)
+    rem(lane_of(queue, tonumber(prio) or NORMAL, btype).key, id)
   elseif state == 'd' then
     rem(P .. 'delayed', id)
   else
@@ -77,22 +88,20 @@ local function out_of_active(id, queue)
   count(queue .. '/a', -1)
 end
 
+-- Who holds a token: tokens are `<consumer>.<call>`.
+local function owner(token)
+  return string.match(token or '', '^[^.]+') or ''
+end
+
 -- Bands that have work now are listed, so that a fetch of this very call sees them.
 local function open_bands()
-  for queue, bands in pairs(fresh_bands) do
-    local names = {}
-    for band in pairs(bands) do names[#names + 1] = band end
-    call('SADD', P .. 'bands:' .. queue, unpack(names))
-  end
+  for _, lane in ipairs(fresh) do call('SADD', P .. 'bands:' .. lane.queue, lane.band) end
 end
 
 -- After the indexes are written: wake whoever can do what became ready, but for bands that the caller has looked at itself.
 local function announce(looked)
-  for queue, bands in pairs(fresh_bands) do
-    for band, n in pairs(bands) do
-      if not (looked and looked[queue .. '/' .. band]) then wake(queue, string.sub(band, 3), math.min(n, 4)) end
-    end
+  for _, lane in ipairs(fresh) do
+    if not (looked and looked[lane.key]) then wake(lane.queue, lane.btype, math.min(lane.got, 4)) end
   end
-  if wakes.due then tell_keeper(wakes.due) end
-  fresh_bands, wakes = {}, {}
+  if waits_due then tell_keeper(waits_due) end
 end

@@ -6,7 +6,7 @@ local INBOX_MS = 600000
 
 local function mark(wid, what)
   local inbox = P .. 'in:' .. wid
-  call('ZADD', inbox, now, what)
+  call('ZADD', inbox, NOW, what)
   call('PEXPIRE', inbox, INBOX_MS)
 end
 

@@ -1,0 +1,1 @@
+"""Dramatiq's interfaces over the store: broker, consumer, message and threads."""

@@ -1,0 +1,380 @@
+"""One consumer of one partition: sends what ended, fetches what there is room for, and sleeps until there is a reason to do either.
+
+All its calls are numbered; one is in flight at a time. A call whose answer is lost is sent again unchanged until it is answered, so nothing
+that ended is forgotten while the store is away, and no claim is stranded (store/PROTOCOL.md, "Repeats").
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from dramatiq.broker import Consumer, MessageProxy
+
+from taskmaster.broker.broker import TaskMasterBroker, partition_queue
+from taskmaster.broker.message import JobMessage
+from taskmaster.broker.slots import Slots
+from taskmaster.errors import StoreError, StoreUnavailable
+from taskmaster.store import calls
+from taskmaster.store.client import SyncStore
+from taskmaster.store.keys import consumer_id
+from taskmaster.store.status import Status
+from taskmaster.telemetry import events
+from taskmaster.telemetry.logs import get
+
+__all__ = ["Identity", "PartitionConsumer"]
+
+log = get()
+#: A sleep ends by itself after this, give or take a fifth: the cover for wake-ups that died with somebody else.
+SLEEP_S = 5.0
+#: While the store is away: how long one series of resends goes on before it is said again in the log.
+PATIENCE_S = 10.0
+FINISHES_A_CALL = calls.FINISH_MAX
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this process says it is when it registers.
+
+    Attributes:
+        cap: digest of the loaded plugin set.
+        info: JSON: host, pid, slot.
+        plugin_set: JSON: type -> plugin==version.
+        types: as bands name them.
+        catalogue: (type, JSON) to publish.
+        lease_ms: of each claim.
+        alive_ms: how long a silent process counts as alive.
+    """
+
+    cap: str
+    info: str
+    plugin_set: str
+    types: tuple[str, ...]
+    catalogue: tuple[tuple[str, str], ...]
+    lease_ms: int
+    alive_ms: int
+
+
+class PartitionConsumer(Consumer):
+    """Dramatiq's consumer interface over `cycle`. `__next__` and `close` run on the consumer thread; all else is thread-safe.
+
+    Args:
+        broker: whose actors run the jobs.
+        store: of its own, not shared with other consumers.
+        partition: which one.
+        identity: of this process.
+        slots: shared by the consumers of this process.
+        limits: retention and windows.
+        announce: told every wid this consumer takes, before it claims anything under it.
+    """
+
+    def __init__(
+        self,
+        broker: TaskMasterBroker,
+        store: SyncStore,
+        partition: int,
+        identity: Identity,
+        slots: Slots,
+        limits: calls.Limits,
+        announce: Any = lambda wid, partition: None,
+    ) -> None:
+        self.partition = partition
+        self.store = store
+        self.identity = identity
+        self.held: dict[str, JobMessage] = {}
+        self.draining = threading.Event()
+        self.giving_up = threading.Event()
+        self._broker = broker
+        self._slots = slots
+        self._limits = limits
+        self._announce = announce
+        self._queue_name = partition_queue(partition)
+        self._ready: deque[JobMessage] = deque()
+        self._done: deque[calls.Finish] = deque()
+        self._bell: SimpleQueue[None] = SimpleQueue()
+        self._is_waiting = False
+        self._look = True
+        self._due_at: float | None = None
+        self._gen = ""
+        self.wid = ""
+        self._seq = 0
+        self._must_register = True
+        self._listener: _Listener | None = None
+
+    # ------------------------------------------------------------ Dramatiq's interface
+    def __next__(self) -> MessageProxy | None:
+        """The next attempt to start; None after a while without one."""
+        if not self._ready:
+            if self._look or self._done:
+                self._round()
+            else:
+                self._sleep()
+        return self._ready.popleft() if self._ready else None
+
+    def ack(self, message: MessageProxy) -> None:
+        """The attempt ended as `message.finish` says: told to the store with the next round."""
+        assert isinstance(message, JobMessage)
+        if message.finish is None:  # not acknowledged: its lease runs out, and somebody else will try
+            self.held.pop(message.claim.id, None)
+            self._slots.give_back(message.claim.queue, 1)
+            return
+        self._slots.give_back(message.claim.queue, 1)
+        self._done.append(message.finish)
+        self.ring(only_if_waiting=True)
+
+    nack = ack
+
+    def requeue(self, messages: Iterable[MessageProxy]) -> None:
+        """Hand back attempts that have not begun; they burn nothing."""
+        for message in messages:
+            assert isinstance(message, JobMessage)
+            message.finish = calls.Finish(message.claim.id, message.token, "h")
+            self.ack(message)
+
+    def close(self) -> None:
+        """Tell the store what is left to tell, within a few seconds, and sign off."""
+        if self._listener is not None:
+            self._listener.stop()
+        if self.wid:
+            try:
+                if self._done:
+                    self._round()
+                self.store.run(calls.unregister(self.partition, self.wid), within_s=2.0)
+            except StoreError as error:
+                log.warning(events.STORE_LOST, partition=self.partition, error=str(error), unsent=len(self._done))
+        self.store.close()
+
+    # ------------------------------------------------------------ a round
+    def _round(self) -> None:
+        """One call: ends what is done, claims what there is room for."""
+        self._look = False
+        if self._must_register:
+            self._register()
+        batch = [self._done.popleft() for _ in range(min(len(self._done), FINISHES_A_CALL))]
+        wants = [] if self.draining.is_set() else self._slots.take()
+        answer, used = None, dict.fromkeys((queue for queue, _ in wants), 0)
+        try:
+            self._seq += 1
+            call = calls.cycle(
+                self.partition,
+                gen=self._gen,
+                wid=self.wid,
+                seq=self._seq,
+                lease_ms=self.identity.lease_ms,
+                finishes=batch,
+                wants=wants,
+                limits=self._limits,
+            )
+            answer = self._until_answered(call)
+            if answer.status is Status.OK:
+                for claim in answer.claims:
+                    used[claim.queue] += 1
+                self._take(answer, batch)
+            else:
+                self._done.extendleft(reversed(batch))
+                log.warning(events.STORE_REGISTERED, partition=self.partition, reason=answer.status.name.lower(), wid=self.wid)
+                self._must_register = self._look = True
+        except BaseException:
+            if answer is None:
+                self._done.extendleft(reversed(batch))
+            raise
+        finally:
+            for queue, slots in wants:
+                if slots > used[queue]:
+                    self._slots.give_back(queue, slots - used[queue])
+
+    def _take(self, answer: calls.Cycle, batch: list[calls.Finish]) -> None:
+        for finish, code in zip(batch, answer.codes, strict=True):
+            message = self.held.pop(finish.id, None)
+            if code not in (Status.OK, Status.ALREADY):
+                log.warning(events.JOB_OUTCOME_REFUSED, jobId=finish.id, outcome=finish.outcome, code=Status(code).name.lower())
+            elif message is not None and message.failure is not None:
+                self._tell_failure(message, finish)
+        token = calls.token_of(self.wid, self._seq)
+        for claim in answer.claims:
+            self._admit(claim, token, answer.now_ms)
+        self._due_at = time.monotonic() + answer.next_ms / 1_000 if answer.next_ms >= 0 else None
+        self._look = answer.more
+
+    def _admit(self, claim: calls.Claim, token: str, now_ms: int) -> None:
+        try:
+            actor: Any = self._broker.actors.get(_type_of(claim))
+            message = JobMessage(claim, token, actor, self._queue_name, now_ms)
+            if actor is None:
+                raise LookupError(f"type {message.envelope.type} is not loaded here")
+        except Exception as error:  # a blob that cannot be read, or a type that went: not run, looked at again later
+            log.error(events.JOB_NOT_RUN, jobId=claim.id, error=f"{type(error).__name__}: {error}")
+            self._slots.give_back(claim.queue, 1)
+            self._done.append(calls.Finish(claim.id, token, "s", delay_ms=30_000, reason="unreadable"))
+            return
+        self.held[claim.id] = message
+        self._ready.append(message)
+
+    def _tell_failure(self, message: JobMessage, finish: calls.Finish) -> None:
+        final = finish.outcome == "f" or message.claim.failures + 1 >= message.envelope.attempts
+        log.warning(
+            events.JOB_DEAD_LETTERED if final else events.JOB_FAILED,
+            jobId=finish.id,
+            type=message.envelope.type,
+            queue=message.claim.queue,
+            attempt=message.claim.attempt,
+            error=message.failure.error,
+            fingerprint=message.failure.fingerprint,
+            reason=finish.reason or ("attempts_exhausted" if final else "retrying"),
+            **({} if final else {"delayMs": finish.delay_ms}),
+        )
+
+    def _until_answered(self, call: Any) -> Any:
+        """Send the same call until the store answers: its content is its own operation id."""
+        away_since: float | None = None
+        while True:
+            try:
+                answer = self.store.run(call, within_s=PATIENCE_S, give_up=self.giving_up)
+            except StoreError as error:
+                if self.giving_up.is_set():
+                    raise
+                if away_since is None:
+                    away_since = time.monotonic()
+                log.error(events.STORE_LOST, partition=self.partition, error=str(error), away_s=round(time.monotonic() - away_since, 1))
+                if not isinstance(error, StoreUnavailable):
+                    self.giving_up.wait(1.0)
+            else:
+                if away_since is not None:
+                    log.info(events.STORE_REGAINED, partition=self.partition, away_s=round(time.monotonic() - away_since, 1))
+                return answer
+
+    def _register(self) -> None:
+        """Begin a new life: fresh wid, calls counted from 1."""
+        if self._listener is not None:
+            self._listener.stop()
+        self.wid, self._seq = consumer_id(), 0
+        self._announce(self.wid, self.partition)
+        who = self.identity
+        registered = self._until_answered(
+            calls.register(
+                self.partition,
+                wid=self.wid,
+                cap=who.cap,
+                info=who.info,
+                plugin_set=who.plugin_set,
+                types=who.types,
+                catalogue=who.catalogue,
+                alive_ms=who.alive_ms,
+                gen=consumer_id(),
+            )
+        )
+        self._gen = registered.gen
+        self._must_register = False
+        self._listener = _Listener(self)
+        self._listener.start()
+
+    # ------------------------------------------------------------ sleep and wake
+    def _sleep(self) -> None:
+        """Until something ends, somebody rings, or the next due time."""
+        now = time.monotonic()
+        limit = SLEEP_S * random.uniform(0.8, 1.2)  # noqa: S311 - jitter, so that sleepers do not come back together
+        if self._due_at is not None:
+            limit = min(limit, max(0.0, self._due_at - now))
+        self._is_waiting = True
+        if not self._done:
+            try:
+                self._bell.get(timeout=limit)
+            except Empty:
+                self._look = True
+        self._is_waiting = False
+
+    def ring(self, *, only_if_waiting: bool = False) -> None:
+        """End the sleep."""
+        if self._is_waiting or not only_if_waiting:
+            self._is_waiting = False
+            self._bell.put(None)
+
+    def wake(self) -> None:
+        """Look for work now."""
+        self._look = True
+        self.ring()
+
+    def lose(self) -> None:
+        """The store does not know this consumer any more: begin a new life."""
+        self._must_register = True
+        self.wake()
+
+    def cancel(self, job_id: str) -> None:
+        """Somebody asked to cancel this job: raise its flag; a coroutine is interrupted."""
+        message = self.held.get(job_id)
+        if message is None or message.context is None:
+            return
+        message.context.request_cancel()
+        if message.task is not None:
+            message.task.get_loop().call_soon_threadsafe(message.task.cancel)
+
+    def beat(self) -> None:
+        """Keep the leases of everything held, but for attempts that have outlived their time. Runs on the heartbeat thread.
+
+        Raises:
+            StoreError: not kept; try again soon.
+        """
+        if not self.wid or self._must_register:
+            return
+        now = time.monotonic()
+        kept = [m for m in list(self.held.values()) if not m.deadline or now < m.deadline + 5.0]
+        who = self.identity
+        codes = self.store.run(
+            calls.extend(
+                self.partition, self.wid, [(m.claim.id, m.token) for m in kept], lease_ms=who.lease_ms, alive_ms=who.alive_ms
+            )
+        )
+        if codes is None:
+            self.lose()
+            return
+        for message, code in zip(kept, codes, strict=True):
+            if code is Status.STALE:
+                if message.context is not None and message.finish is None:
+                    message.context.request_cancel()  # its outcome would be refused: no use in going on
+            else:
+                message.confirmed_at = now
+                if code is Status.CANCEL:
+                    self.cancel(message.claim.id)
+
+
+def _type_of(claim: calls.Claim) -> str:
+    """The job's type, without decoding its whole envelope: the first string of a JSON list."""
+    return claim.blob[2 : claim.blob.index(b'"', 2)].decode()
+
+
+class _Listener(threading.Thread):
+    """Blocks on the consumer's inbox on a connection of its own, so that no completion stands behind a block."""
+
+    def __init__(self, consumer: PartitionConsumer) -> None:
+        super().__init__(name=f"taskmaster-inbox-{consumer.partition}", daemon=True)
+        self._consumer = consumer
+        self._inbox = consumer.store.inbox(consumer.partition, consumer.wid)
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        """Pass every marker on. After a broken connection look for work: a marker may have been lost with it."""
+        while not self._stopping.is_set():
+            try:
+                marker = self._inbox.wait(SLEEP_S)
+            except StoreError:
+                if self._stopping.wait(random.uniform(0.1, 0.5)):  # noqa: S311 - jitter
+                    return
+                self._consumer.wake()
+                continue
+            if self._stopping.is_set() or marker is None:
+                continue
+            if marker.startswith("c/"):
+                self._consumer.cancel(marker[2:])
+            else:
+                self._consumer.wake()
+
+    def stop(self) -> None:
+        """End the thread; works before `start`, and twice."""
+        self._stopping.set()
+        self._inbox.close()

@@ -1,0 +1,80 @@
+"""The event loop of a worker process, on a thread of its own. Coroutine handlers run here and hold no thread while they wait."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from taskmaster.broker.message import JobMessage
+
+__all__ = ["EventLoop"]
+
+
+class EventLoop:
+    """Starts on construction of its thread; `stop` ends it.
+
+    Args:
+        run: what one attempt does, from its first hook to its acknowledgement.
+    """
+
+    def __init__(self, run: Callable[[JobMessage], Coroutine[Any, Any, None]]) -> None:
+        self._run = run
+        self._incoming: deque[JobMessage] = deque()
+        self._is_scheduled = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._main, name="taskmaster-loop", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def _main(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+        finally:
+            self._loop.close()
+
+    def put(self, message: JobMessage) -> None:
+        """Begin an attempt. From any thread; messages that come together share one wake-up of the loop."""
+        self._incoming.append(message)
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._loop.call_soon_threadsafe(self._begin)
+
+    def _begin(self) -> None:
+        self._is_scheduled = False
+        while self._incoming:
+            message = self._incoming.popleft()
+            task = self._loop.create_task(self._run(message))
+            message.task = task
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def run_async(self, coroutine: Coroutine[Any, Any, Any], timeout_s: float, /) -> Any:
+        """Run *coroutine* on the loop from another thread and wait for it.
+
+        Raises:
+            TimeoutError: it did not end in time; it is cancelled.
+        """
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result(timeout_s)
+        except TimeoutError:
+            future.cancel()
+            raise
+
+    def stop(self, timeout_s: float = 5.0) -> None:
+        """Cancel what still runs and end the thread. Works twice."""
+        if not self._thread.is_alive():
+            return
+        for task in list(self._tasks):
+            self._loop.call_soon_threadsafe(task.cancel)
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._loop.call_later, 0.05, self._loop.stop)
+        self._thread.join(timeout_s)

@@ -1,0 +1,12 @@
+"""Dramatiq middleware of ours. None of them does I/O: what they decide is carried out by the finish script in one atomic step.
+
+Order of a worker's list: AttemptContext, Idempotency, DeadLetter, Outcome. Hooks after an attempt run in reverse: the outcome is decided
+first, then routed, then the books are closed.
+"""
+
+from taskmaster.broker.middleware.attempt import AttemptContext
+from taskmaster.broker.middleware.dead_letter import DeadLetter
+from taskmaster.broker.middleware.idempotency import Idempotency
+from taskmaster.broker.middleware.outcome import Outcome
+
+__all__ = ["AttemptContext", "DeadLetter", "Idempotency", "Outcome"]

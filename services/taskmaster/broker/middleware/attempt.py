@@ -1,0 +1,69 @@
+"""The context of an attempt: what its handler is given, and the log lines that begin and end it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from dramatiq import Broker
+from dramatiq.broker import MessageProxy
+from dramatiq.middleware import Middleware
+
+from taskmaster.broker.message import JobMessage
+from taskmaster.telemetry import events
+from taskmaster.telemetry.logs import get
+from taskmaster_sdk import JobContext
+
+__all__ = ["AttemptContext"]
+
+log = get()
+
+
+class AttemptContext(Middleware):
+    """Builds `JobContext` and decodes the payload. A payload that does not fit any more is the attempt's failure, not a reason not to run.
+
+    Args:
+        report: takes (job id, token, partition queue, text) of handlers' progress; must only touch memory.
+    """
+
+    def __init__(self, report: Callable[[JobMessage, float, str], None]) -> None:
+        self._report = report
+
+    def before_process_message(self, broker: Broker, message: MessageProxy) -> None:  # noqa: ARG002
+        """Everything the handler needs."""
+        assert isinstance(message, JobMessage)
+        claim, envelope = message.claim, message.envelope
+        message.deadline = time.monotonic() + envelope.timeout_ms / 1_000
+        message.context = JobContext(
+            job_id=claim.id,
+            type=envelope.type,
+            queue=claim.queue,
+            attempt=claim.attempt,
+            max_attempts=envelope.attempts,
+            root_id=envelope.root_id or claim.id,
+            deadline=message.deadline,
+            report=lambda _, fraction, note: self._report(message, fraction, note),
+        )
+        log.info(events.JOB_STARTED, jobId=claim.id, type=envelope.type, queue=claim.queue, attempt=claim.attempt)
+
+    def after_process_message(
+        self,
+        broker: Broker,  # noqa: ARG002
+        message: MessageProxy,
+        *,
+        result: Any = None,  # noqa: ARG002
+        exception: BaseException | None = None,
+    ) -> None:
+        """The line that says how it went; failures are told when the store has taken them."""
+        assert isinstance(message, JobMessage)
+        if exception is None and message.finish is not None and message.finish.outcome == "c":
+            recovered = message.claim.epoch > 1
+            log.info(
+                events.JOB_COMPLETED_RECOVERED if recovered else events.JOB_COMPLETED,
+                jobId=message.claim.id,
+                type=message.envelope.type,
+                queue=message.claim.queue,
+                attempt=message.claim.attempt,
+            )
+

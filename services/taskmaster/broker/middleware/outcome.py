@@ -1,0 +1,68 @@
+"""What an attempt's end means for its job: completed, retried, discarded or dead, by policy and by the class of the error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from dramatiq import Broker
+from dramatiq.broker import MessageProxy
+from dramatiq.middleware import Middleware
+
+from taskmaster.broker.message import JobMessage
+from taskmaster.model.outcome import Rejected, decide, describe
+from taskmaster.store.calls import Finish
+
+__all__ = ["Outcome"]
+
+_encode = msgspec.json.encode
+_WORD = {"c": "completed", "r": "failed", "f": "failed", "x": "discarded"}
+
+
+class Outcome(Middleware):
+    """Sets `message.finish`. The store carries it out with the next round, atomically, and refuses it if the lease was lost.
+
+    Args:
+        result_bytes: a larger result makes the attempt fail for good (`result_rejected`): its effects are not repeated.
+    """
+
+    def __init__(self, result_bytes: int = 262_144) -> None:
+        self._result_bytes = result_bytes
+
+    def after_process_message(
+        self,
+        broker: Broker,  # noqa: ARG002
+        message: MessageProxy,
+        *,
+        result: Any = None,
+        exception: BaseException | None = None,
+    ) -> None:
+        """Decide."""
+        assert isinstance(message, JobMessage)
+        claim, body = message.claim, ""
+        if exception is None and result is not None:
+            try:
+                body = self._encoded(result)
+            except Rejected as rejected:
+                exception = rejected
+        decision = decide(exception, failures=claim.failures, backoff=message.envelope.backoff, fatal=message.actor.fatal)
+        if exception is not None:
+            message.failure = describe(exception, job_type=message.envelope.type, plugin=message.actor.plugin)
+            body = _encode(message.failure).decode()
+            if decision.outcome == "x":
+                row, message.failure = message.row("discarded"), None
+                message.finish = Finish(claim.id, message.token, "x", body, row)
+                return
+        fingerprint = message.failure.fingerprint if message.failure else ""
+        row = message.row(_WORD[decision.outcome])
+        message.finish = Finish(claim.id, message.token, decision.outcome, body, row, decision.delay_ms, decision.reason, fingerprint)
+
+    def _encoded(self, result: Any) -> str:
+        try:
+            body = _encode(result)
+            text = body.decode()
+        except Exception as error:  # whatever a foreign object's own methods raise
+            raise Rejected("result_rejected", f"the result is not JSON: {type(error).__name__}: {error}") from error
+        if len(body) > self._result_bytes:
+            raise Rejected("result_rejected", f"the result is {len(body)} bytes, at most {self._result_bytes} are kept")
+        return text

@@ -1,0 +1,298 @@
+"""Dramatiq's worker, with threads per queue instead of one shared heap, and coroutines off the threads.
+
+Private hooks of Dramatiq 2.2 that this leans on: `Worker._add_consumer` and `Worker._add_worker` (its minor version is pinned; a test checks
+that they are there).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from dramatiq.broker import MessageProxy
+from dramatiq.middleware import SkipMessage
+from dramatiq.threading import raise_thread_exception
+from dramatiq.worker import ConsumerThread, Worker, WorkerThread
+
+from taskmaster.broker.broker import NotRun, TaskMasterBroker
+from taskmaster.broker.consumer import PartitionConsumer
+from taskmaster.broker.loop import EventLoop
+from taskmaster.broker.message import JobMessage
+from taskmaster.broker.slots import Slots
+from taskmaster.model.outcome import Interrupted
+from taskmaster.store.calls import Finish
+from taskmaster.telemetry import events
+from taskmaster.telemetry.logs import get
+
+__all__ = ["JobWorker"]
+
+log = get()
+#: Work that a process holds but cannot start for this long is handed back: another may have a free thread.
+UNSTARTED_S = 0.5
+NOT_RUN_DELAY_MS = 1_000
+
+
+def _flush_interrupt() -> None:
+    """A call: the interpreter delivers an exception that was thrown at this thread at the latest here."""
+
+
+class JobThread(WorkerThread):
+    """Runs attempts of one queue."""
+
+    def run(self) -> None:
+        """Until stopped. An interrupt that comes too late for its handler is swallowed here, so that the thread lives on."""
+        self.running = True
+        self.broker.emit_after("worker_thread_boot", self)
+        get_, process = self.work_queue.get, self.process_message
+        while self.running:
+            try:
+                message: Any = get_()
+                if message is None:
+                    break
+                process(message)
+            except Interrupted:
+                continue
+        self.broker.emit_before("worker_thread_shutdown", self)
+
+    def process_message(self, message: MessageProxy) -> None:
+        """One attempt, from its first hook to its acknowledgement. Nothing that a handler or hook raises ends the thread."""
+        assert isinstance(message, JobMessage)
+        worker: JobWorker = self.consumers  # type: ignore[assignment]
+        if not worker.admit(message):
+            return
+        result, error = None, None
+        started = time.monotonic()
+        try:
+            try:
+                message.thread_id = self.ident
+                result = message.actor.call(message.payload, message.context)
+            finally:
+                with message.interrupt:
+                    message.thread_id = None
+            _flush_interrupt()
+        except Interrupted:
+            error = TimeoutError(f"the attempt took longer than {message.envelope.timeout_ms / 1_000:g} s")
+        except BaseException as raised:
+            error = raised
+        worker.slots.ran(message.claim.queue, time.monotonic() - started)
+        worker.settle(message, result, error)
+
+
+class Pool:
+    """Threads of one queue, started as they are needed, at most as many as its concurrency."""
+
+    def __init__(self, worker: JobWorker, queue: str, size: int) -> None:
+        self._worker = worker
+        self._queue = queue
+        self._size = size
+        self.work: SimpleQueue[JobMessage | None] = SimpleQueue()
+        self.threads: list[JobThread] = []
+
+    def put(self, message: JobMessage) -> None:
+        """Give it to the next free thread; start one if there may be none."""
+        self.work.put(message)
+        if len(self.threads) < self._size and self.work.qsize() > 0:
+            thread = JobThread(
+                broker=self._worker.broker,
+                consumers=self._worker,  # type: ignore[arg-type]
+                work_queue=self.work,  # type: ignore[arg-type]
+                worker_timeout=1_000,
+            )
+            thread.name = f"taskmaster-{self._queue}-{len(self.threads)}"
+            self.threads.append(thread)
+            thread.start()
+
+    def unstarted(self) -> list[JobMessage]:
+        """Take everything that no thread has begun."""
+        taken = []
+        while True:
+            try:
+                message = self.work.get_nowait()
+            except Empty:
+                return taken
+            if message is not None:
+                taken.append(message)
+
+    def stop(self) -> None:
+        """End the threads once they are free."""
+        for thread in self.threads:
+            thread.running = False
+        for _ in self.threads:
+            self.work.put(None)
+
+
+class Intake(ConsumerThread):
+    """The consumer's thread: passes claims on to pools and the loop."""
+
+    worker: JobWorker
+
+    def handle_message(self, message: MessageProxy) -> None:
+        """To the loop or to its queue's threads."""
+        assert isinstance(message, JobMessage)
+        if message.actor.is_async:
+            self.worker.loop.put(message)
+        else:
+            self.worker.pools[message.claim.queue].put(message)
+
+    def handle_delayed_messages(self) -> None:
+        """Nothing is delayed in a worker's memory."""
+
+
+class JobWorker(Worker):
+    """Dramatiq's worker for this process.
+
+    Args:
+        broker: whose consumers and actors.
+        slots: budgets by queue; its queues are the ones served.
+    """
+
+    def __init__(self, broker: TaskMasterBroker, slots: Slots) -> None:
+        super().__init__(broker, worker_threads=0)
+        self.slots = slots
+        self.pools = {queue: Pool(self, queue, size) for queue, size in slots.concurrency.items()}
+        self.loop = EventLoop(self.run_async)
+        self._full_since: dict[str, float] = {}
+
+    def start(self) -> None:
+        """Start the loop, then the consumers."""
+        self.loop.start()
+        super().start()
+
+    def _add_worker(self) -> None:
+        """Threads belong to the pools."""
+
+    def _add_consumer(self, queue_name: str, *, delay: bool = False) -> None:
+        if delay or queue_name in self.consumers:
+            return
+        intake = Intake(
+            broker=self.broker, queue_name=queue_name, prefetch=0, work_queue=self.work_queue, worker_timeout=self.worker_timeout
+        )
+        intake.worker = self
+        intake.name = f"taskmaster-consumer-{queue_name}"
+        self.consumers[queue_name] = intake
+        intake.start()
+
+    def partition_consumers(self) -> list[PartitionConsumer]:
+        """The consumers that are up."""
+        return [intake.consumer for intake in self.consumers.values() if isinstance(intake.consumer, PartitionConsumer)]
+
+    # ------------------------------------------------------------ an attempt
+    def admit(self, message: JobMessage) -> bool:
+        """Run the hooks before an attempt; False when one of them did not let it begin: then it is handed back, burning nothing."""
+        try:
+            self.broker.emit_before("process_message", message)
+        except Exception as error:
+            reason = error.args[0] if isinstance(error, NotRun) and error.args else "guard_failed"
+            log.warning(events.JOB_NOT_RUN, jobId=message.claim.id, reason=reason, error=type(error).__name__)
+            if not isinstance(error, NotRun | SkipMessage):
+                log.error(events.JOB_NOT_RUN, jobId=message.claim.id, exc_info=error)
+            message.finish = Finish(message.claim.id, message.token, "s", delay_ms=NOT_RUN_DELAY_MS, reason=str(reason))
+            self._ack(message)
+            return False
+        return True
+
+    def settle(self, message: JobMessage, result: Any, error: BaseException | None) -> None:
+        """Run the hooks after an attempt and tell the store. A hook that raises leaves the attempt unacknowledged: its lease runs out."""
+        try:
+            self.broker.emit_after("process_message", message, result=result, exception=error)
+        except Exception as failed:
+            message.finish = None
+            log.error(events.JOB_OUTCOME_REFUSED, jobId=message.claim.id, reason="hook_failed", exc_info=failed)
+        self._ack(message)
+
+    def _ack(self, message: JobMessage) -> None:
+        consumer: Any = self.consumers[message.queue_name].consumer
+        consumer.ack(message)
+
+    async def run_async(self, message: JobMessage) -> None:
+        """One attempt of a coroutine handler. Hooks run on the loop: ours only touch memory."""
+        if not self.admit(message):
+            return
+        result, error = None, None
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(max(0.0, message.deadline - started)):
+                result = await message.actor.call(message.payload, message.context)
+        except TimeoutError as raised:
+            late = time.monotonic() >= message.deadline
+            error = TimeoutError(f"the attempt took longer than {message.envelope.timeout_ms / 1_000:g} s") if late else raised
+        except BaseException as raised:
+            error = raised
+        self.settle(message, result, error)
+
+    # ------------------------------------------------------------ upkeep, from the heartbeat thread
+    def interrupt_late(self) -> None:
+        """Throw at threads whose handlers outlived their time. Once an attempt; what sits in C code does not feel it."""
+        now = time.monotonic()
+        for consumer in self.partition_consumers():
+            for message in list(consumer.held.values()):
+                if message.deadline and now > message.deadline and not message.interrupted:
+                    with message.interrupt:
+                        if message.thread_id is not None:
+                            message.interrupted = True
+                            log.warning(events.JOB_TIMED_OUT, jobId=message.claim.id, type=message.envelope.type)
+                            raise_thread_exception(message.thread_id, Interrupted)
+
+    def hand_back_unstarted(self) -> None:
+        """Claims that no thread of this process could begin for half a second go back: the work ahead of them turned out long."""
+        now = time.monotonic()
+        for queue, pool in self.pools.items():
+            waiting = pool.work.qsize()
+            if not waiting:
+                self._full_since.pop(queue, None)
+            elif now - self._full_since.setdefault(queue, now) > UNSTARTED_S:
+                fresh: deque[JobMessage] = deque(m for m in pool.unstarted() if not self._hand_back(m, now))
+                for message in fresh:
+                    pool.put(message)
+
+    def _hand_back(self, message: JobMessage, now: float) -> bool:
+        if now - message.claimed_at < UNSTARTED_S:
+            return False
+        self.slots.ran(message.claim.queue, now - message.claimed_at)
+        consumer: Any = self.consumers[message.queue_name].consumer
+        consumer.requeue([message])
+        return True
+
+    # ------------------------------------------------------------ the end
+    def drain(self, within_s: float) -> bool:
+        """Stop claiming, hand back what has not begun, let the rest finish. True when all of it was told to the store in time."""
+        deadline = time.monotonic() + within_s
+        consumers = self.partition_consumers()
+        for consumer in consumers:
+            consumer.draining.set()
+        while time.monotonic() < deadline:
+            for pool in self.pools.values():
+                for message in pool.unstarted():
+                    owner: Any = self.consumers[message.queue_name].consumer
+                    owner.requeue([message])
+            for consumer in consumers:
+                consumer.ring()
+            if not any(consumer.held for consumer in consumers):
+                return True
+            time.sleep(0.02)
+        return False
+
+    def stop(self, timeout: int = 5_000) -> None:
+        """End threads, consumers and loop, after `drain`. Running handlers that are left are handed back: their outcome would be refused."""
+        self.broker.emit_before("worker_shutdown", self)
+        for pool in self.pools.values():
+            pool.stop()
+        for consumer in self.partition_consumers():
+            if consumer.held:
+                consumer.requeue(list(consumer.held.values()))
+        for intake in self.consumers.values():
+            intake.stop()
+            if isinstance(intake.consumer, PartitionConsumer):
+                intake.consumer.ring()
+        for intake in self.consumers.values():
+            intake.join(timeout / 1_000)
+        for intake in self.consumers.values():
+            if isinstance(intake.consumer, PartitionConsumer):
+                intake.consumer.giving_up.set()
+            if not intake.is_alive():
+                intake.close()
+        self.loop.stop()
+        self.broker.emit_after("worker_shutdown", self)

@@ -1,0 +1,67 @@
+"""Once a second: end lost attempts, promote what is due, prune what is old, wake somebody for work that nobody was told of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from taskmaster.store import calls
+from taskmaster.store.client import SyncStore
+
+__all__ = ["GRACE_MS", "LOSSES_MAX", "Upkeep"]
+
+#: How long after its expiry a lease is reaped: covers steps of the server's clock at a failover. Safety does not rest on it.
+GRACE_MS = 5_000
+#: Deliveries that may end with a lost worker before a job is dead.
+LOSSES_MAX = 3
+#: Rounds of one duty in one tick: each is bounded, and other processes' calls go in between.
+_ROUNDS = 50
+DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class Upkeep:
+    """The duties of one partition.
+
+    Attributes:
+        store: to run them on.
+        partition: which one.
+        limits: counts and windows.
+        keep_age_ms: age at which finished jobs go, whatever their number.
+        grace_ms: see GRACE_MS.
+    """
+
+    store: SyncStore
+    partition: int
+    limits: calls.Limits
+    keep_age_ms: int = 7 * DAY_MS
+    grace_ms: int = GRACE_MS
+
+    def tick(self) -> list[str]:
+        """Do what this second asks for, if no other process has; the ids of attempts that were found lost.
+
+        Raises:
+            StoreError: some of it was not done; the next tick will.
+        """
+        run = self.store.run
+        said = run(calls.tick(self.partition, grace_ms=self.grace_ms))
+        lost: list[str] = []
+        if not said.mine:
+            return lost
+        if said.to_reap:
+            for _ in range(_ROUNDS):
+                more, ids = run(
+                    calls.reap(self.partition, grace_ms=self.grace_ms, losses=LOSSES_MAX, key_window_ms=self.limits.key_window_ms)
+                )
+                lost.extend(ids)
+                if not more:
+                    break
+        if said.to_promote:
+            for _ in range(_ROUNDS):
+                if not run(calls.promote(self.partition)):
+                    break
+        if said.to_prune:
+            counts = (self.limits.keep_completed, self.limits.keep_failed, self.limits.keep_cancelled)
+            for _ in range(_ROUNDS):
+                if not run(calls.prune(self.partition, [(count, self.keep_age_ms) for count in counts])):
+                    break
+        return lost

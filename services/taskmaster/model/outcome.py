@@ -1,0 +1,87 @@
+"""What the end of an attempt means: pure decisions, tested by table."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from typing import Literal, NamedTuple
+
+from taskmaster.model.ids import digest
+from taskmaster.model.job import Failure
+from taskmaster.model.retry import LONGEST_MS, Backoff, delay_ms
+from taskmaster_sdk import Cancelled, Discard, Fatal, Retry
+
+__all__ = ["Decision", "Interrupted", "Rejected", "decide", "describe"]
+
+MESSAGE_MAX, TRACE_MAX, FRAMES_MAX = 2_000, 8_000, 40
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_VARIABLE = re.compile(r"0x[0-9a-fA-F]+|[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|\d+")
+
+
+class Interrupted(BaseException):
+    """Raised inside a handler that outlived its time. Not an `Exception`, so that a handler's own catch-all lets it pass."""
+
+
+class Rejected(Exception):
+    """The payload cannot be read, or the result cannot be stored: repeating the attempt cannot mend it.
+
+    Args:
+        reason: `payload_rejected` or `result_rejected`.
+    """
+
+    def __init__(self, reason: Literal["payload_rejected", "result_rejected"], message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class Decision(NamedTuple):
+    """What to ask of the store: the letter of a `store.calls.Finish` outcome, a delay for r, a reason for f."""
+
+    outcome: Literal["c", "r", "f", "x"]
+    delay_ms: int = 0
+    reason: str = ""
+
+
+def decide(error: BaseException | None, *, failures: int, backoff: Backoff, fatal: tuple[type[BaseException], ...]) -> Decision:
+    """What follows from an attempt that ended with *error*, or well.
+
+    Args:
+        failures: those before this attempt.
+        fatal: classes that the job type declares as beyond retry.
+    """
+    if error is None:
+        return Decision("c")
+    if isinstance(error, Discard | Cancelled):
+        return Decision("x")
+    if isinstance(error, Rejected):
+        return Decision("f", reason=error.reason)
+    if isinstance(error, Fatal) or (fatal and isinstance(error, fatal)):
+        return Decision("f", reason="fatal")
+    if isinstance(error, Retry) and error.after_s is not None:
+        return Decision("r", min(LONGEST_MS, max(0, int(error.after_s * 1_000))))
+    return Decision("r", delay_ms(backoff, failures + 1))
+
+
+def _clean(text: str, limit: int) -> str:
+    """Truncated, with control characters escaped: one line stays one line wherever it is shown, line ends of a trace aside."""
+    cut = text if len(text) <= limit else f"{text[:limit]}… ({len(text) - limit} characters more)"
+    return _UNPRINTABLE.sub(lambda found: f"\\x{ord(found[0]):02x}", cut)
+
+
+def describe(error: BaseException, *, job_type: str, plugin: str) -> Failure:
+    """*error* as it is kept. Never raises, whatever the exception's own methods do.
+
+    The fingerprint is alike for failures with one cause: type, class, innermost frames, and the message without its numbers.
+    """
+    cls = type(error)
+    name = cls.__qualname__ if cls.__module__ in ("builtins", "taskmaster_sdk.outcomes") else f"{cls.__module__}.{cls.__qualname__}"
+    try:
+        message = str(error)
+    except Exception:
+        message = "(its message could not be made)"
+    frames = traceback.extract_tb(error.__traceback__, limit=-FRAMES_MAX)
+    trace = "".join(traceback.format_list(frames))
+    place = [f"{frame.filename.rsplit('/', 1)[-1]}:{frame.name}" for frame in frames[-3:]]
+    message = _clean(message, MESSAGE_MAX).replace("\n", "\\n")
+    fingerprint = digest(job_type, name, _VARIABLE.sub("#", message[:200]), *place)[:16]
+    return Failure(name, message, fingerprint, _clean(trace[-TRACE_MAX:], TRACE_MAX), plugin)

@@ -1,0 +1,1 @@
+"""Names and sinks of what TaskMaster tells about itself."""

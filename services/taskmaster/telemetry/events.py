@@ -1,0 +1,31 @@
+"""Every log event's name, in one place. Constant names, facts as fields; never a payload."""
+
+from __future__ import annotations
+
+from typing import Final
+
+API_STARTED: Final = "api.started"
+API_STOPPED: Final = "api.stopped"
+JOB_COMPLETED: Final = "job.completed"
+JOB_COMPLETED_RECOVERED: Final = "job.completed_recovered"
+JOB_DEAD_LETTERED: Final = "job.dead_lettered"
+JOB_DISCARDED: Final = "job.discarded"
+JOB_FAILED: Final = "job.failed"
+JOB_LOST: Final = "job.lost"
+JOB_NOT_RUN: Final = "job.not_run"
+JOB_OUTCOME_REFUSED: Final = "job.outcome_refused"
+JOB_STARTED: Final = "job.started"
+JOB_TIMED_OUT: Final = "job.timed_out"
+PLUGIN_FAILED: Final = "plugin.failed"
+PLUGIN_LOADED: Final = "plugin.loaded"
+STORE_LOST: Final = "store.lost"
+STORE_REGAINED: Final = "store.regained"
+STORE_REGISTERED: Final = "store.registered"
+STORE_WARNING: Final = "store.warning"
+UPKEEP_FAILED: Final = "upkeep.failed"
+WORKER_CHILD_DIED: Final = "worker.child_died"
+WORKER_DRAINING: Final = "worker.draining"
+WORKER_FORCED: Final = "worker.forced"
+WORKER_READY: Final = "worker.ready"
+WORKER_STARTED: Final = "worker.started"
+WORKER_STOPPED: Final = "worker.stopped"
