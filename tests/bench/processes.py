@@ -74,11 +74,11 @@ class Running:
 
 @contextmanager
 def running(command: Sequence[str], *, env: Mapping[str, str], folder: Path, name: str) -> Iterator[Running]:
-    """Start a command with this environment added to ours; it ends with the block. Its output goes to `<folder>/<name>.log`."""
+    """Start a command with this environment added to ours, less our settings; it ends with the block. Its output goes to `<folder>/<name>.log`."""
     log_path = folder / f"{name}.log"
     with log_path.open("ab") as log:
         popen = subprocess.Popen(
-            command, env=os.environ | dict(env), cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            command, env=_environment() | dict(env), cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
     started = Running(popen, log_path)
     try:
@@ -104,6 +104,11 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _environment() -> dict[str, str]:
+    """Ours, without the settings of TaskMaster that whoever runs this may have."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("TASKMASTER_") and name != "REDIS_URL"}
 
 
 def _sum(values: Sequence[float]) -> float:

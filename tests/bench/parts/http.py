@@ -22,9 +22,9 @@ def run(bench: Bench, subject: str) -> Figures:
     if wrk is None:
         raise BenchError("not measured: no wrk")
     with bench.stage() as stage, serving(subject, bench, stage) as server:
-        _load(wrk, server.port, 1)
+        _load(wrk, server.port, 2)
         store, process = stage.store.cpu_s(), server.process.cpu_s()
-        said = _load(wrk, server.port, bench.count(5))
+        said = _load(wrk, server.port, 2 if bench.is_quick else 6)
         requests = said["requests"]
         return {
             "req/s": requests / said["seconds"],
