@@ -74,7 +74,7 @@ class Running:
 
 @contextmanager
 def running(command: Sequence[str], *, env: Mapping[str, str], folder: Path, name: str) -> Iterator[Running]:
-    """Start a command with this environment added to ours, less our settings; it ends with the block. Its output goes to `<folder>/<name>.log`."""
+    """Start a command with this environment added to ours; it ends with the block. Its output goes to `<folder>/<name>.log`."""
     log_path = folder / f"{name}.log"
     with log_path.open("ab") as log:
         popen = subprocess.Popen(
