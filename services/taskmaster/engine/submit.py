@@ -1,0 +1,411 @@
+"""Submitting jobs: what a caller may ask for, the checks that nobody can get around, and the record that the store keeps."""
+
+from __future__ import annotations
+
+import datetime as dt
+import difflib
+import hashlib
+import math
+from binascii import b2a_base64
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from hashlib import blake2b
+from itertools import islice
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
+
+import msgspec
+
+from taskmaster.errors import InvalidPayload, InvalidRequest, KeyMissing, KeyReused, StoreError, StoreUnavailable, UnknownJobType
+from taskmaster.model.ids import digest_slot, new_job_id, partition_of
+from taskmaster.model.job import Envelope
+from taskmaster.model.retry import Backoff
+from taskmaster.model.states import PRIORITIES, Priority
+from taskmaster.plugins.catalogue import CatalogueEntry
+from taskmaster.plugins.validation import Validator, Validators
+from taskmaster.store import calls
+from taskmaster.store.calls import NewJob, Submitted
+from taskmaster.store.client import SyncStore
+from taskmaster.store.status import Status
+from taskmaster_sdk.jobs import NAME
+
+__all__ = [
+    "Bounds",
+    "Prepared",
+    "Submission",
+    "key_digest",
+    "prepare",
+    "renew",
+    "submit_many",
+    "unknown_type",
+]
+
+#: Caps that no submission can exceed.
+ATTEMPTS_MAX, TIMEOUT_MAX_MS, DELAY_MAX_MS, KEY_MAX = 100, 86_400_000, 3_650 * 86_400_000, 255
+#: Jobs in one call: the store does nothing else meanwhile, about 6 ms.
+CHUNK = 500
+#: How long a Python caller goes on resending an unanswered call. Less than the store remembers ids for (30 s).
+RESEND_WITHIN_S = 10.0
+
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
+_RANK: dict[str, int] = {name: rank for rank, name in enumerate(PRIORITIES)}
+_encode = msgspec.json.Encoder().encode
+_canonical = msgspec.json.Encoder(order="deterministic").encode
+
+
+class Submission(msgspec.Struct, rename="camel", forbid_unknown_fields=True, frozen=True, omit_defaults=True):
+    """A request for one job, as it comes over the wire. None means: as the job type or the engine has it.
+
+    Attributes:
+        type: job type, one of the catalogue's.
+        idempotency_key: 1..255 characters; equal keys of one type name one job.
+        payload: JSON that fits the type's schema.
+        queue: where it waits.
+        priority: critical, high, normal or low.
+        delay_ms: not before that many milliseconds from now, at most 10 years; not together with run_at.
+        run_at: not before this instant, with its offset from UTC.
+        attempts: executions at most, 1..100.
+        backoff: the waits between them.
+        timeout_ms: for one attempt, 1 ms .. 24 h.
+    """
+
+    type: str
+    idempotency_key: Annotated[str, msgspec.Meta(min_length=1, max_length=KEY_MAX)] | None = None
+    payload: Any = msgspec.field(default_factory=dict)
+    queue: Annotated[str, msgspec.Meta(pattern=f"^{NAME.pattern}$", max_length=64)] | None = None
+    priority: Priority | None = None
+    delay_ms: Annotated[int, msgspec.Meta(ge=0, le=DELAY_MAX_MS)] | None = None
+    run_at: Annotated[dt.datetime, msgspec.Meta(tz=True)] | None = None
+    attempts: Annotated[int, msgspec.Meta(ge=1, le=ATTEMPTS_MAX)] | None = None
+    backoff: Backoff | None = None
+    timeout_ms: Annotated[int, msgspec.Meta(ge=1, le=TIMEOUT_MAX_MS)] | None = None
+    # Known names that this version cannot carry out: refused with words, never ignored.
+    expires_at: Any = None
+    lifo: Any = None
+    fairness_key: Any = None
+    tags: Any = None
+    unique: Any = None
+    callback_url: Any = None
+
+
+class Bounds(Protocol):
+    """What submission needs of the settings."""
+
+    @property
+    def partitions(self) -> int:
+        """How many partitions the store has."""
+
+    @property
+    def idempotency(self) -> str:
+        """`required` or `optional`: whether a key must be given where the job type does not say."""
+
+    @property
+    def max_body_bytes(self) -> int:
+        """The largest payload, as compact JSON."""
+
+
+#: A checked submission: its partition, and what the store is given.
+Prepared = tuple[int, NewJob]
+
+
+def prepare(
+    submission: Submission,
+    entry: CatalogueEntry,
+    validator: Validator,
+    settings: Bounds,
+    now_ms: int,
+    origin: str,
+    tenant: str = "",
+    traceparent: str = "",
+) -> Prepared:
+    """Check *submission* against its type and the caps, and make the record. Pure; about 7 us.
+
+    Precedence: what the caller says, then the job type, then the engine. The request digest covers what the caller sent, so a later
+    change of a type's defaults does not make a repeat look like another request.
+
+    Args:
+        submission: the request.
+        entry: its type's entry of the catalogue.
+        validator: of that entry's schema.
+        settings: the server's.
+        now_ms: by the store's clock, for the id.
+        origin: api, cli or client.
+        tenant: whose key it is; part of the key's scope.
+        traceparent: W3C trace context of the request, or empty.
+
+    Raises:
+        InvalidPayload: it does not fit the schema, is no JSON, or is too large.
+        KeyMissing: a key is required here.
+        InvalidRequest: a field is out of its limits.
+    """
+    job_type, payload, key = submission.type, submission.payload, submission.idempotency_key
+    if key is None and (settings.idempotency == "required" if entry.key_required is None else entry.key_required):
+        raise KeyMissing(
+            f"an idempotency key is required for {job_type!r}: give idempotencyKey in the body or the Idempotency-Key header, "
+            "and the same one when you repeat the request",
+            type=job_type,
+        )
+    raw = _payload(payload, validator, settings.max_body_bytes)
+    if key is None:
+        job_id, kx = new_job_id(now_ms), ""
+        partition = partition_of(job_id, settings.partitions)
+    else:
+        if not 0 < len(key) <= KEY_MAX:
+            raise _out_of_range("idempotencyKey", f"1 to {KEY_MAX} characters")
+        kx = key_digest(tenant, job_type, key)
+        slot = digest_slot(kx)
+        job_id = new_job_id(now_ms, slot)
+        partition = slot % settings.partitions
+    # What the options are is decided apart: most submissions have none, and then this is all that is done.
+    queue, rank, due_ms, delay_ms, attempts, backoff, timeout_ms = (
+        _decide(submission, entry, now_ms)
+        if _has_options(submission)
+        else (entry.queue, 2, 0, 0, entry.attempts, entry.backoff, entry.timeout_ms)
+    )
+    request = b2a_base64(blake2b(_canonical(submission), digest_size=16).digest(), newline=False)[:22].decode()
+    blob = _encode(Envelope(job_type, msgspec.Raw(raw), attempts, timeout_ms, backoff, key or "", origin, traceparent)).decode()
+    return partition, NewJob(job_id, queue, job_type, rank, due_ms, delay_ms, attempts, kx, request, blob)
+
+
+def _has_options(submission: Submission) -> bool:
+    """Whether the caller asked for anything beyond type, key and payload."""
+    return not (
+        submission.queue is None
+        and submission.priority is None
+        and submission.delay_ms is None
+        and submission.run_at is None
+        and submission.attempts is None
+        and submission.backoff is None
+        and submission.timeout_ms is None
+        and submission.expires_at is None
+        and submission.lifo is None
+        and submission.fairness_key is None
+        and submission.tags is None
+        and submission.unique is None
+        and submission.callback_url is None
+    )
+
+
+def _decide(submission: Submission, entry: CatalogueEntry, now_ms: int) -> tuple[str, int, int, int, int, Backoff, int]:
+    """Queue, priority, due ms, delay ms, attempts, backoff and timeout: the caller's where given and allowed, else the type's."""
+    if submission.expires_at or submission.lifo or submission.fairness_key or submission.tags or submission.unique or submission.callback_url:
+        raise _not_available(submission)
+    due_ms, delay_ms, attempts, timeout_ms = 0, submission.delay_ms or 0, submission.attempts, submission.timeout_ms
+    if not (0 <= delay_ms <= DELAY_MAX_MS):
+        raise _out_of_range("delayMs", f"0 to {DELAY_MAX_MS} (10 years)")
+    if submission.run_at is not None:
+        due_ms = _due_ms(submission, now_ms)
+    if attempts is None:
+        attempts = entry.attempts
+    elif not 1 <= attempts <= ATTEMPTS_MAX:
+        raise _out_of_range("attempts", f"1 to {ATTEMPTS_MAX}")
+    if timeout_ms is None:
+        timeout_ms = entry.timeout_ms
+    elif not 1 <= timeout_ms <= TIMEOUT_MAX_MS:
+        raise _out_of_range("timeoutMs", f"1 to {TIMEOUT_MAX_MS} (24 h)")
+    queue = submission.queue
+    if queue is None:
+        queue = entry.queue
+    elif not NAME.fullmatch(queue):
+        raise _out_of_range("queue", "a name of 1 to 64 of a-z 0-9 . _ - that begins with a letter or digit")
+    rank = 2 if submission.priority is None else _RANK.get(submission.priority, -1)
+    if rank < 0:
+        raise _out_of_range("priority", ", ".join(PRIORITIES))
+    backoff = submission.backoff
+    if backoff is None:
+        backoff = entry.backoff
+    elif (backoff.kind == "list") != bool(backoff.delays_ms):
+        raise _out_of_range("backoff/delaysMs", "1 to 100 delays for the kind 'list', none for the others")
+    return queue, rank, due_ms, delay_ms, attempts, backoff, timeout_ms
+
+
+def renew(job: NewJob, now_ms: int) -> NewJob:
+    """The same submission under a fresh id with the same slot, for when the first one came too late."""
+    return job._replace(id=new_job_id(now_ms, int(job.id[-4:], 16)))
+
+
+@lru_cache(maxsize=4_096)
+def _scope(tenant: str, job_type: str) -> Any:
+    """SHA-256 over what `digest(tenant, job_type, …)` begins with."""
+    h = hashlib.sha256()
+    for part in (tenant.encode(), job_type.encode()):
+        h.update(b"%d:%b" % (len(part), part))
+    return h
+
+
+def key_digest(tenant: str, job_type: str, key: str) -> str:
+    """`digest(tenant, job_type, key)`: the name of the idempotency record.
+
+    Raises:
+        InvalidRequest: the key is not text that UTF-8 can write.
+    """
+    try:
+        raw = key.encode()
+    except UnicodeEncodeError as error:
+        raise _out_of_range("idempotencyKey", "text without lone surrogates") from error
+    h = _scope(tenant, job_type).copy()
+    h.update(b"%d:%b" % (len(raw), raw))
+    return b2a_base64(h.digest()[:16], newline=False).translate(_URL_SAFE)[:22].decode()
+
+
+def unknown_type(job_type: str, known: Iterable[str]) -> UnknownJobType:
+    """The error for a type that no plugin has published, with the names that are nearest to it."""
+    shown = job_type if len(job_type) <= 64 else job_type[:63] + "…"
+    near = difflib.get_close_matches(shown, list(known), n=3, cutoff=0.6)
+    hint = f"; did you mean {' or '.join(near)}?" if near else "; GET /job-types lists those there are"
+    return UnknownJobType(f"there is no job type {shown!r}{hint}", type=shown, near=near)
+
+
+def _payload(payload: Any, validator: Validator, limit: int) -> bytes:
+    """The payload as compact JSON."""
+    try:
+        fits = validator.is_valid(payload)
+    except (ValueError, RecursionError):
+        fits = False
+    if not fits:
+        raise InvalidPayload("the payload does not fit the job type's schema", errors=_under_payload(validator.validate(payload)))
+    try:
+        raw = _encode(payload)
+    except (TypeError, ValueError, RecursionError, UnicodeError) as error:
+        raise InvalidPayload(f"the payload is not JSON: {error}", errors=[{"pointer": "/payload", "message": str(error)}]) from error
+    if len(raw) > limit:
+        message = f"the payload has {len(raw)} bytes, at most {limit} are taken"
+        raise InvalidPayload(message, errors=[{"pointer": "/payload", "message": message}])
+    if b"null" in raw and _holds_nan(payload):  # what the encoder makes of them
+        message = "NaN and Infinity are not JSON"
+        raise InvalidPayload(message, errors=[{"pointer": "/payload", "message": message}])
+    return raw
+
+
+def _under_payload(errors: Sequence[Any]) -> list[dict[str, str]]:
+    return [{"pointer": f"/payload{error['pointer']}", "message": error["message"]} for error in errors]
+
+
+def _holds_nan(value: Any) -> bool:
+    todo = [value]
+    while todo:
+        one = todo.pop()
+        if isinstance(one, float):
+            if not math.isfinite(one):
+                return True
+        elif isinstance(one, dict):
+            todo.extend(one.values())
+        elif isinstance(one, list | tuple):
+            todo.extend(one)
+    return False
+
+
+def _due_ms(submission: Submission, now_ms: int) -> int:
+    run_at = submission.run_at
+    assert run_at is not None
+    if submission.delay_ms is not None:
+        raise InvalidRequest("give delayMs or runAt, not both", errors=[{"pointer": "/runAt", "message": "delayMs is given as well"}])
+    if run_at.tzinfo is None:
+        raise _out_of_range("runAt", "an instant with its offset from UTC, such as 2027-01-31T09:00:00Z")
+    due_ms = int(run_at.timestamp() * 1_000)
+    if due_ms > now_ms + DELAY_MAX_MS:
+        raise _out_of_range("runAt", "at most 10 years from now")
+    return max(due_ms, 1)
+
+
+def _out_of_range(field: str, allowed: str) -> InvalidRequest:
+    message = f"{field}: allowed is {allowed}"
+    return InvalidRequest(message, errors=[{"pointer": f"/{field}", "message": f"allowed is {allowed}"}])
+
+
+def _not_available(submission: Submission) -> InvalidRequest:
+    given = {
+        "expiresAt": submission.expires_at,
+        "lifo": submission.lifo,
+        "fairnessKey": submission.fairness_key,
+        "tags": submission.tags,
+        "unique": submission.unique,
+        "callbackUrl": submission.callback_url,
+    }
+    names = [name for name, value in given.items() if value]
+    return InvalidRequest(
+        f"{', '.join(names)}: not available in this version; leave it out or null",
+        errors=[{"pointer": f"/{name}", "message": "not available in this version"} for name in names],
+    )
+
+
+class Receipt(NamedTuple):
+    """What a Python caller gets for one submission. `is_duplicate`: the key was known, `job_id` is the first job's."""
+
+    job_id: str
+    status: Literal["accepted"]
+    is_duplicate: bool
+
+
+def submit_many(
+    store: SyncStore,
+    catalogue: Mapping[str, CatalogueEntry],
+    submissions: Iterable[Submission],
+    *,
+    settings: Bounds,
+    validators: Validators | None = None,
+    origin: str = "client",
+) -> list[Receipt]:
+    """Submit many jobs, 500 a call and partition; the answers are in order.
+
+    Each chunk is checked whole before any of it is sent. When an error is raised, the chunks before it are stored: with keys, repeating
+    all of it is safe, and finds the first jobs again.
+
+    Raises:
+        InvalidRequest: an item cannot be accepted; fact `index` says which.
+        StoreError: the store did not take a chunk; whether it took effect is unknown only for StoreUnavailable.
+    """
+    validators = validators or Validators()
+    receipts: list[Receipt] = []
+    for chunk in _chunks(submissions):
+        now_ms = store.now_ms()
+        prepared: list[Prepared] = []
+        for offset, submission in enumerate(chunk):
+            try:
+                entry = catalogue.get(submission.type)
+                if entry is None:
+                    raise unknown_type(submission.type, catalogue)
+                prepared.append(prepare(submission, entry, validators.of(entry.type, entry.schema), settings, now_ms, origin))
+            except InvalidRequest as error:
+                error.facts["index"] = len(receipts) + offset
+                raise
+        receipts += _send(store, prepared, len(receipts))
+    return receipts
+
+
+def _chunks(submissions: Iterable[Submission]) -> Iterator[list[Submission]]:
+    iterator = iter(submissions)
+    while chunk := list(islice(iterator, CHUNK)):
+        yield chunk
+
+
+def _send(store: SyncStore, prepared: Sequence[Prepared], first: int) -> list[Receipt]:
+    answers: list[Submitted | None] = [None] * len(prepared)
+    by_partition: dict[int, list[int]] = {}
+    for index, item in enumerate(prepared):
+        by_partition.setdefault(item[0], []).append(index)
+    for partition, indexes in by_partition.items():
+        jobs = [prepared[index][1] for index in indexes]
+        for index, answer in zip(indexes, _run(store, partition, jobs), strict=True):
+            answers[index] = answer
+    receipts = []
+    for index, answer in enumerate(answers):
+        assert answer is not None
+        if answer.status is Status.REUSED:
+            raise KeyReused("the idempotency key belongs to another request", jobId=answer.id, index=first + index)
+        if answer.status not in (Status.OK, Status.DUPLICATE):
+            raise StoreError(f"item {first + index} was not stored: {answer.status.name}", index=first + index)
+        receipts.append(Receipt(answer.id, "accepted", answer.status is Status.DUPLICATE))
+    return receipts
+
+
+def _run(store: SyncStore, partition: int, jobs: list[NewJob]) -> list[Submitted]:
+    answers = store.run(calls.submit(partition, jobs), within_s=RESEND_WITHIN_S)
+    late = [index for index, answer in enumerate(answers) if answer.status is Status.TOO_OLD]
+    if not late:
+        return answers
+    if not answers:
+        raise StoreUnavailable("submit: no answer")
+    fresh = [renew(jobs[index], answers[0].now_ms) for index in late]  # the script's own clock: it cannot be too old again
+    for index, answer in zip(late, store.run(calls.submit(partition, fresh), within_s=RESEND_WITHIN_S), strict=True):
+        answers[index] = answer
+    return answers
