@@ -1,0 +1,168 @@
+"""The scripts that only read, as typed calls. What they answer is as raw as the store keeps it: `engine.queries` says what it means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+from taskmaster.store.call import Call
+from taskmaster.store.scripts import load
+
+__all__ = ["Found", "Index", "Page", "QueueRow", "Shown", "WorkerRow", "catalogue", "dead", "find", "queues", "show", "workers"]
+
+Index = Literal["created", "finished", "waiting", "delayed", "active", "dead"]
+#: Consumers that `workers` answers at most.
+WORKERS_MAX = 1_000
+
+
+class Shown(NamedTuple):
+    """One job. Fields as in its hash; consumers: id -> (who it is, its plugin set), JSON, empty when forgotten."""
+
+    is_orphan: bool
+    fields: dict[str, str]
+    blob: bytes
+    body: bytes
+    rows: tuple[bytes, ...]
+    consumers: dict[str, tuple[bytes, bytes]]
+
+
+def _fields(raw: Sequence[bytes]) -> dict[str, str]:
+    return {raw[i].decode(): raw[i + 1].decode("utf-8", "replace") for i in range(0, len(raw), 2)}
+
+
+def _shown(raw: list[Any]) -> Shown | None:
+    if not raw:
+        return None
+    orphan, fields, blob, body, rows, who = raw
+    consumers = {who[i].decode(): (who[i + 1], who[i + 2]) for i in range(0, len(who), 3)}
+    return Shown(orphan == 1, _fields(fields), blob, body, tuple(rows), consumers)
+
+
+def show(partition: int, job_id: str, parts: str = "brh") -> Call[Shown | None]:
+    """One job; None when there is none.
+
+    Args:
+        parts: what to bring beside the hash: b the submission, r result or error, e the error only, h the history and who ran it.
+    """
+    return Call(load("show"), partition, (job_id, parts), _shown)
+
+
+def dead(partition: int, job_id: str) -> Call[dict[str, bytes] | None]:
+    """The fields of one dead-letter record, and as `who` the consumer of its last attempt; None when there is none."""
+
+    def decode(raw: list[Any]) -> dict[str, bytes] | None:
+        return {raw[i].decode(): raw[i + 1] for i in range(0, len(raw), 2)} if raw else None
+
+    return Call(load("dead"), partition, (job_id,), decode)
+
+
+class Found(NamedTuple):
+    """One row of a page; `score` orders, and with equal scores the id."""
+
+    id: str
+    score: str
+    fields: dict[str, bytes]
+
+    @property
+    def place(self) -> tuple[float, str]:
+        """Where it stands: greater is newer."""
+        return float(self.score), self.id
+
+
+class Page(NamedTuple):
+    """Rows, newest first. `last`: (score, id) of the last one that was looked at, shown or not."""
+
+    has_more: bool
+    last: tuple[str, str]
+    rows: tuple[Found, ...]
+
+
+def _page(raw: list[Any]) -> Page:
+    rows = tuple(
+        Found(row[0].decode(), row[1].decode(), {row[i].decode(): row[i + 1] for i in range(2, len(row), 2)}) for row in raw[3:]
+    )
+    return Page(raw[0] == 1, (raw[1].decode(), raw[2].decode()), rows)
+
+
+def find(
+    partition: int,
+    index: Index,
+    *,
+    state: str = "",
+    job_type: str = "",
+    queue: str = "",
+    after: tuple[str, str] = ("", ""),
+    limit: int = 50,
+) -> Call[Page]:
+    """One page of an index, newest first, behind *after* (score, id).
+
+    At most 1,000 members are looked at and 1 MB of rows answered: a page may be short or empty and still have more.
+
+    Args:
+        index: created: by creation; finished: by end, of one *state*; waiting: by arrival in the lanes; delayed: by due time; active: by
+            creation, the 5,000 whose leases end first; dead: dead-letter records by failure.
+        state: the state's letter.
+    """
+    return Call(load("find"), partition, (index, state, job_type, queue, *after, limit), _page)
+
+
+class QueueRow(NamedTuple):
+    """One queue in one partition. Times in ms; `oldest_ms` -1 when nothing waits."""
+
+    name: str
+    counts: tuple[int, ...]
+    by_priority: tuple[int, ...]
+    oldest_ms: int
+    ended_last_minute: int
+    completed_last_hour: int
+    failed_last_hour: int
+    waited_ms: tuple[int, ...]
+    ran_ms: tuple[int, ...]
+    orphan_types: tuple[str, ...]
+
+
+def queues(partition: int, *, queue: str = "", timed: int = 100) -> Call[tuple[QueueRow, ...]]:
+    """Depths and recent figures of one queue or all that ever had a job; *timed*: how many of the last completed jobs to time."""
+
+    def decode(raw: list[Any]) -> tuple[QueueRow, ...]:
+        return tuple(
+            QueueRow(
+                row[0].decode(),
+                tuple(row[1]),
+                tuple(row[2]),
+                int(row[3]),
+                row[4],
+                row[5],
+                row[6],
+                tuple(row[7]),
+                tuple(row[8]),
+                tuple(sorted({name.decode() for name in row[9]})),
+            )
+            for row in raw
+        )
+
+    return Call(load("queues"), partition, (queue, timed), decode)
+
+
+def catalogue(partition: int) -> Call[dict[str, bytes]]:
+    """Every published job type, as JSON."""
+    return Call(load("catalogue"), partition, (), lambda raw: {raw[i].decode(): raw[i + 1] for i in range(0, len(raw), 2)})
+
+
+class WorkerRow(NamedTuple):
+    """One live consumer. `info` is JSON."""
+
+    id: str
+    cap: str
+    info: bytes
+    since_ms: int
+    alive_until_ms: int
+
+
+def workers(partition: int) -> Call[tuple[WorkerRow, ...]]:
+    """The consumers that are alive, at most 1,000."""
+
+    def decode(raw: list[Any]) -> tuple[WorkerRow, ...]:
+        return tuple(WorkerRow(row[0].decode(), row[1].decode(), row[2], int(row[3]), int(float(row[4]))) for row in raw)
+
+    return Call(load("workers"), partition, (WORKERS_MAX,), decode)
