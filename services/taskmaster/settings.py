@@ -1,0 +1,323 @@
+"""Every setting, read once when a process starts and passed down from there. Nothing else reads the environment.
+
+A value comes from the last of these that has it: default, `REDIS_URL` (for the store's address alone), the TOML file, the `.env` file, the
+environment, the command line. The raw values are merged first and converted together, so that a wrong value is reported with the
+place it came from, and one that is overridden does no harm.
+
+In the environment and in `.env` a setting is called `TASKMASTER_` + its upper-case name; an empty value counts as none. In TOML it has its
+own name, at the top level. An unknown name is an error everywhere, except `TASKMASTER_PLUGIN_…`, which belongs to plugins.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, NamedTuple, get_args, get_type_hints
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+from msgspec import Meta
+
+from taskmaster.errors import ConfigurationError
+
+__all__ = ["CONFIG_FILE", "ENV_FILE", "NAMES", "PREFIX", "Settings", "Shown", "describe", "help_text", "load", "masked_url", "to_environ"]
+
+PREFIX: Final = "TASKMASTER_"
+PLUGIN_PREFIX: Final = "TASKMASTER_PLUGIN_"
+CONFIG_FILE: Final = "taskmaster.toml"
+ENV_FILE: Final = ".env"
+#: Names with our prefix that are no settings: which TOML file to read, and where `ops/dev` keeps its virtual environment.
+_OTHER_NAMES: Final = frozenset({"TASKMASTER_CONFIG", "TASKMASTER_VENV"})
+
+Count = Annotated[int, Meta(ge=0, le=100_000_000)]
+Slots = Annotated[int, Meta(ge=1, le=10_000)]
+Name = Annotated[str, Meta(min_length=1, max_length=200)]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The settings of one process. Names end in their unit; sizes are bytes."""
+
+    host: Annotated[str, Meta(min_length=1, description="address that the API listens on")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65_535, description="port of the API; 0 takes any free one")] = 8000
+    data_dir: Annotated[Path, Meta(description="folder of the embedded store, the outbox and artifacts")] = Path(".taskmaster")
+    redis_url: Annotated[str | None, Meta(description="Redis or Valkey to use; without it an embedded one is started")] = None
+    worker_processes: Annotated[int, Meta(ge=1, le=256, description="worker processes")] = 2
+    concurrency: Annotated[Slots, Meta(description="jobs of one queue that one worker process runs at once")] = 8
+    queue_concurrency: Annotated[dict[Name, Slots], Meta(description="the same for single queues: email-queue=3,report-queue=2")] = {}
+    queues: Annotated[tuple[Name, ...], Meta(description="queues that the workers serve, comma-separated; empty: all")] = ()
+    lease_ms: Annotated[int, Meta(ge=1_000, le=3_600_000, description="how long a job stays with a worker that went silent")] = 30_000
+    drain_ms: Annotated[int, Meta(ge=0, le=3_600_000, description="how long running jobs may take to end at shutdown")] = 30_000
+    partitions: Annotated[int, Meta(ge=1, le=1_024, description="partitions of the store; the same for all processes, for ever")] = 1
+    idempotency: Annotated[Literal["required", "optional"], Meta(description="whether a submission needs an idempotency key")] = "required"
+    plugins: Annotated[tuple[Name, ...], Meta(description="plugins to load, by entry-point name, comma-separated; empty: all")] = ()
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="least level that is logged")] = "info"
+    log_format: Annotated[Literal["auto", "json", "console"], Meta(description="auto: console on a terminal, else JSON lines")] = "auto"
+    store_timeout_ms: Annotated[int, Meta(ge=100, le=60_000, description="how long one store call of the API may take")] = 5_000
+    max_body_bytes: Annotated[int, Meta(ge=1_024, le=67_108_864, description="largest request body")] = 262_144
+    idempotency_window_ms: Annotated[
+        int, Meta(ge=0, le=31_622_400_000, description="how long a key is remembered after its job has ended")
+    ] = 86_400_000
+    keep_completed: Annotated[Count, Meta(description="completed jobs kept per queue")] = 10_000
+    keep_failed: Annotated[Count, Meta(description="failed jobs kept per queue")] = 50_000
+    keep_cancelled: Annotated[Count, Meta(description="cancelled jobs kept per queue")] = 10_000
+
+    #: Where each value comes from, by name; not a setting.
+    sources: dict[str, str] = {}
+    #: `TASKMASTER_PLUGIN_…` from `.env` and the environment, for the plugins; not a setting.
+    plugin_environ: dict[str, str] = {}
+
+    def __repr__(self) -> str:
+        return "Settings(" + ", ".join(f"{shown.name}={shown.value}" for shown in describe(self)) + ")"
+
+
+#: Every setting, in the order in which they are shown.
+NAMES: Final[tuple[str, ...]] = tuple(name for name in Settings.__struct_fields__ if name not in ("sources", "plugin_environ"))
+_LISTS: Final = frozenset({"queues", "plugins"})
+_CHOICES: Final = frozenset({"idempotency", "log_level", "log_format"})
+_SCHEMES: Final = ("redis", "rediss", "unix")
+
+
+class Shown(NamedTuple):
+    """One setting for people: secrets masked."""
+
+    name: str
+    value: str
+    source: str
+
+
+class _Raw(NamedTuple):
+    """A value before conversion: what it is called where it stands, and where that is."""
+
+    value: Any
+    spelled: str
+    source: str
+
+
+def load(cli: Mapping[str, str | None], environ: Mapping[str, str], cwd: Path) -> Settings:
+    """The settings from all sources. Reads the TOML file and `.env` in *cwd*, and writes nothing.
+
+    Args:
+        cli: by setting name, and `config` for the TOML file; None counts as not given.
+        environ: the process environment.
+        cwd: absolute; a relative `data_dir` or `TASKMASTER_CONFIG` starts here, wherever it was written.
+
+    Raises:
+        ConfigurationError: an unknown name, a value that cannot be, or a file that cannot be read. Says where it stands and what would do.
+    """
+    dotenv = _read_env_file(cwd / ENV_FILE)
+    layers = [
+        _from_redis_url(dotenv, ENV_FILE),
+        _from_redis_url(environ, "environment"),
+        _from_toml(cli.get("config") or environ.get("TASKMASTER_CONFIG") or dotenv.get("TASKMASTER_CONFIG"), cwd),
+        _from_names(dotenv, ENV_FILE),
+        _from_names(environ, "environment"),
+        _from_cli(cli),
+    ]
+    merged: dict[str, _Raw] = {}
+    for layer in layers:
+        merged.update(layer)
+    settings = _convert(merged)
+    return msgspec.structs.replace(
+        settings,
+        data_dir=cwd / settings.data_dir.expanduser(),
+        sources={name: merged[name].source if name in merged else "default" for name in NAMES},
+        plugin_environ={name: value for layer in (dotenv, environ) for name, value in layer.items() if name.startswith(PLUGIN_PREFIX)},
+    )
+
+
+def describe(settings: Settings) -> list[Shown]:
+    """Every setting with its value as text and its source. No secret is in it."""
+    return [Shown(name, _shown(name, getattr(settings, name)), settings.sources.get(name, "default")) for name in NAMES]
+
+
+def to_environ(settings: Settings) -> dict[str, str]:
+    """The environment variables from which `load` makes the same settings again, for a child process. The store's secret is in it."""
+    texts = {PREFIX + name.upper(): _text(getattr(settings, name)) for name in NAMES}
+    return settings.plugin_environ | {name: text for name, text in texts.items() if text}
+
+
+def help_text(name: str) -> str:
+    """What a setting is for, one line; the text of its command-line option.
+
+    Raises:
+        KeyError: no such setting.
+    """
+    hint = get_type_hints(Settings, include_extras=True)[name]
+    return next((meta.description for meta in reversed(hint.__metadata__) if meta.description), "")
+
+
+def masked_url(url: str) -> str:
+    """The URL with its password, and any secret in its query, replaced by `***`."""
+    try:
+        parts = urlsplit(url)
+        netloc = parts.netloc
+    except ValueError:
+        return "***"
+    if "@" in netloc:
+        user, _, host = netloc.rpartition("@")
+        netloc = f"{user.partition(':')[0]}:***@{host}" if ":" in user else f"{user}@{host}"
+    query = re.sub(r"(?i)(pass\w*|secret|token)=[^&]*", r"\1=***", parts.query)
+    return urlunsplit((parts.scheme, netloc, parts.path, query, parts.fragment)) if netloc else _hostless(parts.scheme, parts.path, query)
+
+
+def _hostless(scheme: str, path: str, query: str) -> str:
+    return f"{scheme}://{path}{'?' + query if query else ''}"
+
+
+def _from_redis_url(names: Mapping[str, str], source: str) -> dict[str, _Raw]:
+    url = names.get("REDIS_URL", "")
+    return {"redis_url": _Raw(url, "REDIS_URL", f"{source} (REDIS_URL)")} if url else {}
+
+
+def _from_names(names: Mapping[str, str], source: str) -> dict[str, _Raw]:
+    """Settings among environment variables."""
+    known = {PREFIX + name.upper(): name for name in NAMES}
+    found = {}
+    for spelled, value in names.items():
+        if not spelled.startswith(PREFIX) or spelled.startswith(PLUGIN_PREFIX) or spelled in _OTHER_NAMES:
+            continue
+        if spelled not in known:
+            raise _unknown(spelled, source, [*known, *_OTHER_NAMES], f"names of plugins begin with {PLUGIN_PREFIX}")
+        if value.strip():
+            found[known[spelled]] = _Raw(value.strip(), spelled, source)
+    return found
+
+
+def _from_cli(cli: Mapping[str, str | None]) -> dict[str, _Raw]:
+    for name in cli:
+        if name not in NAMES and name != "config":
+            raise _unknown(name, "command line", NAMES)
+    given = ((name, value) for name, value in cli.items() if name != "config" and value)
+    return {name: _Raw(value, "--" + name.replace("_", "-"), "command line") for name, value in given}
+
+
+def _from_toml(named: str | None, cwd: Path) -> dict[str, _Raw]:
+    """Settings in the TOML file: the named one, which must be there, or the one in *cwd*, if it is."""
+    path = cwd / (named or CONFIG_FILE)
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        if named is None:
+            return {}
+        raise ConfigurationError(f"TASKMASTER_CONFIG names {path}, which does not exist", path=str(path)) from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigurationError(f"{path} cannot be read as TOML: {error}", path=str(path)) from error
+    source = named or CONFIG_FILE
+    for key in table:
+        if key not in NAMES:
+            raise _unknown(key, source, NAMES)
+    return {key: _Raw(value, key, source) for key, value in table.items()}
+
+
+def _read_env_file(path: Path) -> dict[str, str]:
+    """The variables of a `.env` file: NAME=value lines, `export` allowed, # comments, quotes taken off, nothing expanded."""
+    try:
+        text = path.read_text("utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}", path=str(path)) from error
+    return dict(_env_lines(text, path))
+
+
+def _env_lines(text: str, path: Path) -> Iterator[tuple[str, str]]:
+    for number, line in enumerate(text.splitlines(), start=1):
+        stripped = line.strip()
+        if not stripped or stripped.startswith("#"):
+            continue
+        found = re.fullmatch(r"(?:export\s+)?([A-Za-z_]\w*)\s*=\s*(?:'([^']*)'|\"([^\"]*)\"|(.*?))(?:\s+#.*)?", stripped)
+        if found is None:
+            raise ConfigurationError(f"{path}, line {number}: NAME=value is meant", path=str(path), line=number)
+        name, *values = found.groups()
+        value = next((value for value in values if value is not None), "")
+        yield name, "" if value.startswith("#") else value
+
+
+def _unknown(spelled: str, source: str, known: Any, more: str = "") -> ConfigurationError:
+    near = difflib.get_close_matches(spelled, list(known), n=1, cutoff=0.6)
+    message = f"unknown setting {spelled} ({source})"
+    if near:
+        message += f"; did you mean {near[0]}?"
+    else:
+        message += "; `taskmaster config` lists all of them"
+    return ConfigurationError(message + (f" ({more})" if more and not near else ""), name=spelled, near=near)
+
+
+def _convert(merged: Mapping[str, _Raw]) -> Settings:
+    prepared = {}
+    for name, raw in merged.items():
+        prepared[name] = _parsed(name, raw)
+    try:
+        return msgspec.convert(prepared, Settings, strict=False, dec_hook=_decode)
+    except msgspec.ValidationError as error:
+        found = re.search(r"`(?:key in )?\$\.(\w+)", str(error))
+        name = found[1] if found else next(iter(merged))
+        raise _wrong(name, merged[name]) from error
+
+
+def _parsed(name: str, raw: _Raw) -> Any:
+    """Text in the forms that only settings have: lists with commas, name=number pairs, choices in any case."""
+    value = raw.value
+    if name == "redis_url":
+        _check_url(raw)
+    if not isinstance(value, str):
+        return value
+    if name in _LISTS:
+        return [part.strip() for part in value.split(",") if part.strip()]
+    if name == "queue_concurrency":
+        pairs = [part.partition("=") for part in value.split(",") if part.strip()]
+        if not all(equals for _, equals, _ in pairs):
+            raise _wrong(name, raw)
+        return {queue.strip(): number.strip() for queue, _, number in pairs}
+    return value.lower() if name in _CHOICES else value
+
+
+def _check_url(raw: _Raw) -> None:
+    try:
+        parts = urlsplit(raw.value) if isinstance(raw.value, str) else urlsplit("")
+        is_good = parts.scheme in _SCHEMES and bool(parts.path if parts.scheme == "unix" else parts.hostname) and parts.port != 0
+    except ValueError:
+        is_good = False
+    if not is_good:
+        message = f"{raw.spelled} ({raw.source}) is not the address of a Redis: redis://host:port/0, rediss:// with TLS, or unix:///path"
+        raise ConfigurationError(message, name="redis_url", source=raw.source)
+
+
+def _wrong(name: str, raw: _Raw) -> ConfigurationError:
+    message = f"{raw.spelled} is {raw.value!r} ({raw.source}): expected {_expected(name)}"
+    return ConfigurationError(message, name=name, source=raw.source)
+
+
+def _expected(name: str) -> str:
+    if name == "queue_concurrency":
+        return "queue=number pairs from 1 to 10000, such as email-queue=3,report-queue=2"
+    if name in _LISTS:
+        return "names separated by commas"
+    hint = get_type_hints(Settings, include_extras=True)[name]
+    if name in _CHOICES:
+        return " or ".join(get_args(hint.__origin__))
+    limits = [meta for meta in hint.__metadata__ if meta.ge is not None]
+    return f"a whole number from {limits[0].ge} to {limits[0].le}" if limits else "a text that is not empty"
+
+
+def _decode(kind: type, value: Any) -> Any:
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise TypeError(f"expected {kind.__name__}")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ",".join(f"{key}={number}" for key, number in value.items())
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return "" if value is None else str(value)
+
+
+def _shown(name: str, value: Any) -> str:
+    if name == "redis_url":
+        return masked_url(value) if value else "(embedded)"
+    return _text(value) or "(all)" if name in _LISTS else _text(value) or "(none)"

@@ -1,0 +1,217 @@
+"""Where settings come from, and what is said when one of them is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from taskmaster.errors import ConfigurationError
+from taskmaster.settings import NAMES, PREFIX, Settings, describe, help_text, load, masked_url, to_environ
+
+
+def sources(settings: Settings) -> dict[str, str]:
+    return {shown.name: shown.source for shown in describe(settings)}
+
+
+def test_defaults_need_nothing(tmp_path: Path) -> None:
+    settings = load({}, {}, tmp_path)
+
+    assert (settings.host, settings.port, settings.redis_url) == ("127.0.0.1", 8000, None)
+    assert (settings.worker_processes, settings.lease_ms, settings.drain_ms, settings.partitions) == (2, 30_000, 30_000, 1)
+    assert settings.data_dir == tmp_path / ".taskmaster"
+    assert set(sources(settings).values()) == {"default"}
+
+
+def test_each_source_wins_over_the_ones_before_it(tmp_path: Path) -> None:
+    """Defaults < TOML < .env < environment < command line."""
+    (tmp_path / "taskmaster.toml").write_text("port = 1001\nconcurrency = 11\nlease_ms = 10001\ndrain_ms = 1\n")
+    (tmp_path / ".env").write_text("TASKMASTER_PORT=1002\nTASKMASTER_CONCURRENCY=12\nTASKMASTER_LEASE_MS=10002\n")
+    environ = {"TASKMASTER_PORT": "1003", "TASKMASTER_CONCURRENCY": "13"}
+
+    settings = load({"port": "1004"}, environ, tmp_path)
+
+    assert (settings.port, settings.concurrency, settings.lease_ms, settings.drain_ms) == (1004, 13, 10_002, 1)
+    wanted = {"port": "command line", "concurrency": "environment", "lease_ms": ".env", "drain_ms": "taskmaster.toml", "host": "default"}
+    assert wanted.items() <= sources(settings).items()
+
+
+def test_a_wrong_value_that_is_overridden_does_no_harm(tmp_path: Path) -> None:
+    (tmp_path / "taskmaster.toml").write_text('port = "abc"\n')
+
+    assert load({}, {"TASKMASTER_PORT": "8001"}, tmp_path).port == 8001
+
+
+def test_redis_url_is_the_last_resort_for_the_stores_address(tmp_path: Path) -> None:
+    """TASKMASTER_REDIS_URL wins wherever it is written; REDIS_URL only wins over nothing."""
+    (tmp_path / ".env").write_text("TASKMASTER_REDIS_URL=redis://ours:6379/0\n")
+
+    assert load({}, {"REDIS_URL": "redis://theirs:6379"}, tmp_path).redis_url == "redis://ours:6379/0"
+    (tmp_path / ".env").unlink()
+    settings = load({}, {"REDIS_URL": "redis://theirs:6379"}, tmp_path)
+    assert settings.redis_url == "redis://theirs:6379"
+    assert sources(settings)["redis_url"] == "environment (REDIS_URL)"
+
+
+def test_an_empty_variable_counts_as_none(tmp_path: Path) -> None:
+    """Compose files pass variables on empty when nobody set them."""
+    settings = load({}, {"TASKMASTER_PORT": "", "TASKMASTER_REDIS_URL": " ", "REDIS_URL": ""}, tmp_path)
+
+    assert (settings.port, settings.redis_url) == (8000, None)
+
+
+def test_lists_and_pairs_in_both_spellings(tmp_path: Path) -> None:
+    environ = {"TASKMASTER_QUEUE_CONCURRENCY": "email-queue=3, report-queue=2", "TASKMASTER_PLUGINS": "email, demo,"}
+    text = load({"queues": "a,b"}, environ, tmp_path)
+    (tmp_path / "taskmaster.toml").write_text(
+        'plugins = ["email", "demo"]\nqueues = ["a", "b"]\n[queue_concurrency]\nemail-queue = 3\nreport-queue = 2\n'
+    )
+    table = load({}, {}, tmp_path)
+
+    for settings in (text, table):
+        assert settings.queue_concurrency == {"email-queue": 3, "report-queue": 2}
+        assert (settings.plugins, settings.queues) == (("email", "demo"), ("a", "b"))
+
+
+def test_choices_are_read_in_any_case(tmp_path: Path) -> None:
+    assert load({}, {"TASKMASTER_LOG_LEVEL": "INFO"}, tmp_path).log_level == "info"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("PORT", "abc", "TASKMASTER_PORT is 'abc' (environment): expected a whole number from 0 to 65535"),
+        ("PORT", "65536", "from 0 to 65535"),
+        ("PORT", "-1", "from 0 to 65535"),
+        ("PORT", "1.5", "from 0 to 65535"),
+        ("LEASE_MS", "999", "from 1000 to 3600000"),
+        ("PARTITIONS", "0", "from 1 to 1024"),
+        ("IDEMPOTENCY", "perhaps", "expected required or optional"),
+        ("LOG_FORMAT", "xml", "expected auto or json or console"),
+        ("QUEUE_CONCURRENCY", "email-queue", "queue=number pairs"),
+        ("QUEUE_CONCURRENCY", "email-queue=lots", "queue=number pairs"),
+        ("QUEUE_CONCURRENCY", "email-queue=0", "queue=number pairs"),
+        ("QUEUE_CONCURRENCY", "=3", "queue=number pairs"),
+    ],
+)
+def test_a_wrong_value_is_reported_with_its_place_and_what_would_do(name: str, value: str, expected: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load({}, {PREFIX + name: value}, tmp_path)
+
+    assert expected in caught.value.message
+    assert f"{PREFIX}{name} is {value!r}" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "url", ["localhost:6379", "http://x", "redis://", "redis://host:port", "unix://", "redis://:s3cret@host:99999", "s3cret"]
+)
+def test_a_wrong_store_address_is_refused_without_showing_it(url: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="not the address of a Redis") as caught:
+        load({}, {"TASKMASTER_REDIS_URL": url}, tmp_path)
+
+    assert "s3cret" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("toml", "said"),
+    [
+        ("port = true\n", "port is True (taskmaster.toml): expected a whole number"),
+        ("port = [1]\n", "expected a whole number"),
+        ('queues = [""]\n', "names separated by commas"),
+        ("data_dir = 3\n", "data_dir is 3"),
+        ("redis_url = 3\n", "not the address of a Redis"),
+        ("prot = 1\n", "unknown setting prot (taskmaster.toml); did you mean port?"),
+        ("sources = {}\n", "unknown setting sources"),
+        ("port = \n", "cannot be read as TOML"),
+    ],
+)
+def test_a_wrong_file_is_reported(toml: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "taskmaster.toml").write_text(toml)
+
+    with pytest.raises(ConfigurationError) as caught:
+        load({}, {}, tmp_path)
+
+    assert said in caught.value.message
+
+
+def test_an_unknown_name_is_an_error_with_the_nearest_known_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"unknown setting TASKMASTER_WORKER_PROCESES .*did you mean TASKMASTER_WORKER_PROCESSES"):
+        load({}, {"TASKMASTER_WORKER_PROCESES": "3"}, tmp_path)
+    with pytest.raises(ConfigurationError, match="did you mean lease_ms"):
+        load({"leasems": "1"}, {}, tmp_path)
+    (tmp_path / ".env").write_text("TASKMASTER_PROT=1\n")
+    with pytest.raises(ConfigurationError, match=r"TASKMASTER_PROT \(.env\); did you mean TASKMASTER_PORT"):
+        load({}, {}, tmp_path)
+
+
+def test_names_of_plugins_and_of_the_set_up_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("TASKMASTER_PLUGIN_EMAIL_FROM=a@example.com\nTASKMASTER_PLUGIN_X=file\nOTHER=1\n")
+
+    settings = load({}, {"TASKMASTER_PLUGIN_X": "y", "TASKMASTER_VENV": "/v", "PATH": "/bin"}, tmp_path)
+
+    assert settings.plugin_environ == {"TASKMASTER_PLUGIN_EMAIL_FROM": "a@example.com", "TASKMASTER_PLUGIN_X": "y"}
+
+
+def test_a_named_file_must_be_there(tmp_path: Path) -> None:
+    (tmp_path / "other.toml").write_text("port = 1\n")
+
+    assert load({}, {"TASKMASTER_CONFIG": "other.toml"}, tmp_path).port == 1
+    assert load({"config": "other.toml"}, {}, tmp_path).port == 1
+    with pytest.raises(ConfigurationError, match="does not exist"):
+        load({}, {"TASKMASTER_CONFIG": "missing.toml"}, tmp_path)
+
+
+def test_dotenv_understands_what_people_write(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(
+        "# comment\n\nexport TASKMASTER_PORT='8001' # ours\nTASKMASTER_HOST = \"0.0.0.0\"\n"
+        "TASKMASTER_QUEUES=a,b # two\nTASKMASTER_PLUGINS=  # none\nTASKMASTER_REDIS_URL=redis://h:1/0#x\n"
+    )
+
+    settings = load({}, {}, tmp_path)
+
+    assert (settings.port, settings.host, settings.queues, settings.plugins) == (8001, "0.0.0.0", ("a", "b"), ())
+    assert settings.redis_url == "redis://h:1/0#x"
+
+
+def test_a_line_that_is_no_assignment_is_reported_with_its_number(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("A=1\nnonsense\n")
+
+    with pytest.raises(ConfigurationError, match="line 2"):
+        load({}, {}, tmp_path)
+
+
+def test_a_child_process_gets_the_same_settings(tmp_path: Path) -> None:
+    cli = {"port": "0", "queue_concurrency": "a=1,b=2", "plugins": "x,y", "redis_url": "redis://u:p@h:1/2", "idempotency": "optional"}
+    parent = load(cli, {"TASKMASTER_PLUGIN_X": "1"}, tmp_path)
+
+    child = load({}, to_environ(parent), tmp_path / "elsewhere")
+
+    assert [getattr(child, name) for name in NAMES] == [getattr(parent, name) for name in NAMES]
+    assert child.plugin_environ == parent.plugin_environ
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://localhost:6379/0", "redis://localhost:6379/0"),
+        ("redis://user:s3cret@host:1/0", "redis://user:***@host:1/0"),
+        ("rediss://:s3cret@host:1/0", "rediss://:***@host:1/0"),
+        ("redis://:s3c@ret@host:1/0", "redis://:***@host:1/0"),
+        ("unix:///tmp/a.sock", "unix:///tmp/a.sock"),
+        ("unix://:s3cret@/tmp/a.sock", "unix://:***@/tmp/a.sock"),
+        ("redis://host/0?password=s3cret&db=1", "redis://host/0?password=***&db=1"),
+        ("redis://[s3cret", "***"),
+    ],
+)
+def test_secrets_are_masked(url: str, shown: str) -> None:
+    assert masked_url(url) == shown
+
+
+def test_no_secret_is_shown(tmp_path: Path) -> None:
+    settings = load({}, {"TASKMASTER_REDIS_URL": "redis://:s3cret@host:1/0"}, tmp_path)
+
+    assert "s3cret" not in repr(settings) + str(describe(settings))
+
+
+def test_every_setting_says_what_it_is_for() -> None:
+    assert [name for name in NAMES if not help_text(name)] == []
