@@ -122,9 +122,9 @@ class PartitionConsumer(Consumer):
         assert isinstance(message, JobMessage)
         if message.finish is None:  # not acknowledged: its lease runs out, and somebody else will try
             self.held.pop(message.claim.id, None)
-            self._slots.give_back(message.claim.queue, 1)
+            self._slots.give_back(message.claim.queue)
             return
-        self._slots.give_back(message.claim.queue, 1)
+        self._slots.give_back(message.claim.queue)
         self._done.append(message.finish)
         self.ring(only_if_waiting=True)
 
@@ -158,7 +158,7 @@ class PartitionConsumer(Consumer):
             self._register()
         batch = [self._done.popleft() for _ in range(min(len(self._done), FINISHES_A_CALL))]
         wants = [] if self.draining.is_set() else self._slots.take()
-        answer, used = None, dict.fromkeys((queue for queue, _ in wants), 0)
+        answer = None
         try:
             self._seq += 1
             call = calls.cycle(
@@ -173,8 +173,6 @@ class PartitionConsumer(Consumer):
             )
             answer = self._until_answered(call)
             if answer.status is Status.OK:
-                for claim in answer.claims:
-                    used[claim.queue] += 1
                 self._take(answer, batch)
             else:
                 self._done.extendleft(reversed(batch))
@@ -185,9 +183,10 @@ class PartitionConsumer(Consumer):
                 self._done.extendleft(reversed(batch))
             raise
         finally:
-            for queue, slots in wants:
-                if slots > used[queue]:
-                    self._slots.give_back(queue, slots - used[queue])
+            for slots, *queues in wants:  # what was reserved and brought nothing
+                used = sum(claim.queue in queues for claim in answer.claims) if answer is not None else 0
+                if used < int(slots):
+                    self._slots.give_back(str(queues[0]), int(slots) - used)
 
     def _take(self, answer: calls.Cycle, batch: list[calls.Finish]) -> None:
         for finish, code in zip(batch, answer.codes, strict=True):
@@ -210,7 +209,7 @@ class PartitionConsumer(Consumer):
                 raise LookupError(f"type {message.envelope.type} is not loaded here")
         except Exception as error:  # a blob that cannot be read, or a type that went: not run, looked at again later
             log.error(events.JOB_NOT_RUN, jobId=claim.id, error=f"{type(error).__name__}: {error}")
-            self._slots.give_back(claim.queue, 1)
+            self._slots.give_back(claim.queue)
             self._done.append(calls.Finish(claim.id, token, "s", delay_ms=30_000, reason="unreadable"))
             return
         self.held[claim.id] = message

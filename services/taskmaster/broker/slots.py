@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 __all__ = ["Slots"]
 
@@ -13,63 +13,70 @@ AHEAD_S = 0.010
 
 
 class Slots:
-    """Budgets of claims, by queue. Thread-safe.
+    """Budgets of claims, by group of queues. Thread-safe.
 
-    A queue's budget is its concurrency. Where its jobs are very short (median run time, tracked by a multiplicative step) it is as many as
+    A group's budget is its concurrency. Where its jobs are very short (median run time, tracked by a multiplicative step) it is as many as
     one thread finishes in 10 ms, at most 64: a round trip then brings work for a while. A job that waits is never more than that
     behind, and what waits longer is handed back.
 
     Args:
-        concurrency: jobs of each queue that run at once.
-        look_ahead: False holds the budget at the concurrency.
+        groups: (concurrency, queues): jobs of those queues that run at once. By default each queue is a group of its own, so that
+            a busy one cannot take another's threads.
+        look_ahead: False holds the budgets at the concurrency.
     """
 
-    def __init__(self, concurrency: Mapping[str, int], *, look_ahead: bool = True) -> None:
+    def __init__(self, groups: Sequence[tuple[int, Sequence[str]]], *, look_ahead: bool = True) -> None:
         self._lock = threading.Lock()
-        self._concurrency = dict(concurrency)
-        self._held = dict.fromkeys(concurrency, 0)
-        self._typical_s: dict[str, float] = {}
+        self._concurrency = [most for most, _ in groups]
+        self._queues = [tuple(queues) for _, queues in groups]
+        self._group = {queue: number for number, (_, queues) in enumerate(groups) for queue in queues}
+        self._held = [0] * len(groups)
+        self._typical_s = [0.0] * len(groups)
         self._look_ahead = look_ahead
 
     @property
-    def concurrency(self) -> dict[str, int]:
-        """As configured."""
-        return dict(self._concurrency)
+    def threads(self) -> dict[str, int]:
+        """The most jobs of each queue that can run at once."""
+        return {queue: self._concurrency[number] for queue, number in self._group.items()}
 
-    def budget(self, queue: str) -> int:
-        """Claims that may be held of *queue* now."""
-        most = self._concurrency[queue]
-        typical = self._typical_s.get(queue)
-        if typical is None or not self._look_ahead or most > AHEAD_MAX:
+    def _budget(self, number: int) -> int:
+        most, typical_s = self._concurrency[number], self._typical_s[number]
+        if not typical_s or not self._look_ahead or most > AHEAD_MAX:
             return most
-        return max(most, min(AHEAD_MAX, int(AHEAD_S / typical)))
+        return max(most, min(AHEAD_MAX, int(AHEAD_S / typical_s)))
 
-    def take(self) -> list[tuple[str, int]]:
-        """Reserve every free slot: (queue, slots) where there are any. What is not used must be given back."""
+    def take(self) -> list[tuple[int | str, ...]]:
+        """Reserve every free slot: groups (slots, queue, queue …) as `store.calls.cycle` takes them, the queues of a group in turn.
+
+        What is not used must be given back.
+        """
         with self._lock:
-            wants = []
-            for queue, held in self._held.items():
-                free = self.budget(queue) - held
+            wants: list[tuple[int | str, ...]] = []
+            for number, held in enumerate(self._held):
+                free = self._budget(number) - held
                 if free > 0:
-                    self._held[queue] = held + free
-                    wants.append((queue, free))
+                    queues = self._queues[number]
+                    self._held[number] = held + free
+                    self._queues[number] = queues[1:] + queues[:1]
+                    wants.append((free, *queues))
             return wants
 
-    def give_back(self, queue: str, slots: int) -> None:
-        """Free slots of *queue*: unused ones, or those of ended attempts."""
+    def give_back(self, queue: str, slots: int = 1) -> None:
+        """Free slots of *queue*'s group: unused ones, or those of ended attempts."""
         with self._lock:
-            self._held[queue] -= slots
+            self._held[self._group[queue]] -= slots
 
     def ran(self, queue: str, seconds: float) -> None:
         """Note how long a job took, so that the budget can follow. A lost update does not matter: no lock."""
-        typical = self._typical_s.get(queue)
-        if typical is None:
-            self._typical_s[queue] = max(seconds, 1e-6)
+        number = self._group[queue]
+        typical_s = self._typical_s[number]
+        if not typical_s:
+            self._typical_s[number] = max(seconds, 1e-6)
         else:
-            self._typical_s[queue] = typical * 1.05 if seconds > typical else max(typical / 1.05, 1e-6)
+            self._typical_s[number] = typical_s * 1.05 if seconds > typical_s else max(typical_s / 1.05, 1e-6)
 
     @property
     def held(self) -> int:
-        """Slots reserved now, over all queues."""
+        """Slots reserved now."""
         with self._lock:
-            return sum(self._held.values())
+            return sum(self._held)

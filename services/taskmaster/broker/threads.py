@@ -142,7 +142,7 @@ class Intake(ConsumerThread):
 
 
 class JobWorker(Worker):
-    """Dramatiq's worker for this process.
+    """Dramatiq's worker for this process. Its `loop` must be started first: plugins need it before any job runs.
 
     Args:
         broker: whose consumers and actors.
@@ -152,14 +152,9 @@ class JobWorker(Worker):
     def __init__(self, broker: TaskMasterBroker, slots: Slots) -> None:
         super().__init__(broker, worker_threads=0)
         self.slots = slots
-        self.pools = {queue: Pool(self, queue, size) for queue, size in slots.concurrency.items()}
+        self.pools = {queue: Pool(self, queue, size) for queue, size in slots.threads.items()}
         self.loop = EventLoop(self.run_async)
         self._full_since: dict[str, float] = {}
-
-    def start(self) -> None:
-        """Start the loop, then the consumers."""
-        self.loop.start()
-        super().start()
 
     def _add_worker(self) -> None:
         """Threads belong to the pools."""

@@ -165,14 +165,14 @@ def cycle(
     seq: int,
     lease_ms: int,
     finishes: Sequence[Finish] = (),
-    wants: Sequence[tuple[str, int]] = (),
+    wants: Sequence[tuple[int | str, ...]] = (),
     limits: Limits | None = None,
 ) -> Call[Cycle]:
-    """One round of a consumer: end *finishes*, promote what is due, claim up to the wanted slots per queue.
+    """One round of a consumer: end *finishes*, promote what is due, claim up to the wanted slots per group of queues.
 
     Args:
         seq: numbers this consumer's calls 1, 2, 3 …; an unanswered call is sent again unchanged, with the same number.
-        wants: (queue, free slots); a queue that should only be left alone is not named.
+        wants: groups (free slots, queue, queue …): the queues of a group share its slots. A full group is not named.
     """
     args = (gen, wid, seq, lease_ms, _pack(finishes), _pack(wants), _pack(limits or Limits()))
     return Call(load("cycle"), partition, args, _cycle)

@@ -11,7 +11,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from taskmaster.errors import StoreError, StoreRefused
+from taskmaster.errors import StoreError, StoreUnavailable
 from taskmaster.store.call import Call, meta_key
 from taskmaster.store.faults import Action, classify, translate
 from taskmaster.store.safety import PARAMETERS
@@ -167,14 +167,14 @@ class Inbox:
             connection = self._connection
             connection.send_command("BZPOPMIN", self._key, block_s)
             if not connection.can_read(timeout=block_s + 5.0):
-                raise StoreRefused(f"inbox {self._key}: no answer {block_s + 5.0:.0f} s after a block of {block_s:.0f} s")
+                raise StoreUnavailable(f"inbox {self._key}: no answer {block_s + 5.0:.0f} s after a block of {block_s:.0f} s")
             reply = connection.read_response()
         except StoreError:
             self.close()
             raise
-        except (redis.RedisError, OSError, ValueError, AttributeError) as error:
+        except (redis.RedisError, OSError, ValueError, AttributeError, TypeError) as error:  # the last three: closed under our feet
             self.close()
-            raise translate(error, "inbox") from error
+            raise StoreUnavailable(f"inbox: {type(error).__name__}: {error}") from error
         return None if reply is None else _text(reply[1])
 
     def close(self) -> None:

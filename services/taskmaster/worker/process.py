@@ -84,14 +84,17 @@ class Progress:
                 log.debug(events.UPKEEP_FAILED, duty="progress", error=str(error))
 
 
-def concurrency_of(settings: Settings, registry: Registry, suspects: bool) -> dict[str, int]:
-    """Slots by queue: those that the loaded types go to by default, and those that are named in the settings."""
+def slots_of(settings: Settings, registry: Registry, *, suspects: bool) -> Slots:
+    """Slots for the queues that the loaded types go to by default, and those that the settings name.
+
+    Where suspects run there is one slot over all queues: what runs there may take the process along.
+    """
     queues = {handler.job.queue for handler in registry.handlers.values()} | set(settings.queue_concurrency)
     if settings.queues:
         queues &= set(settings.queues)
     if suspects:
-        return dict.fromkeys(queues, 1)
-    return {queue: settings.queue_concurrency.get(queue, settings.concurrency) for queue in sorted(queues)}
+        return Slots([(1, sorted(queues))], look_ahead=False)
+    return Slots([(settings.queue_concurrency.get(queue, settings.concurrency), [queue]) for queue in sorted(queues)])
 
 
 def limits_of(settings: Settings) -> calls.Limits:
@@ -115,17 +118,6 @@ def identity_of(settings: Settings, registry: Registry, part: Part) -> Identity:
         lease_ms=settings.lease_ms,
         alive_ms=max(settings.lease_ms, 3_000),
     )
-
-
-class AloneSlots(Slots):
-    """One slot over all queues: what runs here may take the process along."""
-
-    def take(self) -> list[tuple[str, int]]:
-        """One slot of one queue at a time, the queues in turn."""
-        with self._lock:
-            if any(self._held.values()):
-                return []
-            return [(queue, 1) for queue in self._held]
 
 
 def run(settings: Settings, registry: Registry, url: str, part: Part, environ: Mapping[str, str]) -> int:
@@ -158,7 +150,7 @@ def run(settings: Settings, registry: Registry, url: str, part: Part, environ: M
 
     _abandon(store, part.dead)
     boot = TaskMasterBroker(registry, partitions=settings.partitions, make_consumer=make_consumer, middleware=middleware)
-    slots = (AloneSlots if part.suspects else Slots)(concurrency_of(settings, registry, part.suspects), look_ahead=not part.suspects)
+    slots = slots_of(settings, registry, suspects=part.suspects)
     worker = JobWorker(boot, slots)
     worker.loop.start()
     running = lifecycle.start(registry, Path(settings.data_dir).absolute(), environ, worker.loop.run_async)
@@ -172,7 +164,7 @@ def run(settings: Settings, registry: Registry, url: str, part: Part, environ: M
     heart = threading.Thread(target=_heart, args=(settings, store, worker, progress, stop, limits), name="taskmaster-heart", daemon=True)
     heart.start()
     part.ready()
-    log.info(events.WORKER_READY, worker=part.name, pid=os.getpid(), queues=slots.concurrency, types=len(running.registry.types))
+    log.info(events.WORKER_READY, worker=part.name, pid=os.getpid(), queues=slots.threads, types=len(running.registry.types))
     while not stop.wait(1.0):
         if os.getppid() == 1:  # the supervisor is gone, and the system did not tell
             break

@@ -153,7 +153,7 @@ class Supervisor:
                 for other in (self._bell_read, self._bell_write, *(s.pipe for s in self._slots if s.pipe >= 0)):
                     os.close(other)
                 _die_with_parent()
-                code = run_process(self._settings, self._registry, self._url, _part(slot, dead, write), os.environ)
+                code = run_process(self._settings, self._registry, self._url, _part(slot, dead, write), os.environ | self._settings.plugin_environ)
             except BaseException as error:
                 log.error(events.WORKER_CHILD_DIED, worker=slot.name, exc_info=error)
             finally:

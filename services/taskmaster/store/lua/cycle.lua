@@ -4,7 +4,7 @@ KEYS   meta HASH tm:{p}:meta; all others are formed under its tag
 ARGV   gen, wid, seq (1, 2, 3 … one call in flight), lease ms,
        finishes (MessagePack list, at most 256 of [id, token, outcome, body, history row, delay ms, reason, fingerprint];
        outcome c completed, r retry, f dead letter, x discard, h hand back, s snooze; delay ms, reason and fingerprint only count for r, f, s),
-       wants (MessagePack list, at most 64 of [queue, slots]), keep (MessagePack [key window ms, completed, failed, cancelled kept per queue]),
+       wants (MessagePack list of groups [slots, queue, queue …], at most 64 queues; the queues of a group share its slots), keep (MessagePack [key window ms, completed, failed, cancelled kept per queue]),
        now ('' = server time)
 OUT    [OK, now ms, finish codes, claims, ms until the next due time or -1, 1 if more work was cut off by a bound];
        a claim is [id, queue, epoch, attempt, failures, blob], its token is `wid.seq`;
@@ -227,14 +227,14 @@ end
 
 local leftovers = {}
 
+-- Claims up to `slots` jobs of one queue; answers how many.
 local function fetch(queue, slots)
   local levels, ready = ready_levels(queue)
-  local n = math.min(slots, ready, CLAIMED_A_CALL - #claims)
+  local n, before = math.min(slots, ready, CLAIMED_A_CALL - #claims), #claims
   if n > 0 then
     local order, share, took = turns(queue, levels, n), {}, {}
     for _, p in ipairs(order) do share[p] = (share[p] or 0) + 1 end
     for p, m in pairs(share) do took[p] = { at = 0, take(queue, levels[p], m) } end
-    local before = #claims
     for _, p in ipairs(order) do
       local t = took[p]
       t.at = t.at + 1
@@ -249,12 +249,24 @@ local function fetch(queue, slots)
         if band.size > 0 then leftovers[#leftovers + 1] = { queue, string.sub(band.band, 3) } end
       end
     end
+    if n < slots then more = 1 end -- cut off by the bound on claims, not by want of room
   end
-  if n < slots then
-    if n < ready then more = 1 end -- cut off by the bound on claims, not by want of work
-    call('ZADD', P .. 'idle:' .. queue .. '/' .. cap, this_seq, wid)
-  else
-    call('ZREM', P .. 'idle:' .. queue .. '/' .. cap, wid)
+  return #claims - before
+end
+
+-- One group: filled from its queues in the order given; whoever has room left says that it sleeps on each of them.
+local function fill(group)
+  local left = group[1]
+  for i = 2, #group do
+    if left > 0 then left = left - fetch(group[i], left) end
+  end
+  for i = 2, #group do
+    local idle = P .. 'idle:' .. group[i] .. '/' .. cap
+    if left > 0 then
+      call('ZADD', idle, this_seq, wid)
+    else
+      call('ZREM', idle, wid)
+    end
   end
 end
 
@@ -266,7 +278,7 @@ if this_seq == heard then -- the reply was lost: the same claims again, as far a
     if f[1] == 'a' and f[5] == token then claim(id, f[6], tonumber(f[2]), f) end
   end
 else
-  for _, want in ipairs(wants) do fetch(want[1], want[2]) end
+  for _, group in ipairs(wants) do fill(group) end
   call('HSET', P .. 'w:' .. wid, 'seq', this_seq, 'claims', table.concat(ids))
 end
 if #ids > 0 then
