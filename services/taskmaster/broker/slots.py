@@ -15,7 +15,7 @@ AHEAD_S = 0.010
 class Slots:
     """Budgets of claims, by group of queues. Thread-safe.
 
-    A group's budget is its concurrency. Where its jobs are very short (median run time, tracked by a multiplicative step) it is as many as
+    A group's budget is its concurrency. Where its jobs are very short (run time, a moving mean over about 30) it is as many as
     one thread finishes in 10 ms, at most 64: a round trip then brings work for a while. A job that waits is never more than that
     behind, and what waits longer is handed back.
 
@@ -73,7 +73,12 @@ class Slots:
         if not typical_s:
             self._typical_s[number] = max(seconds, 1e-6)
         else:
-            self._typical_s[number] = typical_s * 1.05 if seconds > typical_s else max(typical_s / 1.05, 1e-6)
+            self._typical_s[number] = typical_s + (seconds - typical_s) / 32
+
+    def is_short(self, queue: str) -> bool:
+        """Whether jobs of *queue* are so short that more are held than can run at once."""
+        number = self._group[queue]
+        return self._budget(number) > self._concurrency[number]
 
     @property
     def held(self) -> int:

@@ -7,9 +7,10 @@ that they are there).
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Any
 
 from dramatiq.broker import MessageProxy
@@ -42,17 +43,20 @@ def _flush_interrupt() -> None:
 class JobThread(WorkerThread):
     """Runs attempts of one queue."""
 
+    pool: Pool
+    worker: JobWorker
+
     def run(self) -> None:
         """Until stopped. An interrupt that comes too late for its handler is swallowed here, so that the thread lives on."""
         self.running = True
         self.broker.emit_after("worker_thread_boot", self)
-        get_, process = self.work_queue.get, self.process_message
+        take, process = self.pool.take, self.process_message
+        bell: SimpleQueue[None] = SimpleQueue()
         while self.running:
             try:
-                message: Any = get_()
-                if message is None:
-                    break
-                process(message)
+                message = take(bell)
+                if message is not None:
+                    process(message)
             except Interrupted:
                 continue
         self.broker.emit_before("worker_thread_shutdown", self)
@@ -60,7 +64,7 @@ class JobThread(WorkerThread):
     def process_message(self, message: MessageProxy) -> None:
         """One attempt, from its first hook to its acknowledgement. Nothing that a handler or hook raises ends the thread."""
         assert isinstance(message, JobMessage)
-        worker: JobWorker = self.consumers  # type: ignore[assignment]
+        worker = self.worker
         if not worker.admit(message):
             return
         result, error = None, None
@@ -82,46 +86,83 @@ class JobThread(WorkerThread):
 
 
 class Pool:
-    """Threads of one queue, started as they are needed, at most as many as its concurrency."""
+    """Threads of one queue, started as they are needed, at most as many as its concurrency.
+
+    A sleeping thread costs a system call to wake. Where jobs are so short that look-ahead is on, one awake thread works off what comes;
+    otherwise every message gets a thread of its own at once. What an awake thread leaves lying is noticed by the heartbeat (`nudge`).
+    """
 
     def __init__(self, worker: JobWorker, queue: str, size: int) -> None:
         self._worker = worker
         self._queue = queue
         self._size = size
-        self.work: SimpleQueue[JobMessage | None] = SimpleQueue()
+        self._waiting: deque[JobMessage] = deque()
+        self._sleepers: deque[SimpleQueue[None]] = deque()
         self.threads: list[JobThread] = []
 
+    def __len__(self) -> int:
+        """Messages that no thread has begun."""
+        return len(self._waiting)
+
     def put(self, message: JobMessage) -> None:
-        """Give it to the next free thread; start one if there may be none."""
-        self.work.put(message)
-        if len(self.threads) < self._size and self.work.qsize() > 0:
-            thread = JobThread(
-                broker=self._worker.broker,
-                consumers=self._worker,  # type: ignore[arg-type]
-                work_queue=self.work,  # type: ignore[arg-type]
-                worker_timeout=1_000,
-            )
-            thread.name = f"taskmaster-{self._queue}-{len(self.threads)}"
-            self.threads.append(thread)
-            thread.start()
+        """Give it to the threads. From the consumer's thread or the heartbeat's."""
+        self._waiting.append(message)
+        if len(self._sleepers) == len(self.threads) or not self._worker.slots.is_short(self._queue):
+            self.nudge()
+
+    def nudge(self) -> None:
+        """Get one more thread to work, if there may be one."""
+        try:
+            self._sleepers.pop().put(None)
+        except IndexError:
+            if len(self.threads) < self._size:
+                self._start()
+
+    def _start(self) -> None:
+        thread = JobThread(broker=self._worker.broker, consumers={}, work_queue=self._worker.work_queue, worker_timeout=1_000)
+        thread.pool = self
+        thread.worker = self._worker
+        thread.name = f"taskmaster-{self._queue}-{len(self.threads)}"
+        self.threads.append(thread)
+        thread.start()
+
+    def take(self, bell: SimpleQueue[None]) -> JobMessage | None:
+        """The next message; sleeps on *bell* while there is none. None: look again."""
+        try:
+            return self._waiting.popleft()
+        except IndexError:
+            self._sleepers.append(bell)
+        if self._waiting:  # it came between the look and the lying down
+            try:
+                self._sleepers.remove(bell)
+            except ValueError:
+                bell.get()  # somebody is waking us already
+            return None
+        bell.get()
+        return None
+
+    def oldest_since(self) -> float:
+        """When the message that waits longest was claimed, monotonic seconds; infinity when none waits."""
+        try:
+            return self._waiting[0].claimed_at
+        except IndexError:
+            return math.inf
 
     def unstarted(self) -> list[JobMessage]:
         """Take everything that no thread has begun."""
         taken = []
         while True:
             try:
-                message = self.work.get_nowait()
-            except Empty:
+                taken.append(self._waiting.popleft())
+            except IndexError:
                 return taken
-            if message is not None:
-                taken.append(message)
 
     def stop(self) -> None:
         """End the threads once they are free."""
         for thread in self.threads:
             thread.running = False
-        for _ in self.threads:
-            self.work.put(None)
+        while self._sleepers:
+            self._sleepers.pop().put(None)
 
 
 class Intake(ConsumerThread):
@@ -154,7 +195,6 @@ class JobWorker(Worker):
         self.slots = slots
         self.pools = {queue: Pool(self, queue, size) for queue, size in slots.threads.items()}
         self.loop = EventLoop(self.run_async)
-        self._full_since: dict[str, float] = {}
 
     def _add_worker(self) -> None:
         """Threads belong to the pools."""
@@ -234,14 +274,14 @@ class JobWorker(Worker):
     def hand_back_unstarted(self) -> None:
         """Claims that no thread of this process could begin for half a second go back: the work ahead of them turned out long."""
         now = time.monotonic()
-        for queue, pool in self.pools.items():
-            waiting = pool.work.qsize()
-            if not waiting:
-                self._full_since.pop(queue, None)
-            elif now - self._full_since.setdefault(queue, now) > UNSTARTED_S:
-                fresh: deque[JobMessage] = deque(m for m in pool.unstarted() if not self._hand_back(m, now))
-                for message in fresh:
-                    pool.put(message)
+        for pool in self.pools.values():
+            if not pool:
+                continue
+            pool.nudge()
+            if pool.oldest_since() < now - UNSTARTED_S:
+                for message in pool.unstarted():
+                    if not self._hand_back(message, now):
+                        pool.put(message)
 
     def _hand_back(self, message: JobMessage, now: float) -> bool:
         if now - message.claimed_at < UNSTARTED_S:
