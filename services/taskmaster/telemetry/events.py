@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+API_FAILED: Final = "api.failed"
 API_STARTED: Final = "api.started"
 API_STOPPED: Final = "api.stopped"
 JOB_COMPLETED: Final = "job.completed"

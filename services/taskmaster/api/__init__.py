@@ -1,0 +1,1 @@
+"""The REST contract over `engine`: Litestar routes, and nothing that decides."""

@@ -1,0 +1,95 @@
+"""The application: routes, their parts, and the one way in which errors leave."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litestar import Litestar, Response, get
+from litestar.datastructures import State
+from litestar.openapi import OpenAPIConfig
+from litestar.response.base import ASGIResponse
+
+import taskmaster
+from taskmaster.api import dlq, health, jobs, problems, queues, types
+from taskmaster.api.catalogue import Catalogue
+from taskmaster.api.gather import Gather
+from taskmaster.api.service import AnyRequest, Service, data, only
+from taskmaster.api.waiting import Waiting
+from taskmaster.errors import ConfigurationError, StoreError
+from taskmaster.settings import Settings
+from taskmaster.store.aio import AsyncStore
+from taskmaster.telemetry import events, logs
+
+__all__ = ["create_app", "end_waits"]
+
+
+def create_app(settings: Settings) -> Litestar:
+    """The REST API over the store of *settings*. Nothing is connected before start-up, and start-up does not need the store.
+
+    Raises:
+        ConfigurationError: the settings name no store.
+    """
+    if not settings.redis_url:
+        raise ConfigurationError("the API needs a store: set TASKMASTER_REDIS_URL, or run `taskmaster up`", name="redis_url")
+    timeout_s = settings.store_timeout_ms / 1_000
+    store = AsyncStore(settings.redis_url, timeout_s=timeout_s)
+    service = Service(
+        settings=settings,
+        store=store,
+        gather=Gather(store.channel, settings.partitions, timeout_s),
+        catalogue=Catalogue(store),
+        waiting=Waiting(store, settings.partitions, block_ms=min(1_000, settings.store_timeout_ms // 2)),
+    )
+
+    async def start() -> None:
+        try:
+            await service.catalogue.look()
+            await service.store.now_ms()
+        except StoreError as error:
+            logs.get().warning(events.STORE_LOST, error=str(error))
+        service.catalogue.start()
+
+    async def stop() -> None:
+        service.waiting.close()
+        await service.catalogue.stop()
+        await service.gather.close()
+        await service.store.close()
+
+    return Litestar(
+        route_handlers=[*jobs.ROUTES, *dlq.ROUTES, *queues.ROUTES, *types.ROUTES, *health.ROUTES, openapi_document],
+        on_startup=[start],
+        on_shutdown=[stop],
+        exception_handlers={Exception: _problem},
+        openapi_config=OpenAPIConfig(title="TaskMaster", version=taskmaster.__version__, path="/schema", render_plugins=[]),
+        request_max_body_size=jobs.BULK_BODIES * settings.max_body_bytes,
+        state=State({"service": service}),
+        logging_config=None,
+        debug=False,
+        pdb_on_exception=False,
+    )
+
+
+def end_waits(app: Litestar) -> None:
+    """Answer everybody who waits for a job now: a server that stops first waits for open requests. For the loop's signal handlers."""
+    app.state["service"].waiting.close()
+
+
+def _problem(request: AnyRequest, error: Exception) -> Response[bytes]:
+    made = problems.answer(request, error)
+    return Response(made.body, status_code=made.status_code, media_type=problems.MEDIA_TYPE, headers=dict(made.headers.items()))
+
+
+@get("/openapi.json", include_in_schema=False)
+async def openapi_document(request: AnyRequest) -> ASGIResponse:
+    """The contract as OpenAPI 3.1."""
+    only(request)
+    return data(_document(request.app))
+
+
+def _document(app: Litestar) -> dict[str, Any]:
+    if "openapi" not in app.state:
+        app.state["openapi"] = app.openapi_schema.to_schema()
+    document: dict[str, Any] = app.state["openapi"]
+    return document
+
+

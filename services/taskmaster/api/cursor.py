@@ -1,0 +1,56 @@
+"""Cursors: where a list goes on, as an opaque word that fits one list and one set of filters only."""
+
+from __future__ import annotations
+
+import binascii
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from urllib.parse import urlencode
+
+from taskmaster.api.problems import BadParameter
+from taskmaster.model.ids import digest, is_job_id
+
+__all__ = ["next_link", "pack", "unpack"]
+
+Place = tuple[str, str]
+BEGINNING: Place = ("", "")
+
+
+def pack(place: Place | None, *filters: str) -> str | None:
+    """The word for *place* (score, id) in the list with these filters; None for None."""
+    if place is None:
+        return None
+    text = f"{digest(*filters)[:8]}.{place[0]}.{place[1]}"
+    return urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
+
+
+def unpack(word: str | None, *filters: str) -> Place:
+    """The place that *word* stands for; the beginning for None.
+
+    Raises:
+        BadParameter: it is no cursor, or one of another list.
+    """
+    if word is None:
+        return BEGINNING
+    try:
+        text = urlsafe_b64decode(word.encode("ascii") + b"=" * (-len(word) % 4)).decode("ascii")
+    except (ValueError, binascii.Error) as error:
+        raise _bad() from error
+    mark, _, rest = text.partition(".")
+    score, _, job_id = rest.rpartition(".")
+    try:
+        is_number = abs(float(score)) < 2**63 and len(score) <= 32
+    except ValueError:
+        is_number = False
+    if mark != digest(*filters)[:8] or not is_number or not is_job_id(job_id):
+        raise _bad()
+    return score, job_id
+
+
+def _bad() -> BadParameter:
+    return BadParameter("this cursor belongs to no list with these filters; begin without one", parameter="cursor")
+
+
+def next_link(path: str, word: str, **filters: str | None) -> str:
+    """The Link header for the next page."""
+    query = urlencode({name: value for name, value in filters.items() if value is not None} | {"cursor": word})
+    return f'<{path}?{query}>; rel="next"'

@@ -1,0 +1,488 @@
+"""Jobs over HTTP: submit, list, look, wait, cancel, replay."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Annotated, Any, Literal
+
+import msgspec
+from litestar import get, post
+from litestar.handlers import HTTPRouteHandler
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import Parameter
+from litestar.response.base import ASGIResponse
+
+from taskmaster.api import cursor, problems, shapes, strict
+from taskmaster.api.documents import with_body
+from taskmaster.api.problems import BadParameter, KeyConflict
+from taskmaster.api.service import AnyRequest, Service, data, job_id_of, limit_of, of, only
+from taskmaster.engine import control, dlq, queries
+from taskmaster.engine.submit import Prepared, Submission, prepare, renew
+from taskmaster.errors import InvalidRequest, KeyReused, NotFound, StoreError, StoreUnavailable, TaskMasterError
+from taskmaster.model.ids import created_ms, new_job_id, slot_of
+from taskmaster.model.job import JobRecord
+from taskmaster.model.states import CODE, PRIORITIES, STATES, State
+from taskmaster.store import calls, reads
+from taskmaster.store.calls import NewJob, Submitted
+from taskmaster.store.status import Status
+
+__all__ = ["ROUTES", "record_of", "replay_answer", "replay_request"]
+
+BULK_MAX = 1_000
+#: A bulk body may be that many times as large as a single one.
+BULK_BODIES = 8
+WAIT_MAX_S = 60
+_TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?(?=$|[,;\s])", re.IGNORECASE)
+
+
+class Bulk(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of POST /jobs/bulk. Items are read one by one, so that one that is wrong spoils only itself."""
+
+    jobs: list[Any]
+    mode: Literal["independent", "atomic"] = "independent"
+
+
+class ReplayBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Optional body of a replay: why it is made."""
+
+    reason: Annotated[str, msgspec.Meta(max_length=150)] = ""
+
+
+# ---------------------------------------------------------------- submit
+
+
+@post("/jobs", summary="Submit a job", responses={202: ResponseSpec(shapes.Accepted)}, operation_class=with_body(Submission))
+async def submit(request: AnyRequest) -> ASGIResponse:
+    """202 with the job's id: it is stored. The same key with the same request answers the first job again."""
+    service = of(request)
+    body = await strict.read(request, service.settings.max_body_bytes)
+    headers = request.headers
+    submission = with_key(strict.convert(strict.decode(body), Submission), headers.get("idempotency-key"))
+    prepared = await check(service, submission, headers.get("traceparent"))
+    job, answer = await store(service, prepared)
+    accepted = await accept(service, job, answer)
+    told = {"location": f"/jobs/{accepted.job_id}"}
+    if accepted.duplicate:
+        told["idempotency-replayed"] = "true"
+    return data(accepted, 202, told)
+
+
+def with_key(submission: Submission, header: str | None) -> Submission:
+    """The submission with the key from the header, if there is one.
+
+    Raises:
+        KeyConflict: the body has another one.
+    """
+    if header is None:
+        return submission
+    key = header_key(header)
+    if submission.idempotency_key is None:
+        return msgspec.structs.replace(submission, idempotency_key=key)
+    if submission.idempotency_key != key:
+        raise KeyConflict("the Idempotency-Key header and idempotencyKey in the body differ; send one of them, or the same in both")
+    return submission
+
+
+def header_key(header: str) -> str:
+    """The key that an Idempotency-Key header gives: as it stands, or in the quotes of a structured field; UTF-8."""
+    key = header.strip()
+    if len(key) >= 2 and key[0] == key[-1] == '"':
+        key = key[1:-1]
+    if not key.isascii():
+        try:
+            return key.encode("latin-1").decode()
+        except UnicodeError:
+            return key
+    return key
+
+
+async def check(service: Service, submission: Submission, traceparent: str | None) -> Prepared:
+    """The record to be stored.
+
+    Raises:
+        InvalidRequest: it may not be.
+        StoreError: its type is not known here, and the store cannot be asked.
+    """
+    entry, validator = await service.catalogue.of(submission.type)
+    now_ms = await service.store.now_ms()
+    trace = traceparent if traceparent and _TRACEPARENT.fullmatch(traceparent) else ""
+    return prepare(submission, entry, validator, service.settings, now_ms, "api", traceparent=trace)
+
+
+async def store(service: Service, prepared: Prepared) -> tuple[NewJob, Submitted]:
+    """Store it, together with whatever else is submitted now. A clock that ran away is set by the store's and tried once more."""
+    partition, job = prepared
+    answer = await service.gather.submit(partition, job)
+    if answer.status is Status.TOO_OLD:
+        job = renew(job, answer.now_ms)
+        await service.store.align()
+        answer = await service.gather.submit(partition, job)
+    return job, answer
+
+
+async def accept(service: Service, job: NewJob, answer: Submitted) -> shapes.Accepted:
+    """The answer to a submission, from the store's.
+
+    Raises:
+        KeyReused: the key belongs to another request; fact `jobId`.
+        NotFound: the source of a replay is gone.
+    """
+    status = answer.status
+    if status is Status.OK:
+        run_ms = answer.now_ms + job.delay_ms if job.delay_ms else job.due_ms
+        return shapes.Accepted(
+            job_id=job.id,
+            state=answer.state,
+            type=job.type,
+            queue=job.queue,
+            priority=PRIORITIES[job.priority],
+            created_at=shapes.instant(created_ms(job.id)),
+            run_at=shapes.moment(run_ms),
+        )
+    if status is Status.DUPLICATE:
+        return await _first(service, job, answer)
+    if status is Status.REUSED:
+        raise KeyReused(
+            "this idempotency key was used before with another payload or other options; take a new key for a new request", jobId=answer.id
+        )
+    if status is Status.GONE:
+        raise NotFound(f"there is no job {job.replayed_from} any more", jobId=job.replayed_from)
+    raise StoreUnavailable(f"the job was not stored ({status.name}); repeat the request")
+
+
+async def _first(service: Service, job: NewJob, answer: Submitted) -> shapes.Accepted:
+    """The job that the key stands for, as it is now; of one that is no longer kept only what its id says."""
+    first = await service.store.run(reads.show(service.partition(answer.id), answer.id, "")) if answer.state else None
+    if first is None:
+        return shapes.Accepted(
+            job_id=answer.id,
+            state=answer.state,
+            type=job.type,
+            queue=job.queue,
+            priority=PRIORITIES[job.priority],
+            created_at=shapes.instant(created_ms(answer.id)),
+            duplicate=True,
+        )
+    record = queries.job_of(answer.id, first)
+    return shapes.Accepted(
+        job_id=record.id,
+        state=record.state,
+        type=record.type,
+        queue=record.queue,
+        priority=record.priority,
+        created_at=shapes.instant(record.created_ms),
+        run_at=shapes.moment(record.due_ms),
+        duplicate=True,
+    )
+
+
+# ---------------------------------------------------------------- submit many
+
+
+@post("/jobs/bulk", summary="Submit up to 1,000 jobs", responses={202: ResponseSpec(shapes.BulkAnswer)}, operation_class=with_body(Bulk))
+async def submit_bulk(request: AnyRequest) -> ASGIResponse:
+    """Independent: 202 when all were taken, else 207, with a result for each item in order. Atomic: 202, or 422 and nothing is stored."""
+    service = of(request)
+    bulk = strict.convert(strict.decode(await strict.read(request, BULK_BODIES * service.settings.max_body_bytes)), Bulk)
+    if not 1 <= len(bulk.jobs) <= BULK_MAX:
+        message = f"{len(bulk.jobs)} items; 1 to {BULK_MAX} are taken"
+        raise InvalidRequest(f"jobs: {message}", errors=[{"pointer": "/jobs", "message": message}])
+    await service.store.now_ms()  # a store that is away is one problem, not one for each item
+    traceparent = request.headers.get("traceparent")
+    checked: list[Prepared | TaskMasterError] = []
+    for item in bulk.jobs:
+        try:
+            checked.append(await check(service, strict.convert(item, Submission), traceparent))
+        except InvalidRequest as error:
+            checked.append(error)
+    results = await (_independent(service, checked) if bulk.mode == "independent" else _atomic(service, checked))
+    trace, instance = problems.trace_id(request), str(request.scope["path"])
+    items = [
+        shapes.BulkItem(status="accepted", job=one)
+        if isinstance(one, shapes.Accepted)
+        else shapes.BulkItem(status="rejected", problem=problems.describe(one, instance=f"{instance}#/jobs/{index}", trace=trace))
+        for index, one in enumerate(results)
+    ]
+    rejected = sum(item.status == "rejected" for item in items)
+    answer = shapes.BulkAnswer(mode=bulk.mode, accepted=len(items) - rejected, rejected=rejected, items=items)
+    if not rejected:
+        return data(answer, 202)
+    if bulk.mode == "independent":
+        return data(answer, 207)
+    raise InvalidRequest(
+        f"{rejected} of {len(items)} items cannot be accepted, so none was stored",
+        items=[{"index": index, "problem": item.problem} for index, item in enumerate(items) if item.problem],
+    )
+
+
+async def _independent(service: Service, checked: Sequence[Prepared | TaskMasterError]) -> list[shapes.Accepted | TaskMasterError]:
+    futures = [None if isinstance(one, TaskMasterError) else service.gather.submit(*one) for one in checked]
+    results: list[shapes.Accepted | TaskMasterError] = []
+    for one, future in zip(checked, futures, strict=True):
+        if isinstance(one, TaskMasterError) or future is None:
+            assert isinstance(one, TaskMasterError)
+            results.append(one)
+            continue
+        try:
+            partition, job = one
+            answer = await future
+            if answer.status is Status.TOO_OLD:
+                job = renew(job, answer.now_ms)
+                answer = await service.gather.submit(partition, job)
+            results.append(await accept(service, job, answer))
+        except TaskMasterError as error:
+            results.append(error)
+    if all(isinstance(one, StoreError) for one in results):
+        raise next(one for one in results if isinstance(one, StoreError))
+    return results
+
+
+async def _atomic(service: Service, checked: Sequence[Prepared | TaskMasterError]) -> list[shapes.Accepted | TaskMasterError]:
+    ready = [one for one in checked if not isinstance(one, TaskMasterError)]
+    aborted = InvalidRequest("not stored: another item of this batch cannot be accepted")
+    if len(ready) < len(checked):
+        return [one if isinstance(one, TaskMasterError) else aborted for one in checked]
+    partition, jobs = _together(ready)
+    answers = await service.gather.run(partition, jobs, atomic=True)
+    if any(answer.status is Status.TOO_OLD for answer in answers):
+        await service.store.align()
+        jobs = [renew(job, answers[0].now_ms) for job in jobs]
+        answers = await service.gather.run(partition, jobs, atomic=True)
+    results: list[shapes.Accepted | TaskMasterError] = []
+    for job, answer in zip(jobs, answers, strict=True):
+        try:
+            results.append(aborted if answer.status is Status.ABORTED else await accept(service, job, answer))
+        except TaskMasterError as error:
+            results.append(error)
+    if any(isinstance(one, TaskMasterError) for one in results):
+        return [one if isinstance(one, TaskMasterError) or one.duplicate else aborted for one in results]
+    return results
+
+
+def _together(ready: Sequence[Prepared]) -> tuple[int, list[NewJob]]:
+    """All in one partition: jobs without a key go where those with one must go.
+
+    Raises:
+        InvalidRequest: keys belong to several partitions, and one step cannot span them.
+    """
+    homes = {partition for partition, job in ready if job.key}
+    if len(homes) > 1:
+        raise InvalidRequest("the keys of this batch live in several partitions of the store, so it cannot be atomic; use independent")
+    if not homes:
+        homes = {ready[0][0]}
+    home = homes.pop()
+    slot = next(slot_of(job.id) for partition, job in ready if partition == home)
+    jobs = [job if partition == home else job._replace(id=new_job_id(created_ms(job.id), slot)) for partition, job in ready]
+    return home, jobs
+
+
+# ---------------------------------------------------------------- look
+
+
+async def record_of(service: Service, text: str, parts: str) -> tuple[JobRecord, reads.Shown]:
+    """The job whose id is *text*.
+
+    Raises:
+        NotFound: there is none.
+    """
+    job_id = job_id_of(text)
+    shown = await service.store.run(reads.show(service.partition(job_id), job_id, parts))
+    if shown is None:
+        raise NotFound(f"there is no job {job_id}, or no longer", jobId=job_id)
+    return queries.job_of(job_id, shown), shown
+
+
+@get("/jobs", summary="List jobs, newest first", responses={200: ResponseSpec(shapes.JobList)})
+async def list_jobs(
+    request: AnyRequest,
+    wanted: Annotated[str | None, Parameter(query="state", description=f"one of {', '.join(STATES)}")] = None,
+    job_type: Annotated[str | None, Parameter(query="type")] = None,
+    queue: str | None = None,
+    after: Annotated[str | None, Parameter(query="cursor", description="nextCursor of the page before")] = None,
+    rows: Annotated[str | None, Parameter(query="limit", description="1 to 200")] = None,
+) -> ASGIResponse:
+    """By creation; a state's own order where one is asked for. A page may be short, even empty, and still have a next one."""
+    service = of(request)
+    only(request, "state", "type", "queue", "cursor", "limit")
+    limit = limit_of(rows)
+    state = _state_of(wanted)
+    filters = ("jobs", state or "", job_type or "", queue or "")
+    place = cursor.unpack(after, *filters)
+    index: reads.Index = "created"
+    if state in ("completed", "failed", "cancelled"):
+        index = "finished"
+    elif state in ("waiting", "delayed", "active"):
+        index = state
+    letter = CODE[state] if state else ""
+    pages = [
+        await service.store.run(
+            reads.find(p, index, state=letter, job_type=_name(job_type), queue=_name(queue), after=place, limit=limit)
+        )
+        for p in service.partitions
+    ]
+    found, place_next = queries.merge_pages(pages, limit)
+    word = cursor.pack(place_next, *filters)
+    answer = shapes.JobList(items=[shapes.summary_of(queries.summary_of(row)) for row in found], next_cursor=word)
+    if word is None:
+        return data(answer)
+    return data(answer, headers={"link": cursor.next_link("/jobs", word, state=wanted, type=job_type, queue=queue, limit=rows)})
+
+
+def _state_of(text: str | None) -> State | None:
+    if text is None:
+        return None
+    if text == "queued":
+        return "waiting"
+    for state in STATES:
+        if text == state:
+            return state
+    raise BadParameter(f"there is no such state; it is one of {', '.join(STATES)}", parameter="state")
+
+
+def _name(text: str | None) -> str:
+    """A name to filter by, as the script takes it: one that cannot be a name matches nothing."""
+    return "" if text is None else text if re.fullmatch(r"[a-z0-9._-]{1,64}", text) else "-"
+
+
+@get("/jobs/{job_id:str}", summary="Everything about a job", responses={200: ResponseSpec(shapes.Job)})
+async def show_job(
+    request: AnyRequest,
+    job_id: str,
+    view: Annotated[str | None, Parameter(description="basic: without payload and result")] = None,
+    wait: Annotated[str | None, Parameter(description="seconds to wait for the job to end, at most 60")] = None,
+) -> ASGIResponse:
+    """With `wait` (or `Prefer: wait=20`) it answers when the job has ended, or after that many seconds with its present state."""
+    service = of(request)
+    only(request, "view", "wait")
+    if view not in (None, "full", "basic"):
+        raise BadParameter("view is full or basic", parameter="view")
+    parts = "be" if view == "basic" else "br"
+    headers = {"cache-control": "private, no-cache"}
+    wait_s = _wait_of(wait)
+    if wait_s is None:
+        preferred = _PREFER_WAIT.search(request.headers.get("prefer", ""))
+        if preferred:
+            wait_s = min(WAIT_MAX_S, int(preferred[1]))
+            headers["preference-applied"] = f"wait={wait_s}"
+
+    async def look() -> JobRecord:
+        return (await record_of(service, job_id, parts))[0]
+
+    if wait_s:
+        known = job_id_of(job_id)
+        record = await service.waiting.until(service.partition(known), known, look, queries.is_ended, wait_s)
+    else:
+        record = await look()
+    body = shapes.encode(shapes.job_of(record, basic=view == "basic"))
+    headers["etag"] = tag = f'"{blake2b(body, digest_size=12).hexdigest()}"'
+    if _is_known(request.headers.get("if-none-match"), tag):
+        return ASGIResponse(status_code=304, headers=headers)
+    return ASGIResponse(body=body, headers=headers | {"x-content-type-options": "nosniff"})
+
+
+def _wait_of(text: str | None) -> float | None:
+    if text is None:
+        return None
+    if not re.fullmatch(r"\d{1,4}(\.\d{1,3})?", text) or float(text) > WAIT_MAX_S:
+        raise BadParameter(f"wait is a number of seconds, 0 to {WAIT_MAX_S}", parameter="wait")
+    return float(text)
+
+
+def _is_known(header: str | None, tag: str) -> bool:
+    if not header:
+        return False
+    return any(known.strip().removeprefix("W/") in (tag, "*") for known in header.split(","))
+
+
+@get("/jobs/{job_id:str}/status", summary="A job in short", responses={200: ResponseSpec(shapes.JobStatus)})
+async def show_status(request: AnyRequest, job_id: str) -> ASGIResponse:
+    """State, times, progress, and why it failed."""
+    only(request)
+    record, _ = await record_of(of(request), job_id, "e")
+    return data(shapes.status_of(record))
+
+
+@get("/jobs/{job_id:str}/attempts", summary="The attempts of a job", responses={200: ResponseSpec(shapes.AttemptList)})
+async def show_attempts(request: AnyRequest, job_id: str) -> ASGIResponse:
+    """Who ran it, when, with which version of the plugin, and how that ended; oldest first."""
+    only(request)
+    record, shown = await record_of(of(request), job_id, "h")
+    return data(shapes.AttemptList(items=[shapes.attempt_of(view) for view in queries.attempts_of(record, shown)]))
+
+
+# ---------------------------------------------------------------- act
+
+
+@post(
+    "/jobs/{job_id:str}/cancel",
+    status_code=200,
+    summary="Cancel a job",
+    responses={200: ResponseSpec(shapes.Cancellation), 202: ResponseSpec(shapes.Cancellation)},
+)
+async def cancel_job(request: AnyRequest, job_id: str) -> ASGIResponse:
+    """200: it is cancelled. 202: it runs, and its worker has been asked to stop."""
+    service = of(request)
+    known = job_id_of(job_id)
+    call = calls.cancel(service.partition(known), known, who="api", key_window_ms=service.settings.idempotency_window_ms)
+    state = control.cancelled(known, await service.store.run(call))
+    is_over = state == "cancelled"
+    answer = shapes.Cancellation(job_id=known, status="cancelled" if is_over else "cancelling", state=state)
+    return data(answer, 200 if is_over else 202)
+
+
+async def replay_request(request: AnyRequest) -> tuple[str, str, str]:
+    """(request id, who and why, trace context) of a replay; its body may be empty."""
+    body = await strict.read(request, 4_096)
+    reason = strict.convert(strict.decode(body), ReplayBody).reason if body.strip() else ""
+    header, trace = request.headers.get("idempotency-key"), request.headers.get("traceparent", "")
+    request_id = header_key(header) if header is not None else ""
+    if len(request_id) > 255:
+        raise BadParameter("the Idempotency-Key header has more than 255 characters", parameter="Idempotency-Key")
+    return request_id, f"api: {reason}" if reason else "api", trace if _TRACEPARENT.fullmatch(trace) else ""
+
+
+async def replay_answer(service: Service, prepared: Prepared) -> ASGIResponse:
+    """Store a replay, and answer as for a submission, with the lineage."""
+    job, answer = await store(service, prepared)
+    accepted = await accept(service, job, answer)
+    fields = msgspec.structs.asdict(accepted)
+    replayed = shapes.Replayed(
+        **fields, replayed_from_job_id=job.replayed_from, replayed_at=accepted.created_at, root_job_id=job.root_id
+    )
+    told = {"location": f"/jobs/{accepted.job_id}"}
+    if accepted.duplicate:
+        told["idempotency-replayed"] = "true"
+    return data(replayed, 202, told)
+
+
+@post(
+    "/jobs/{job_id:str}/replay",
+    summary="Run a job that has ended again, as a new job",
+    responses={202: ResponseSpec(shapes.Replayed)},
+    operation_class=with_body(ReplayBody),
+)
+async def replay_job(request: AnyRequest, job_id: str) -> ASGIResponse:
+    """The new job has a new id and the old one's payload; the old one stays as it is. An Idempotency-Key header makes a repeat safe."""
+    service = of(request)
+    request_id, by, trace = await replay_request(request)
+    record, _ = await record_of(service, job_id, "b")
+    now_ms = await service.store.now_ms()
+    prepared = dlq.replay_of_job(
+        record, partitions=service.settings.partitions, now_ms=now_ms, request_id=request_id, by=by, traceparent=trace
+    )
+    return await replay_answer(service, prepared)
+
+
+ROUTES: list[HTTPRouteHandler] = [
+    submit,
+    submit_bulk,
+    list_jobs,
+    show_job,
+    show_status,
+    show_attempts,
+    cancel_job,
+    replay_job,
+]

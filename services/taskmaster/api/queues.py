@@ -1,0 +1,62 @@
+"""Queues over HTTP."""
+
+from __future__ import annotations
+
+from litestar import get
+from litestar.handlers import HTTPRouteHandler
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.response.base import ASGIResponse
+
+from taskmaster.api import shapes
+from taskmaster.api.service import AnyRequest, Service, data, of, only
+from taskmaster.engine import queries
+from taskmaster.engine.queries import QueueView
+from taskmaster.errors import NotFound
+from taskmaster.store import reads
+from taskmaster_sdk.jobs import NAME
+
+__all__ = ["ROUTES", "views"]
+
+#: The last completed jobs of a queue that its wait and run times are of; fewer when all queues are asked for.
+TIMED_ONE, TIMED_ALL = 100, 50
+
+
+async def views(service: Service, *, timed: int = 0) -> list[QueueView]:
+    """Every queue that ever had a job, or that a job type names."""
+    rows = [row for p in service.partitions for row in await service.store.run(reads.queues(p, timed=timed))]
+    found = queries.merge_queues(rows)
+    missing = {entry.queue for entry in service.catalogue.entries.values()} - {view.name for view in found}
+    return sorted([*found, *map(queries.empty_queue, missing)], key=lambda view: view.name)
+
+
+def _concurrency(service: Service, name: str) -> int:
+    return service.settings.queue_concurrency.get(name, service.settings.concurrency)
+
+
+@get("/queues", summary="All queues", responses={200: ResponseSpec(shapes.QueueList)})
+async def list_queues(request: AnyRequest) -> ASGIResponse:
+    """Depth by state and priority, age of the oldest that waits, rates and times."""
+    service = of(request)
+    only(request)
+    found = await views(service, timed=TIMED_ALL)
+    return data(shapes.QueueList(items=[shapes.queue_of(view, _concurrency(service, view.name)) for view in found]))
+
+
+@get("/queues/{name:str}", summary="One queue", responses={200: ResponseSpec(shapes.Queue)})
+async def show_queue(request: AnyRequest, name: str) -> ASGIResponse:
+    """The same for one queue."""
+    service = of(request)
+    only(request)
+    rows = []
+    if NAME.fullmatch(name):
+        rows = [row for p in service.partitions for row in await service.store.run(reads.queues(p, queue=name, timed=TIMED_ONE))]
+    found = queries.merge_queues(rows)
+    if not found and any(entry.queue == name for entry in service.catalogue.entries.values()):
+        found = [queries.empty_queue(name)]
+    if not found:
+        shown = name[:64].encode("utf-8", "backslashreplace").decode()
+        raise NotFound(f"there is no queue {shown!r}", queue=shown)
+    return data(shapes.queue_of(found[0], _concurrency(service, name)))
+
+
+ROUTES: list[HTTPRouteHandler] = [list_queues, show_queue]

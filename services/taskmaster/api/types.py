@@ -1,0 +1,43 @@
+"""Job types over HTTP: the catalogue."""
+
+from __future__ import annotations
+
+from litestar import get
+from litestar.handlers import HTTPRouteHandler
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.response.base import ASGIResponse
+
+from taskmaster.api import shapes
+from taskmaster.api.catalogue import AT_ONCE_S
+from taskmaster.api.service import AnyRequest, data, of, only
+from taskmaster.engine.submit import unknown_type
+from taskmaster.errors import NotFound, UnknownJobType
+
+__all__ = ["ROUTES"]
+
+
+@get("/job-types", summary="All job types", responses={200: ResponseSpec(shapes.JobTypeList)})
+async def list_types(request: AnyRequest) -> ASGIResponse:
+    """What workers have published: schema, policy, defaults, plugin."""
+    service = of(request)
+    only(request)
+    await service.catalogue.look(AT_ONCE_S)
+    required = service.settings.idempotency == "required"
+    items = [shapes.type_of(entry, key_required_by_default=required) for entry in service.catalogue.entries.values()]
+    return data(shapes.JobTypeList(items=items))
+
+
+@get("/job-types/{job_type:str}", summary="One job type", responses={200: ResponseSpec(shapes.JobType)})
+async def show_type(request: AnyRequest, job_type: str) -> ASGIResponse:
+    """Schema, policy, example, plugin, version."""
+    service = of(request)
+    only(request)
+    try:
+        entry, _ = await service.catalogue.of(job_type)
+    except UnknownJobType:
+        unknown = unknown_type(job_type, service.catalogue.entries)
+        raise NotFound(unknown.message, **unknown.facts) from None
+    return data(shapes.type_of(entry, key_required_by_default=service.settings.idempotency == "required"))
+
+
+ROUTES: list[HTTPRouteHandler] = [list_types, show_type]

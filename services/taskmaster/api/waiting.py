@@ -1,0 +1,141 @@
+"""Waiting for a job to end: one reader of the event stream for each partition, however many clients wait."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TypeVar
+
+from taskmaster.errors import StoreError
+from taskmaster.store.aio import AsyncStore
+
+__all__ = ["Waiting"]
+
+T = TypeVar("T")
+#: How often a waiter looks for itself: covers events that the stream has dropped, or that were missed while the store was away.
+LOOK_EVERY_S = 2.0
+#: Clients that may wait at once; the next ones are answered with the present state.
+WAITERS_MAX = 2_000
+#: The reader stays that long after its last waiter.
+LINGER_S = 10.0
+_ENDED = frozenset(b"cfx")
+#: A record of an entry: a letter and a job id.
+_RECORD = 37
+
+
+class Waiting:
+    """Wakes those who wait for a job when it ends. Belongs to the running loop.
+
+    Args:
+        store: whose streams are read.
+        partitions: how many streams there are.
+        block_ms: how long one read of a stream may take; below the time-out of a reply.
+    """
+
+    def __init__(self, store: AsyncStore, partitions: int, *, block_ms: int = 1_000) -> None:
+        self._streams = [_Stream(store, partition, block_ms) for partition in range(partitions)]
+        self._waiters = 0
+        self._is_closed = False
+
+    async def until(self, partition: int, job_id: str, look: Callable[[], Awaitable[T]], is_enough: Callable[[T], bool], within_s: float) -> T:
+        """What *look* answers as soon as that *is_enough*, or else after *within_s* seconds, or when this process shuts down.
+
+        *look* is asked at the beginning, when the job ends, every 2 seconds, and at the end; what it raises goes to the caller.
+        """
+        deadline = time.monotonic() + within_s
+        if self._is_closed or self._waiters >= WAITERS_MAX:
+            return await look()
+        self._waiters += 1
+        try:
+            stream = self._streams[partition]
+            with stream.watch(job_id) as bell:
+                await stream.ready(LOOK_EVERY_S)
+                while True:
+                    bell.clear()
+                    seen = await look()
+                    left_s = deadline - time.monotonic()
+                    if left_s <= 0 or self._is_closed or is_enough(seen):
+                        return seen
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(min(left_s, LOOK_EVERY_S)):
+                            await bell.wait()
+        finally:
+            self._waiters -= 1
+
+    def close(self) -> None:
+        """Everybody who waits gets an answer now, and nobody waits any more. May be called twice."""
+        self._is_closed = True
+        for stream in self._streams:
+            stream.close()
+
+
+class _Stream:
+    """One partition's events, read while somebody waits."""
+
+    def __init__(self, store: AsyncStore, partition: int, block_ms: int) -> None:
+        self._store = store
+        self._partition = partition
+        self._block_ms = block_ms
+        self._bells: dict[str, set[asyncio.Event]] = {}
+        self._begun = asyncio.Event()
+        self._reader: asyncio.Task[None] | None = None
+
+    @contextlib.contextmanager
+    def watch(self, job_id: str) -> Iterator[asyncio.Event]:
+        bell = asyncio.Event()
+        self._bells.setdefault(job_id, set()).add(bell)
+        if self._reader is None or self._reader.done():
+            self._begun.clear()
+            self._reader = asyncio.create_task(self._read(), name=f"events-{self._partition}")
+        try:
+            yield bell
+        finally:
+            bells = self._bells.get(job_id, set())
+            bells.discard(bell)
+            if not bells:
+                self._bells.pop(job_id, None)
+
+    async def ready(self, within_s: float) -> None:
+        """Until the reader knows where in the stream it begins: what ends later than this is heard."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._begun.wait()
+
+    async def _read(self) -> None:
+        after = ""
+        alone_since: float | None = None
+        while alone_since is None or time.monotonic() - alone_since < LINGER_S:
+            try:
+                if not after:
+                    after = await self._store.newest_event(self._partition)
+                    self._begun.set()
+                entries = await self._store.events(self._partition, after, self._block_ms)
+            except StoreError:
+                after = ""  # a store that comes back may have another stream
+                await asyncio.sleep(0.2)
+                continue
+            for entry_id, records in entries:
+                after = entry_id
+                self._ring(records)
+            if self._bells:
+                alone_since = None
+            elif alone_since is None:
+                alone_since = time.monotonic()
+
+    def _ring(self, records: bytes) -> None:
+        if not self._bells:
+            return
+        for at in range(0, len(records) - _RECORD + 1, _RECORD):
+            if records[at] in _ENDED:
+                for bell in self._bells.get(records[at + 1 : at + _RECORD].decode("ascii", "replace"), ()):
+                    bell.set()
+
+    def close(self) -> None:
+        for bells in self._bells.values():
+            for bell in bells:
+                bell.set()
+        self._begun.set()
+        if self._reader is not None:
+            self._reader.cancel()
