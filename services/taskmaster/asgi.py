@@ -1,0 +1,146 @@
+"""The API process: Litestar on granian, inside our own event loop, so that signals and the end of waits are ours."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import socket
+import sys
+from typing import Final
+
+from granian.constants import HTTPModes, Interfaces
+from granian.server.embed import Server
+from litestar import Litestar
+
+from taskmaster.api.app import create_app, end_waits
+from taskmaster.errors import StoreError
+from taskmaster.settings import Settings
+from taskmaster.store.client import SyncStore
+from taskmaster.store.safety import judge
+from taskmaster.telemetry import events, logs
+
+__all__ = ["EX_CONFIG", "check_store", "serve"]
+
+#: sysexits.h: a configuration that cannot be worked with.
+EX_CONFIG: Final = 78
+#: How long open requests may take after the signal; the process is gone within 3 s.
+GRACE_S: Final = 2.0
+BACKLOG: Final = 1_024
+
+
+def check_store(settings: Settings) -> bool:
+    """Whether the store's configuration keeps jobs; says on the log what is wrong with it. A store that does not answer yet passes."""
+    assert settings.redis_url is not None
+    store = SyncStore(settings.redis_url, timeout_s=settings.store_timeout_ms / 1_000)
+    try:
+        findings = judge(store.configuration())
+    except StoreError as error:
+        logs.get().warning(events.STORE_LOST, error=str(error))
+        return True
+    finally:
+        store.close()
+    for finding in findings:
+        if finding.level in ("refuse", "warn"):
+            write = logs.get().error if finding.level == "refuse" else logs.get().warning
+            write(events.STORE_WARNING, rule=finding.rule, observed=finding.observed, message=finding.message)
+    return all(finding.level != "refuse" for finding in findings)
+
+
+def serve(settings: Settings) -> int:
+    """Run the API until SIGTERM or SIGINT; the exit code: 0, or 78 when the store is not safe to use.
+
+    Prints the address when it listens. Open requests get 2 seconds to end; clients that wait for a job are answered at once. A second
+    signal ends the process now.
+
+    Raises:
+        OSError: the address is taken.
+        ConfigurationError: the settings name no store.
+    """
+    app = create_app(settings)
+    if not check_store(settings):
+        return EX_CONFIG
+    with contextlib.closing(_reserve(settings.host, settings.port)) as reserved:
+        address, port = reserved.getsockname()[:2]
+        asyncio.run(_serve(app, address, port))
+    return 0
+
+
+def _reserve(host: str, port: int) -> socket.socket:
+    """A bound socket that never listens: so a port that is taken is told now, and a free one is known before the server listens on it."""
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    if port:
+        with socket.socket(family, socket.SOCK_STREAM) as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            other.bind(address)  # the server's own socket would share the port with another server, and not say so
+    reserved = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        reserved.bind(address)
+    except OSError:
+        reserved.close()
+        raise
+    return reserved
+
+
+async def _serve(app: Litestar, address: str, port: int) -> None:
+    server = Server(
+        app,
+        address=address,
+        port=port,
+        interface=Interfaces.ASGI,
+        http=HTTPModes.http1,
+        websockets=False,
+        backlog=BACKLOG,
+        log_enabled=False,
+    )
+    app.on_startup.append(_freeze)
+    loop, stopping = asyncio.get_running_loop(), asyncio.Event()
+
+    def stop() -> None:
+        if stopping.is_set():
+            os._exit(1)
+        stopping.set()
+        end_waits(app)
+        server.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    running = loop.create_task(server.serve(), name="server")
+    told = loop.create_task(_tell(address, port), name="tell")
+    ended = loop.create_task(stopping.wait(), name="stopping")
+    await asyncio.wait({running, ended}, return_when=asyncio.FIRST_COMPLETED)
+    told.cancel()
+    if not running.done():
+        await asyncio.wait({running}, timeout=GRACE_S)
+    if not running.done():
+        running.cancel()
+        await asyncio.wait({running}, timeout=0.5)
+    logs.get().info(events.API_STOPPED)
+    ended.cancel()
+    if running.done() and not running.cancelled():
+        running.result()
+
+
+async def _tell(address: str, port: int) -> None:
+    """Print the address as soon as it answers."""
+    while True:
+        try:
+            _, writer = await asyncio.open_connection(address if address not in ("0.0.0.0", "::") else "localhost", port)  # noqa: S104
+        except OSError:
+            await asyncio.sleep(0.01)
+            continue
+        writer.close()
+        break
+    url = f"http://{f'[{address}]' if ':' in address else address}:{port}"
+    sys.stdout.write(f"TaskMaster API: {url}\n")
+    sys.stdout.flush()
+    logs.get().info(events.API_STARTED, url=url)
+
+
+def _freeze() -> None:
+    """Keep the collector off what lives as long as the process: full collections over it are what made one request in a hundred slow."""
+    gc.collect()
+    gc.freeze()
