@@ -1,0 +1,36 @@
+"""`taskmaster api`: the REST API."""
+
+from __future__ import annotations
+
+import sys
+
+import msgspec
+import rich_click as click
+
+from taskmaster.cli.options import API, settings_from, settings_options
+from taskmaster.cli.store import store_url
+from taskmaster.errors import ConfigurationError
+
+__all__ = ["api"]
+
+
+@click.command()
+@settings_options(*API)
+def api(**texts: str | None) -> None:
+    """Run the REST API until SIGTERM or Ctrl-C.
+
+    Any number may run over one store. Without a store's address it uses the embedded one that `taskmaster up` started.
+    Exit codes: 0 stopped, 69 no store, 78 wrong setting or unsafe store.
+    """
+    settings = settings_from(texts)
+    settings = msgspec.structs.replace(settings, redis_url=store_url(settings))
+    from taskmaster.telemetry import logs
+
+    logs.configure(settings.log_level, settings.log_format)
+    from taskmaster.asgi import serve
+
+    try:
+        sys.exit(serve(settings))
+    except OSError as error:
+        message = f"cannot listen on {settings.host}, port {settings.port}: {error.strerror or error}; --port 0 takes any free port"
+        raise ConfigurationError(message, name="port") from error

@@ -1,0 +1,108 @@
+"""`taskmaster doctor`: whether this installation can work, and what to do if not."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Literal
+
+import msgspec
+import rich_click as click
+
+from taskmaster.cli.exits import EX_CONFIG, EX_FAILED, EX_OK, EX_UNAVAILABLE
+from taskmaster.cli.options import STORE, as_json, echo_json, settings_from, settings_options
+from taskmaster.cli.store import connect, store_url
+from taskmaster.errors import StoreError
+from taskmaster.settings import Settings, masked_url
+from taskmaster.store.safety import judge
+
+__all__ = ["Check", "doctor"]
+
+_MARKS = {"ok": "ok  ", "info": "info", "warn": "warn", "fail": "FAIL"}
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One thing that was looked at.
+
+    Attributes:
+        name: what.
+        level: fail: jobs will not run, or would be lost; warn: they can be lost or will wait; info: could not be seen.
+        observed: what was found.
+        message: what it means and what to do; may be empty.
+        exit_code: that of the command, should this be the worst.
+    """
+
+    name: str
+    level: Literal["ok", "info", "warn", "fail"]
+    observed: str
+    message: str = ""
+    exit_code: int = EX_OK
+
+
+@click.command()
+@as_json
+@settings_options(*STORE, "plugins")
+def doctor(as_json: bool, **texts: str | None) -> None:
+    """Check settings, store, plugins and workers, and say what to do about what is wrong. Changes nothing.
+
+    Exit codes: 0 nothing fails, 1 a plugin fails, 69 the store does not answer, 78 a setting is wrong or the store unsafe.
+    """
+    checks = list(_checks(settings_from(texts)))
+    if as_json:
+        echo_json({"ok": all(check.level != "fail" for check in checks), "checks": checks})
+    else:
+        for check in checks:
+            click.echo(f"{_MARKS[check.level]}  {check.name}: {check.observed}")
+            if check.message and check.level != "ok":
+                click.echo(f"      {check.message}")
+    sys.exit(max((check.exit_code for check in checks), default=EX_OK))
+
+
+def _checks(settings: Settings) -> Iterator[Check]:
+    yield Check("settings", "ok", "all known and well-formed")
+    yield from _store(settings)
+    yield from _plugins(settings)
+
+
+def _store(settings: Settings) -> Iterator[Check]:
+    from taskmaster.store import reads
+
+    try:
+        url = store_url(settings)
+        store = connect(settings)
+    except StoreError as error:
+        yield Check("store", "fail", "none", error.message, EX_UNAVAILABLE)
+        return
+    try:
+        round_trip_s = store.ping()
+        kind = "given" if settings.redis_url else "embedded"
+        yield Check("store", "ok", f"{kind}, {masked_url(url)}, answers in {round_trip_s * 1_000:.1f} ms")
+        for finding in judge(store.configuration()):
+            level = "fail" if finding.level == "refuse" else finding.level
+            yield Check(finding.rule, level, finding.observed, finding.message, EX_CONFIG if level == "fail" else EX_OK)
+        alive = max(len(store.run(reads.workers(partition))) for partition in range(settings.partitions))
+        message = "" if alive else "accepted jobs wait until one is started: `taskmaster up` or `taskmaster worker`"
+        yield Check("workers", "ok" if alive else "warn", f"{alive} alive", message)
+        orphans = {name for p in range(settings.partitions) for row in store.run(reads.queues(p)) for name in row.orphan_types}
+        if orphans:
+            names = ", ".join(sorted(orphans))
+            yield Check("waiting types", "warn", names, "no live worker can run these: install their plugin and restart the workers")
+    except StoreError as error:
+        yield Check("store", "fail", masked_url(url), error.message, EX_UNAVAILABLE)
+    finally:
+        store.close()
+
+
+def _plugins(settings: Settings) -> Iterator[Check]:
+    from taskmaster.plugins.discovery import discover
+
+    reports = discover(settings.plugins or None).reports
+    for report in reports:
+        name = f"plugin {report.name}"
+        if report.state == "failed":
+            yield Check(name, "fail", "not loaded", report.error, EX_FAILED)
+        else:
+            level: Literal["ok", "info"] = "info" if report.notes else "ok"
+            yield Check(name, level, f"{report.distribution} {report.version}: {', '.join(report.types)}", "; ".join(report.notes))
+    if not reports:
+        yield Check("plugins", "warn", "none installed", "without a plugin there is no job type: pip install taskmaster-email, or your own")

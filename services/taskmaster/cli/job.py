@@ -1,0 +1,97 @@
+"""`taskmaster job`: what became of a job."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import rich_click as click
+
+from taskmaster.cli.exits import EX_FAILED, EX_OK
+from taskmaster.cli.options import STORE, as_json, echo_json, settings_from, settings_options
+from taskmaster.cli.store import connect
+from taskmaster.errors import NotFound
+
+if TYPE_CHECKING:  # the command line starts without the engine
+    from taskmaster.model.job import JobRecord
+    from taskmaster.settings import Settings
+    from taskmaster.store.client import SyncStore
+
+__all__ = ["follow", "job", "read", "show"]
+
+_LOOK_EVERY_S = 0.1
+
+
+@click.command()
+@click.argument("job_id", metavar="ID")
+@click.option("--wait", "wait_s", type=click.FloatRange(min=0), default=0.0, metavar="SECONDS", help="Wait that long for the job to end.")
+@as_json
+@settings_options(*STORE)
+def job(job_id: str, wait_s: float, as_json: bool, **texts: str | None) -> None:
+    """Show the job with this ID; --json prints what GET /jobs/ID answers.
+
+    Exit codes: 0 found, 1 there is no such job, or it was waited for and did not complete, 69 no store.
+    """
+    settings = settings_from(texts)
+    store = connect(settings)
+    try:
+        record = follow(store, settings, job_id, wait_s)
+    finally:
+        store.close()
+    show(record, as_json=as_json)
+    sys.exit(EX_FAILED if wait_s and record.state != "completed" else EX_OK)
+
+
+def read(store: SyncStore, settings: Settings, job_id: str) -> JobRecord:
+    """The job, with payload, result and history.
+
+    Raises:
+        NotFound: there is none, or no longer.
+        StoreError: the store cannot be asked.
+    """
+    from taskmaster.engine.queries import job_of
+    from taskmaster.model.ids import is_job_id, partition_of
+    from taskmaster.store import reads
+
+    shown = store.run(reads.show(partition_of(job_id, settings.partitions), job_id)) if is_job_id(job_id) else None
+    if shown is None:
+        raise NotFound(f"there is no job {job_id!r}", jobId=job_id)
+    return job_of(job_id, shown)
+
+
+def follow(store: SyncStore, settings: Settings, job_id: str, wait_s: float) -> JobRecord:
+    """The job once it has ended, or as it is after *wait_s* seconds. Raises what `read` raises."""
+    from taskmaster.engine.queries import is_ended
+
+    deadline = time.monotonic() + wait_s
+    while not is_ended(record := read(store, settings, job_id)) and time.monotonic() < deadline:
+        time.sleep(_LOOK_EVERY_S)
+    return record
+
+
+def show(record: JobRecord, *, as_json: bool) -> None:
+    """Print the job."""
+    from taskmaster.api import shapes
+
+    full = shapes.job_of(record, basic=False)
+    if as_json:
+        echo_json(full)
+        return
+    lines = {
+        "job": full.job_id,
+        "type": full.type,
+        "state": f"{full.state} ({full.reason})" if full.reason else full.state,
+        "queue": f"{full.queue}, {full.priority}",
+        "attempts": f"{full.attempts_made} of {full.max_attempts}",
+        "progress": "" if full.progress is None else f"{full.progress:.0%} {full.progress_note or ''}".strip(),
+        "created": full.created_at,
+        "next run": full.next_run_at,
+        "finished": full.finished_at,
+        "error": full.failed_reason,
+        "result": record.result.decode(errors="replace"),
+        "replay of": full.replayed_from_job_id,
+    }
+    for name, text in lines.items():
+        if text:
+            click.echo(f"{name:<10} {text}")

@@ -1,0 +1,65 @@
+"""Finding the store that a command works with, and looking at its configuration."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from taskmaster.errors import StoreUnavailable, StoreUnsafe
+from taskmaster.settings import Settings
+from taskmaster.store.safety import judge
+
+if TYPE_CHECKING:  # redis-py takes a quarter of a second to import
+    from taskmaster.store.client import SyncStore
+
+__all__ = ["connect", "refuse_unsafe", "store_url"]
+
+
+def store_url(settings: Settings) -> str:
+    """The address of the store: the given one, else of the embedded store that runs on the data folder.
+
+    Raises:
+        StoreUnavailable: no address is given, and none runs.
+    """
+    if settings.redis_url:
+        return settings.redis_url
+    from taskmaster.store.embedded import attach
+
+    running = attach(settings.data_dir)
+    if running is None:
+        message = (
+            f"there is no store: none runs on {settings.data_dir}. Start one with `taskmaster up`, "
+            "or set TASKMASTER_REDIS_URL to a Redis or Valkey"
+        )
+        raise StoreUnavailable(message)
+    return running.url
+
+
+def connect(settings: Settings) -> SyncStore:
+    """A client of the store at `store_url`. Sends nothing yet; the caller closes it."""
+    from taskmaster.store.client import SyncStore
+
+    return SyncStore(store_url(settings), timeout_s=settings.store_timeout_ms / 1_000)
+
+
+def refuse_unsafe(settings: Settings) -> None:
+    """Log what is wrong with the store's configuration. A store that does not answer yet passes: it is waited for elsewhere.
+
+    Raises:
+        StoreUnsafe: it would lose jobs in normal use; says how to change that.
+    """
+    from taskmaster.telemetry import events, logs
+
+    log = logs.get()
+    store = connect(settings)
+    try:
+        findings = judge(store.configuration())
+    except StoreUnavailable as error:
+        log.warning(events.STORE_LOST, error=error.message)
+        return
+    finally:
+        store.close()
+    for finding in findings:
+        if finding.level == "refuse":
+            raise StoreUnsafe(f"the store is not safe to use: {finding.observed}: {finding.message}", rule=finding.rule)
+        if finding.level == "warn":
+            log.warning(events.STORE_WARNING, rule=finding.rule, observed=finding.observed, message=finding.message)
