@@ -21,7 +21,7 @@ __all__ = ["Check", "doctor"]
 _MARKS = {"ok": "ok  ", "info": "info", "warn": "warn", "fail": "FAIL"}
 
 
-class Check(msgspec.Struct, frozen=True):
+class Check(msgspec.Struct, frozen=True, rename="camel"):
     """One thing that was looked at.
 
     Attributes:
