@@ -33,9 +33,7 @@ class HandlerActor(dramatiq.Actor[..., Any]):
         self.decode = handler.decoder
         self.fatal = handler.job.fatal
         self.plugin = f"{handler.plugin}=={handler.version}"
-        super().__init__(
-            handler.job.fn, broker=broker, actor_name=handler.job.name, queue_name=queue_name, priority=0, options={}
-        )
+        super().__init__(handler.job.fn, broker=broker, actor_name=handler.job.name, queue_name=queue_name, priority=0, options={})
         self.call = handler.job.fn  # as declared: Dramatiq's wrapper would put a coroutine on a thread
 
 

@@ -6,6 +6,7 @@ that ended is forgotten while the store is away, and no claim is stranded (store
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import time
@@ -35,6 +36,8 @@ log = get()
 SLEEP_S = 5.0
 #: While the store is away: how long one series of resends goes on before it is said again in the log.
 PATIENCE_S = 10.0
+#: The lease of a handler that does not end so long after its deadline is kept no more: somebody else may try.
+OVERDUE_S = 5.0
 FINISHES_A_CALL = calls.FINISH_MAX
 
 
@@ -87,7 +90,7 @@ class PartitionConsumer(Consumer):
         self.partition = partition
         self.store = store
         self.identity = identity
-        self.held: dict[str, JobMessage] = {}
+        self.held: dict[tuple[str, str], JobMessage] = {}  # by job id and token: a zombie and its successor may both be here
         self.draining = threading.Event()
         self.giving_up = threading.Event()
         self._broker = broker
@@ -99,6 +102,7 @@ class PartitionConsumer(Consumer):
         self._done: deque[calls.Finish] = deque()
         self._bell: SimpleQueue[None] = SimpleQueue()
         self._is_waiting = False
+        self._is_in_round = False
         self._look = True
         self._due_at: float | None = None
         self._gen = ""
@@ -120,11 +124,11 @@ class PartitionConsumer(Consumer):
     def ack(self, message: MessageProxy) -> None:
         """The attempt ended as `message.finish` says: told to the store with the next round."""
         assert isinstance(message, JobMessage)
-        if message.finish is None:  # not acknowledged: its lease runs out, and somebody else will try
-            self.held.pop(message.claim.id, None)
-            self._slots.give_back(message.claim.queue)
-            return
         self._slots.give_back(message.claim.queue)
+        if message.finish is None:  # not acknowledged: its lease runs out, and somebody else will try
+            self.held.pop((message.claim.id, message.token), None)
+            self.wake()
+            return
         self._done.append(message.finish)
         self.ring(only_if_waiting=True)
 
@@ -141,9 +145,10 @@ class PartitionConsumer(Consumer):
         """Tell the store what is left to tell, within a few seconds, and sign off."""
         if self._listener is not None:
             self._listener.stop()
+        self.draining.set()
         if self.wid:
             try:
-                if self._done:
+                while self._done:
                     self._round()
                 self.store.run(calls.unregister(self.partition, self.wid), within_s=2.0)
             except StoreError as error:
@@ -153,12 +158,14 @@ class PartitionConsumer(Consumer):
     # ------------------------------------------------------------ a round
     def _round(self) -> None:
         """One call: ends what is done, claims what there is room for."""
-        self._look = False
+        self._look = False  # whoever wants another look from here on sets it again
         if self._must_register:
             self._register()
         batch = [self._done.popleft() for _ in range(min(len(self._done), FINISHES_A_CALL))]
+        self._is_in_round = True  # before `draining` is looked at: see `is_quiet`
         wants = [] if self.draining.is_set() else self._slots.take()
         answer = None
+        sent_at = time.monotonic()
         try:
             self._seq += 1
             call = calls.cycle(
@@ -173,7 +180,7 @@ class PartitionConsumer(Consumer):
             )
             answer = self._until_answered(call)
             if answer.status is Status.OK:
-                self._take(answer, batch)
+                self._take(answer, batch, sent_at)
             else:
                 self._done.extendleft(reversed(batch))
                 log.warning(events.STORE_REGISTERED, partition=self.partition, reason=answer.status.name.lower(), wid=self.wid)
@@ -187,24 +194,32 @@ class PartitionConsumer(Consumer):
                 used = sum(claim.queue in queues for claim in answer.claims) if answer is not None else 0
                 if used < int(slots):
                     self._slots.give_back(str(queues[0]), int(slots) - used)
+            self._is_in_round = False
 
-    def _take(self, answer: calls.Cycle, batch: list[calls.Finish]) -> None:
+    @property
+    def is_quiet(self) -> bool:
+        """Once `draining` is set: nothing is held, and no call is on its way that may bring something."""
+        return not self._is_in_round and not self.held
+
+    def _take(self, answer: calls.Cycle, batch: list[calls.Finish], sent_at: float) -> None:
         for finish, code in zip(batch, answer.codes, strict=True):
-            message = self.held.pop(finish.id, None)
+            message = self.held.pop((finish.id, finish.token), None)
             if code not in (Status.OK, Status.ALREADY):
                 log.warning(events.JOB_OUTCOME_REFUSED, jobId=finish.id, outcome=finish.outcome, code=Status(code).name.lower())
             elif message is not None and message.failure is not None:
                 self._tell_failure(message, finish)
         token = calls.token_of(self.wid, self._seq)
         for claim in answer.claims:
-            self._admit(claim, token, answer.now_ms)
+            self._admit(claim, token, answer.now_ms, sent_at)
         self._due_at = time.monotonic() + answer.next_ms / 1_000 if answer.next_ms >= 0 else None
-        self._look = answer.more
+        if answer.more:
+            self._look = True
 
-    def _admit(self, claim: calls.Claim, token: str, now_ms: int) -> None:
+    def _admit(self, claim: calls.Claim, token: str, now_ms: int, sent_at: float) -> None:
         try:
             actor: Any = self._broker.actors.get(_type_of(claim))
             message = JobMessage(claim, token, actor, self._queue_name, now_ms)
+            message.confirmed_at = sent_at  # the lease began when the store first heard of the call, however late its answer came
             if actor is None:
                 raise LookupError(f"type {message.envelope.type} is not loaded here")
         except Exception as error:  # a blob that cannot be read, or a type that went: not run, looked at again later
@@ -212,7 +227,7 @@ class PartitionConsumer(Consumer):
             self._slots.give_back(claim.queue)
             self._done.append(calls.Finish(claim.id, token, "s", delay_ms=30_000, reason="unreadable"))
             return
-        self.held[claim.id] = message
+        self.held[claim.id, token] = message
         self._ready.append(message)
 
     def _tell_failure(self, message: JobMessage, finish: calls.Finish) -> None:
@@ -235,7 +250,7 @@ class PartitionConsumer(Consumer):
         while True:
             try:
                 answer = self.store.run(call, within_s=PATIENCE_S, give_up=self.giving_up)
-            except StoreError as error:
+            except Exception as error:  # also what cannot be: the call may have brought claims, so nothing but its answer ends the loop
                 if self.giving_up.is_set():
                     raise
                 if away_since is None:
@@ -306,15 +321,16 @@ class PartitionConsumer(Consumer):
 
     def cancel(self, job_id: str) -> None:
         """Somebody asked to cancel this job: raise its flag; a coroutine is interrupted."""
-        message = self.held.get(job_id)
-        if message is None or message.context is None:
-            return
-        message.context.request_cancel()
-        if message.task is not None:
-            message.task.get_loop().call_soon_threadsafe(message.task.cancel)
+        for message in [m for m in list(self.held.values()) if m.claim.id == job_id and not m.is_cancelled]:
+            message.is_cancelled = True  # one that has no context yet does not begin: `AttemptContext` looks at this
+            if message.context is not None:
+                message.context.request_cancel()
+                if message.task is not None:
+                    with contextlib.suppress(RuntimeError):  # the loop has ended
+                        message.task.get_loop().call_soon_threadsafe(message.task.cancel)
 
     def beat(self) -> None:
-        """Keep the leases of everything held, but for attempts that have outlived their time. Runs on the heartbeat thread.
+        """Keep the leases of everything held, but for handlers that have outlived their time. Runs on the heartbeat thread.
 
         Raises:
             StoreError: not kept; try again soon.
@@ -322,12 +338,10 @@ class PartitionConsumer(Consumer):
         if not self.wid or self._must_register:
             return
         now = time.monotonic()
-        kept = [m for m in list(self.held.values()) if not m.deadline or now < m.deadline + 5.0]
+        kept = [m for m in list(self.held.values()) if m.finish is not None or not m.deadline or now < m.deadline + OVERDUE_S]
         who = self.identity
         codes = self.store.run(
-            calls.extend(
-                self.partition, self.wid, [(m.claim.id, m.token) for m in kept], lease_ms=who.lease_ms, alive_ms=who.alive_ms
-            )
+            calls.extend(self.partition, self.wid, [(m.claim.id, m.token) for m in kept], lease_ms=who.lease_ms, alive_ms=who.alive_ms)
         )
         if codes is None:
             self.lose()
@@ -362,16 +376,14 @@ class _Listener(threading.Thread):
             try:
                 marker = self._inbox.wait(SLEEP_S)
             except StoreError:
-                if self._stopping.wait(random.uniform(0.1, 0.5)):  # noqa: S311 - jitter
-                    return
+                self._stopping.wait(random.uniform(0.1, 0.5))  # noqa: S311 - jitter
                 self._consumer.wake()
                 continue
-            if self._stopping.is_set() or marker is None:
-                continue
-            if marker.startswith("c/"):
+            if marker is not None and marker.startswith("c/"):
                 self._consumer.cancel(marker[2:])
-            else:
+            elif marker is not None:
                 self._consumer.wake()
+        self._inbox.close()
 
     def stop(self) -> None:
         """End the thread; works before `start`, and twice."""

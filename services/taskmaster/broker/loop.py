@@ -10,8 +10,12 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from taskmaster.broker.message import JobMessage
+from taskmaster.telemetry import events
+from taskmaster.telemetry.logs import get
 
 __all__ = ["EventLoop"]
+
+log = get()
 
 
 class EventLoop:
@@ -27,6 +31,7 @@ class EventLoop:
         self._is_scheduled = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
+        self._is_stopping = False
         self._thread = threading.Thread(target=self._main, name="taskmaster-loop", daemon=True)
 
     def start(self) -> None:
@@ -36,7 +41,11 @@ class EventLoop:
     def _main(self) -> None:
         asyncio.set_event_loop(self._loop)
         try:
-            self._loop.run_forever()
+            while not self._is_stopping:
+                try:
+                    self._loop.run_forever()
+                except (SystemExit, KeyboardInterrupt) as error:  # asyncio lets them through when a handler's own task raises them
+                    log.error(events.UPKEEP_FAILED, duty="loop", exc_info=error)
         finally:
             self._loop.close()
 
@@ -70,11 +79,23 @@ class EventLoop:
             raise
 
     def stop(self, timeout_s: float = 5.0) -> None:
-        """Cancel what still runs and end the thread. Works twice."""
+        """Cancel what still runs and end the thread. Works before `start`, and twice."""
+        self._is_stopping = True
         if not self._thread.is_alive():
+            self._loop.close()
             return
-        for task in list(self._tasks):
-            self._loop.call_soon_threadsafe(task.cancel)
+        self.cancel_all()
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._loop.call_later, 0.05, self._loop.stop)
         self._thread.join(timeout_s)
+
+    def cancel_all(self) -> None:
+        """Cancel every attempt that runs here."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            for task in list(self._tasks):
+                self._loop.call_soon_threadsafe(task.cancel)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()

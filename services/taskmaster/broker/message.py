@@ -59,6 +59,7 @@ class JobMessage(MessageProxy):
         self.task: Any = None
         self.interrupt = threading.Lock()
         self.interrupted = False
+        self.is_cancelled = False
 
     @property
     def message_id(self) -> str:
@@ -91,9 +92,7 @@ class JobMessage(MessageProxy):
     def _message(self) -> dramatiq.Message[Any]:
         if self._lazy is None:
             payload = msgspec.json.decode(self.envelope.payload)
-            self._lazy = dramatiq.Message(
-                self.queue_name, self.envelope.type, (payload,), {}, {}, self.claim.id, created_ms(self.claim.id)
-            )
+            self._lazy = dramatiq.Message(self.queue_name, self.envelope.type, (payload,), {}, {}, self.claim.id, created_ms(self.claim.id))
         return self._lazy
 
     def row(self, outcome: str) -> str:

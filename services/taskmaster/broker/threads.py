@@ -1,7 +1,7 @@
 """Dramatiq's worker, with threads per queue instead of one shared heap, and coroutines off the threads.
 
-Private hooks of Dramatiq 2.2 that this leans on: `Worker._add_consumer` and `Worker._add_worker` (its minor version is pinned; a test checks
-that they are there).
+Private hooks of Dramatiq 2.2 that this leans on: `Worker._add_consumer` and `Worker._add_worker` (its minor version is pinned; a test
+checks that they are there).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from taskmaster.broker.consumer import PartitionConsumer
 from taskmaster.broker.loop import EventLoop
 from taskmaster.broker.message import JobMessage
 from taskmaster.broker.slots import Slots
+from taskmaster.errors import StoreError
 from taskmaster.model.outcome import Interrupted
 from taskmaster.store.calls import Finish
 from taskmaster.telemetry import events
@@ -76,7 +77,7 @@ class JobThread(WorkerThread):
             finally:
                 with message.interrupt:
                     message.thread_id = None
-            _flush_interrupt()
+                _flush_interrupt()
         except Interrupted:
             error = TimeoutError(f"the attempt took longer than {message.envelope.timeout_ms / 1_000:g} s")
         except BaseException as raised:
@@ -98,6 +99,7 @@ class Pool:
         self._size = size
         self._waiting: deque[JobMessage] = deque()
         self._sleepers: deque[SimpleQueue[None]] = deque()
+        self._is_stopped = False
         self.threads: list[JobThread] = []
 
     def __len__(self) -> int:
@@ -132,7 +134,7 @@ class Pool:
             return self._waiting.popleft()
         except IndexError:
             self._sleepers.append(bell)
-        if self._waiting:  # it came between the look and the lying down
+        if self._waiting or self._is_stopped:  # it came between the look and the lying down
             try:
                 self._sleepers.remove(bell)
             except ValueError:
@@ -140,6 +142,10 @@ class Pool:
             return None
         bell.get()
         return None
+
+    def heal(self) -> None:
+        """Forget threads that ended by themselves, since a hook of their boot raised: others may start in their place."""
+        self.threads = [thread for thread in self.threads if thread.is_alive()]
 
     def oldest_since(self) -> float:
         """When the message that waits longest was claimed, monotonic seconds; infinity when none waits."""
@@ -159,6 +165,7 @@ class Pool:
 
     def stop(self) -> None:
         """End the threads once they are free."""
+        self._is_stopped = True
         for thread in self.threads:
             thread.running = False
         while self._sleepers:
@@ -219,7 +226,7 @@ class JobWorker(Worker):
         """Run the hooks before an attempt; False when one of them did not let it begin: then it is handed back, burning nothing."""
         try:
             self.broker.emit_before("process_message", message)
-        except Exception as error:
+        except BaseException as error:
             reason = error.args[0] if isinstance(error, NotRun) and error.args else "guard_failed"
             log.warning(events.JOB_NOT_RUN, jobId=message.claim.id, reason=reason, error=type(error).__name__)
             if not isinstance(error, NotRun | SkipMessage):
@@ -233,7 +240,7 @@ class JobWorker(Worker):
         """Run the hooks after an attempt and tell the store. A hook that raises leaves the attempt unacknowledged: its lease runs out."""
         try:
             self.broker.emit_after("process_message", message, result=result, exception=error)
-        except Exception as failed:
+        except BaseException as failed:
             message.finish = None
             log.error(events.JOB_OUTCOME_REFUSED, jobId=message.claim.id, reason="hook_failed", exc_info=failed)
         self._ack(message)
@@ -259,6 +266,21 @@ class JobWorker(Worker):
         self.settle(message, result, error)
 
     # ------------------------------------------------------------ upkeep, from the heartbeat thread
+    def beat(self) -> None:
+        """Keep the leases of all consumers; what fails at one does not keep it from the others.
+
+        Raises:
+            StoreError: at least one was not kept.
+        """
+        failed: StoreError | None = None
+        for consumer in self.partition_consumers():
+            try:
+                consumer.beat()
+            except StoreError as error:
+                failed = error
+        if failed is not None:
+            raise failed
+
     def interrupt_late(self) -> None:
         """Throw at threads whose handlers outlived their time. Once an attempt; what sits in C code does not feel it."""
         now = time.monotonic()
@@ -277,6 +299,7 @@ class JobWorker(Worker):
         for pool in self.pools.values():
             if not pool:
                 continue
+            pool.heal()
             pool.nudge()
             if pool.oldest_since() < now - UNSTARTED_S:
                 for message in pool.unstarted():
@@ -298,36 +321,50 @@ class JobWorker(Worker):
         consumers = self.partition_consumers()
         for consumer in consumers:
             consumer.draining.set()
-        while time.monotonic() < deadline:
+        while True:
             for pool in self.pools.values():
                 for message in pool.unstarted():
                     owner: Any = self.consumers[message.queue_name].consumer
                     owner.requeue([message])
             for consumer in consumers:
                 consumer.ring()
-            if not any(consumer.held for consumer in consumers):
+            if all(consumer.is_quiet for consumer in consumers):
                 return True
+            if time.monotonic() >= deadline:
+                return False
             time.sleep(0.02)
-        return False
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the loop and every consumer still have their thread."""
+        return self.loop.is_alive and all(intake.is_alive() for intake in self.consumers.values())
 
     def stop(self, timeout: int = 5_000) -> None:
-        """End threads, consumers and loop, after `drain`. Running handlers that are left are handed back: their outcome would be refused."""
+        """End threads and consumers, after `drain`. Running handlers that are left are handed back: their outcome would be refused.
+
+        The loop goes on, since plugins need it to shut down: whoever started it stops it.
+        """
         self.broker.emit_before("worker_shutdown", self)
+        for consumer in self.partition_consumers():
+            consumer.draining.set()
         for pool in self.pools.values():
             pool.stop()
-        for consumer in self.partition_consumers():
-            if consumer.held:
-                consumer.requeue(list(consumer.held.values()))
         for intake in self.consumers.values():
             intake.stop()
+        self._join_intakes(timeout / 1_000)
+        for consumer in self.partition_consumers():
+            consumer.giving_up.set()
+        self._join_intakes(1.0)
+        for intake in self.consumers.values():
+            if isinstance(intake.consumer, PartitionConsumer) and not intake.is_alive():
+                intake.consumer.requeue(list(intake.consumer.held.values()))
+                intake.close()
+        self.loop.cancel_all()
+        self.broker.emit_after("worker_shutdown", self)
+
+    def _join_intakes(self, within_s: float) -> None:
+        deadline = time.monotonic() + within_s
+        for intake in self.consumers.values():
             if isinstance(intake.consumer, PartitionConsumer):
                 intake.consumer.ring()
-        for intake in self.consumers.values():
-            intake.join(timeout / 1_000)
-        for intake in self.consumers.values():
-            if isinstance(intake.consumer, PartitionConsumer):
-                intake.consumer.giving_up.set()
-            if not intake.is_alive():
-                intake.close()
-        self.loop.stop()
-        self.broker.emit_after("worker_shutdown", self)
+            intake.join(max(0.0, deadline - time.monotonic()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -9,9 +10,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from queue import Empty, SimpleQueue
 
 import msgspec
+from dramatiq.middleware import Middleware
 from setproctitle import setproctitle
 
 from taskmaster.broker.broker import TaskMasterBroker
@@ -30,12 +34,12 @@ from taskmaster.store.client import SyncStore
 from taskmaster.store.keys import LOST_BAND
 from taskmaster.telemetry import events
 from taskmaster.telemetry.logs import get
+from taskmaster.worker.heart import Duty, Rounds
 
-__all__ = ["Part", "run"]
+__all__ = ["Part", "WorkerProcess", "run"]
 
 log = get()
 TICK_S = 1.0
-PROGRESS_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ class Part:
         name: shown in its title: `1`, `2` …, or `suspects`.
         suspects: it runs jobs that lost a worker, alone, one at a time.
         dead: consumers whose process is known to be dead: (wid, partition). Their leases need not run out.
+        supervisor: process id of the parent, whose end is the end of this one.
         announce: told of every consumer id this process takes.
         ready: called once everything is up.
     """
@@ -53,6 +58,7 @@ class Part:
     name: str
     suspects: bool
     dead: Sequence[tuple[str, int]]
+    supervisor: int
     announce: Callable[[str, int], None]
     ready: Callable[[], None]
 
@@ -66,7 +72,7 @@ class Progress:
 
     def report(self, message: JobMessage, fraction: float, note: str) -> None:
         """Remember it; cheap."""
-        text = f"{fraction:.4g} {note}".encode()[:60].decode(errors="ignore")
+        text = f"{fraction:.4g} {note}".encode(errors="replace")[:60].decode(errors="ignore")
         with self._lock:
             self._words[message.claim.id] = (message, text)
 
@@ -93,7 +99,7 @@ def slots_of(settings: Settings, registry: Registry, *, suspects: bool) -> Slots
     if settings.queues:
         queues &= set(settings.queues)
     if suspects:
-        return Slots([(1, sorted(queues))], look_ahead=False)
+        return Slots([(1, sorted(queues))] if queues else [], look_ahead=False)
     return Slots([(settings.queue_concurrency.get(queue, settings.concurrency), [queue]) for queue in sorted(queues)])
 
 
@@ -120,60 +126,149 @@ def identity_of(settings: Settings, registry: Registry, part: Part) -> Identity:
     )
 
 
+class Stop:
+    """What SIGTERM said, for the main thread. Not an event: its lock may be taken when the handler of a signal runs."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self._bell: SimpleQueue[None] = SimpleQueue()
+
+    def ask(self, *_: object) -> None:
+        """The signal handler: the first asks to drain, the second to force."""
+        self.asked += 1
+        self._bell.put(None)
+
+    def wait(self, timeout_s: float) -> bool:
+        """Whether it was asked, at the latest after *timeout_s* seconds."""
+        if not self.asked:
+            with contextlib.suppress(Empty):
+                self._bell.get(timeout=timeout_s)
+        return self.asked > 0
+
+
+class WorkerProcess:
+    """Everything that runs in one worker process but its signals.
+
+    Args:
+        settings: of the service.
+        registry: what was discovered; `start` takes out what cannot be initialised.
+        url: of the store.
+        part: what this process is for.
+        middleware: more of Dramatiq's, behind ours.
+    """
+
+    def __init__(self, settings: Settings, registry: Registry, url: str, part: Part, middleware: Sequence[Middleware] = ()) -> None:
+        self.settings = settings
+        self.part = part
+        self.stop_asked = False
+        self._registry = registry
+        self._url = url
+        self._limits = limits_of(settings)
+        self._running: lifecycle.Running | None = None
+        self.store = SyncStore(url, timeout_s=settings.store_timeout_ms / 1_000)
+        self.progress = Progress()
+        self.slots = slots_of(settings, registry, suspects=part.suspects)
+        ours = [AttemptContext(self.progress.report), Idempotency(settings.lease_ms), DeadLetter(), Outcome()]
+        self.broker = TaskMasterBroker(
+            registry, partitions=settings.partitions, make_consumer=self._make_consumer, middleware=[*ours, *middleware]
+        )
+        self.worker = JobWorker(self.broker, self.slots)
+        self._heart = Rounds("heart", self._lease_duties())
+        self._chores = Rounds("chores", self._chore_duties())
+
+    def _make_consumer(self, broker: TaskMasterBroker, partition: int) -> PartitionConsumer:
+        own = SyncStore(self._url, timeout_s=self.settings.store_timeout_ms / 1_000)
+        return PartitionConsumer(broker, own, partition, self._identity, self.slots, self._limits, self.part.announce)
+
+    def start(self, environ: Mapping[str, str]) -> None:
+        """Plugins up, then consumers, then what goes by the clock."""
+        _abandon(self.store, self.part.dead)
+        self.worker.loop.start()
+        self._running = lifecycle.start(self._registry, Path(self.settings.data_dir).absolute(), environ, self.worker.loop.run_async)
+        started = self._running.registry
+        for report in started.reports:
+            if report.state == "failed":
+                log.error(events.PLUGIN_FAILED, plugin=report.name, error=report.error)
+        for name in set(self._registry.handlers) - set(started.handlers):
+            del self.broker.actors[name]
+        self._identity = identity_of(self.settings, started, self.part)
+        self.worker.start()
+        self._heart.start()
+        self._chores.start()
+        self.part.ready()
+        log.info(events.WORKER_READY, worker=self.part.name, pid=os.getpid(), queues=self.slots.threads, types=len(started.types))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every thread that others rely on is there."""
+        return self.worker.is_whole and self._heart.is_alive() and self._chores.is_alive()
+
+    def drain(self, is_forced: Callable[[], bool] = lambda: False) -> bool:
+        """Let what runs end, in the time that the settings give or until forced. True when the store was told of all of it."""
+        self.stop_asked = True
+        log.info(events.WORKER_DRAINING, worker=self.part.name, held=self.slots.held)
+        deadline = time.monotonic() + self.settings.drain_ms / 1_000
+        while True:
+            left = deadline - time.monotonic()
+            if self.worker.drain(min(0.2, max(0.0, left))):
+                return True
+            if left <= 0 or is_forced():
+                log.warning(events.WORKER_FORCED, held=self.slots.held, forced=left > 0)
+                return False
+
+    def stop(self) -> None:
+        """End everything, after `drain`."""
+        self._heart.stop()
+        self._chores.stop()
+        self.worker.stop()
+        if self._running is not None:
+            lifecycle.stop(self._running, self.worker.loop.run_async, within_s=5.0)
+        self.worker.loop.stop()
+        self.store.close()
+
+    def _lease_duties(self) -> list[Duty]:
+        """Deadlines and leases. They go on while the process drains."""
+        worker = self.worker
+        return [
+            Duty("late", 0.0, worker.interrupt_late),
+            Duty("unstarted", 0.0, worker.hand_back_unstarted),
+            Duty("beat", self.settings.lease_ms / 3_000, worker.beat),
+        ]
+
+    def _chore_duties(self) -> list[Duty]:
+        """Handlers' progress, and the upkeep of each partition while the process does not drain."""
+
+        def tick(upkeep: Upkeep) -> None:
+            for job_id in upkeep.tick() if not self.stop_asked else ():
+                log.warning(events.JOB_LOST, jobId=job_id)
+
+        grace_ms = min(5_000, self.settings.lease_ms // 2)
+        upkeeps = [Upkeep(self.store, partition, self._limits, grace_ms=grace_ms) for partition in range(self.settings.partitions)]
+        flush = partial(self.progress.flush, self.store, lambda message: int(message.queue_name.rpartition(".")[2]))
+        return [Duty("progress", 0.0, flush), *(Duty("tick", TICK_S, partial(tick, upkeep)) for upkeep in upkeeps)]
+
+
 def run(settings: Settings, registry: Registry, url: str, part: Part, environ: Mapping[str, str]) -> int:
     """Run this process until it is told to stop. SIGTERM drains, a second one forces.
 
     Returns:
-        0 when everything it held was told to the store, 1 when something was left.
+        0 when everything it held was told to the store, 1 when something was left or a thread was lost.
     """
     setproctitle(f"taskmaster: worker {part.name}")
-    stop = threading.Event()
-    forced = threading.Event()
-
-    def on_signal(*_: object) -> None:
-        if stop.is_set():
-            forced.set()
-        stop.set()
-
-    signal.signal(signal.SIGTERM, on_signal)
+    stop = Stop()
+    signal.signal(signal.SIGTERM, stop.ask)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C reaches the supervisor, which passes it on
-
-    limits = limits_of(settings)
-    store = SyncStore(url, timeout_s=settings.store_timeout_ms / 1_000)
-    progress = Progress()
-    middleware = [AttemptContext(progress.report), Idempotency(settings.lease_ms), DeadLetter(), Outcome()]
-    worker: JobWorker | None = None
-
-    def make_consumer(broker: TaskMasterBroker, partition: int) -> PartitionConsumer:
-        own = SyncStore(url, timeout_s=settings.store_timeout_ms / 1_000)
-        return PartitionConsumer(broker, own, partition, identity, slots, limits, part.announce)
-
-    _abandon(store, part.dead)
-    boot = TaskMasterBroker(registry, partitions=settings.partitions, make_consumer=make_consumer, middleware=middleware)
-    slots = slots_of(settings, registry, suspects=part.suspects)
-    worker = JobWorker(boot, slots)
-    worker.loop.start()
-    running = lifecycle.start(registry, Path(settings.data_dir).absolute(), environ, worker.loop.run_async)
-    for report in running.registry.reports:
-        if report.state == "failed":
-            log.error(events.PLUGIN_FAILED, plugin=report.name, error=report.error)
-    for name in set(registry.handlers) - set(running.registry.handlers):
-        del boot.actors[name]
-    identity = identity_of(settings, running.registry, part)
-    worker.start()
-    heart = threading.Thread(target=_heart, args=(settings, store, worker, progress, stop, limits), name="taskmaster-heart", daemon=True)
-    heart.start()
-    part.ready()
-    log.info(events.WORKER_READY, worker=part.name, pid=os.getpid(), queues=slots.threads, types=len(running.registry.types))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})  # blocked over the fork, so that none was missed
+    process = WorkerProcess(settings, registry, url, part)
+    process.start(environ)
     while not stop.wait(1.0):
-        if os.getppid() == 1:  # the supervisor is gone, and the system did not tell
+        if os.getppid() != part.supervisor:  # it is gone, and the system did not tell
             break
-    log.info(events.WORKER_DRAINING, worker=part.name, held=slots.held)
-    drained = _drain(worker, settings.drain_ms / 1_000, forced)
-    worker.stop()
-    lifecycle.stop(running, worker.loop.run_async, within_s=5.0)
-    worker.loop.stop()
-    store.close()
+        if not process.is_whole:
+            log.error(events.WORKER_CHILD_DIED, worker=part.name, how="a thread that everything stands on has ended")
+            return 1  # the supervisor starts another, which knows that this one is dead
+    drained = process.drain(lambda: stop.asked > 1)
+    process.stop()
     log.info(events.WORKER_STOPPED, worker=part.name, drained=drained)
     return 0 if drained else 1
 
@@ -187,47 +282,3 @@ def _abandon(store: SyncStore, dead: Sequence[tuple[str, int]]) -> None:
                 rank = store.run(calls.abandon(partition, wid, rank), within_s=2.0)
         except StoreError as error:  # then their leases run out by themselves
             log.warning(events.UPKEEP_FAILED, duty="abandon", error=str(error))
-
-
-def _drain(worker: JobWorker, within_s: float, forced: threading.Event) -> bool:
-    """Drain in the time given, or until forced."""
-    deadline = time.monotonic() + within_s
-    while not forced.is_set() and time.monotonic() < deadline:
-        if worker.drain(min(0.2, max(0.0, deadline - time.monotonic()))):
-            return True
-    log.warning(events.WORKER_FORCED, held=worker.slots.held, forced=forced.is_set())
-    return False
-
-
-def _heart(settings: Settings, store: SyncStore, worker: JobWorker, progress: Progress, stop: threading.Event, limits: calls.Limits) -> None:
-    """Leases, progress, deadlines and the second's duties. Goes on while the process drains; ends with it."""
-    grace_ms = min(5_000, settings.lease_ms // 2)
-    duties = [Upkeep(store, partition, limits, grace_ms=grace_ms) for partition in range(settings.partitions)]
-    beat_s = settings.lease_ms / 3_000
-    next_beat = next_tick = time.monotonic()
-    while True:
-        now = time.monotonic()
-        if now >= next_beat:
-            next_beat = now + beat_s
-            for consumer in worker.partition_consumers():
-                try:
-                    consumer.beat()
-                except StoreError as error:
-                    log.warning(events.UPKEEP_FAILED, duty="beat", error=str(error))
-                    next_beat = now + min(beat_s, 1.0)
-        if now >= next_tick and not stop.is_set():
-            next_tick = now + TICK_S
-            for duty in duties:
-                try:
-                    for job_id in duty.tick():
-                        log.warning(events.JOB_LOST, jobId=job_id)
-                except StoreError as error:
-                    log.warning(events.UPKEEP_FAILED, duty="tick", error=str(error))
-        try:
-            progress.flush(store, lambda message: int(message.queue_name.rpartition(".")[2]))
-            worker.interrupt_late()
-            worker.hand_back_unstarted()
-        except Exception as error:
-            log.error(events.UPKEEP_FAILED, duty="threads", exc_info=error)
-        time.sleep(PROGRESS_S)
-

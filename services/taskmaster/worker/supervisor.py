@@ -1,7 +1,7 @@
 """The supervisor: imports the plugins, freezes its heap, forks the worker processes and keeps their number.
 
-It holds no connection and runs no job. A child that dies is replaced, with backoff, and the replacement is told which consumers died with it,
-so that their leases end at once.
+It holds no connection and runs no job. A child that dies is replaced, with backoff, and the replacement is told which consumers died with
+it, so that their leases end at once.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ __all__ = ["run"]
 
 log = get()
 BACKOFF_FIRST_S, BACKOFF_MAX_S = 0.1, 10.0
+_STOPS = (signal.SIGTERM, signal.SIGINT)
 #: A child that lived this long is taken for healthy: the next death of its slot starts the backoff anew.
 HEALTHY_S = 30.0
 
@@ -57,6 +58,8 @@ class Slot:
         with contextlib.suppress(BlockingIOError):
             while chunk := os.read(self.pipe, 4096):
                 self.heard += chunk
+            os.close(self.pipe)  # its other end is closed: it would count as readable for ever
+            self.pipe = -1
         *lines, self.heard = self.heard.split(b"\n")
         for line in lines:
             if line == b"ready":
@@ -103,7 +106,7 @@ class Supervisor:
     def run(self) -> int:
         """Until a signal; then drain all children together."""
         signal.set_wakeup_fd(self._bell_write)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _STOPS:
             signal.signal(number, self._on_signal)
         signal.signal(signal.SIGCHLD, lambda *_: None)  # only to end the sleep
         if threading.active_count() > 1:
@@ -143,6 +146,8 @@ class Supervisor:
         dead, slot.dead = slot.dead, []
         sys.stdout.flush()
         sys.stderr.flush()
+        parent = os.getpid()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)  # one that came before the child has its own handler would be lost on it
         pid = os.fork()
         if pid == 0:
             code = 70
@@ -152,14 +157,16 @@ class Supervisor:
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 for other in (self._bell_read, self._bell_write, *(s.pipe for s in self._slots if s.pipe >= 0)):
                     os.close(other)
-                _die_with_parent()
-                code = run_process(self._settings, self._registry, self._url, _part(slot, dead, write), os.environ | self._settings.plugin_environ)
+                _die_with(parent)
+                part = _part(slot, dead, parent, write)
+                code = run_process(self._settings, self._registry, self._url, part, os.environ | self._settings.plugin_environ)
             except BaseException as error:
                 log.error(events.WORKER_CHILD_DIED, worker=slot.name, exc_info=error)
             finally:
                 sys.stdout.flush()
                 sys.stderr.flush()
                 os._exit(code)  # handlers' threads may hang: nothing is waited for
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
         os.close(write)
         os.set_blocking(read, False)
         if slot.pipe >= 0:
@@ -214,11 +221,12 @@ class Supervisor:
         return False
 
 
-def _part(slot: Slot, dead: list[tuple[str, int]], pipe: int) -> Part:
+def _part(slot: Slot, dead: list[tuple[str, int]], supervisor: int, pipe: int) -> Part:
     return Part(
         name=slot.name,
         suspects=slot.suspects,
         dead=dead,
+        supervisor=supervisor,
         announce=lambda wid, partition: _say(pipe, f"{wid} {partition}\n"),
         ready=lambda: _say(pipe, "ready\n"),
     )
@@ -229,10 +237,12 @@ def _say(pipe: int, line: str) -> None:
         os.write(pipe, line.encode())
 
 
-def _die_with_parent() -> None:
+def _die_with(parent: int) -> None:
     """Linux: SIGKILL this process when the supervisor goes, however it goes. Its leases run out; others take over."""
     if sys.platform == "linux":
         import ctypes
 
         pr_set_pdeathsig = 1
         ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    if os.getppid() != parent:  # it went before that
+        os._exit(70)

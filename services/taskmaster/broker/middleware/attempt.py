@@ -10,13 +10,13 @@ from dramatiq import Broker
 from dramatiq.broker import MessageProxy
 from dramatiq.middleware import Middleware
 
+from taskmaster.broker.broker import NotRun
 from taskmaster.broker.message import JobMessage
 from taskmaster.telemetry import events
 from taskmaster.telemetry.logs import get
 from taskmaster_sdk import JobContext
 
 __all__ = ["AttemptContext"]
-
 
 
 class AttemptContext(Middleware):
@@ -31,7 +31,11 @@ class AttemptContext(Middleware):
         self._info = get().bind().info  # bound now: the lazy proxy costs a microsecond a call, also when the level is off
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:  # noqa: ARG002
-        """Everything the handler needs."""
+        """Everything the handler needs.
+
+        Raises:
+            NotRun: `cancelled`; the store ends a cancelled job with whatever comes back of it.
+        """
         assert isinstance(message, JobMessage)
         claim, envelope = message.claim, message.envelope
         message.deadline = time.monotonic() + envelope.timeout_ms / 1_000
@@ -45,6 +49,8 @@ class AttemptContext(Middleware):
             deadline=message.deadline,
             report=lambda _, fraction, note: self._report(message, fraction, note),
         )
+        if message.is_cancelled:  # after the context is there: `PartitionConsumer.cancel` sets the one, then looks for the other
+            raise NotRun("cancelled")
         self._info(events.JOB_STARTED, jobId=claim.id, type=envelope.type, queue=claim.queue, attempt=claim.attempt)
 
     def after_process_message(
@@ -66,4 +72,3 @@ class AttemptContext(Middleware):
                 queue=message.claim.queue,
                 attempt=message.claim.attempt,
             )
-

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from typing import Any
+from weakref import WeakValueDictionary
 
 from dramatiq import Broker
 from dramatiq.broker import MessageProxy
@@ -18,8 +19,8 @@ __all__ = ["Idempotency"]
 class Idempotency(Middleware):
     """Refuses an attempt whose lease may have run out while it waited for a thread, and one that this process already runs.
 
-    The store makes one job of one key and hands a job to one consumer; this closes what is left between the answer and the first line of the
-    handler. Times are monotonic: no clock of another machine comes into it.
+    The store makes one job of one key and hands a job to one consumer; this closes what is left between the answer and the handler's
+    first line. Times are monotonic: no clock of another machine comes into it.
 
     Args:
         lease_ms: of each claim. Two thirds of it is what a confirmed lease is trusted for.
@@ -27,7 +28,8 @@ class Idempotency(Middleware):
 
     def __init__(self, lease_ms: int) -> None:
         self._trusted_s = lease_ms / 1_000 * 2 / 3
-        self._running: set[tuple[str, str]] = set()
+        # Weak: an attempt that a later hook did not let begin has no end either.
+        self._running: WeakValueDictionary[tuple[str, str], JobMessage] = WeakValueDictionary()
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:  # noqa: ARG002
         """Let it begin, or raise.
@@ -41,9 +43,9 @@ class Idempotency(Middleware):
         attempt = (message.claim.id, message.token)
         if attempt in self._running:
             raise NotRun("already_running")
-        self._running.add(attempt)
+        self._running[attempt] = message
 
     def after_process_message(self, broker: Broker, message: MessageProxy, **_: Any) -> None:  # noqa: ARG002
         """It has ended."""
         assert isinstance(message, JobMessage)
-        self._running.discard((message.claim.id, message.token))
+        self._running.pop((message.claim.id, message.token), None)

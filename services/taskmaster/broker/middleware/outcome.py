@@ -37,8 +37,15 @@ class Outcome(Middleware):
         result: Any = None,
         exception: BaseException | None = None,
     ) -> None:
-        """Decide."""
+        """Decide. An exception whose own methods make that impossible counts as a plain failure."""
         assert isinstance(message, JobMessage)
+        try:
+            message.finish = self._finish(message, result, exception)
+        except BaseException as hostile:
+            text = f"{type(exception).__name__!a} could not be described: {type(hostile).__name__!a}"
+            message.finish = self._finish(message, None, RuntimeError(text))
+
+    def _finish(self, message: JobMessage, result: Any, exception: BaseException | None) -> Finish:
         claim, body = message.claim, ""
         if exception is None and result is not None:
             try:
@@ -51,11 +58,10 @@ class Outcome(Middleware):
             body = _encode(message.failure).decode()
             if decision.outcome == "x":
                 row, message.failure = message.row("discarded"), None
-                message.finish = Finish(claim.id, message.token, "x", body, row)
-                return
+                return Finish(claim.id, message.token, "x", body, row)
         fingerprint = message.failure.fingerprint if message.failure else ""
         row = message.row(_WORD[decision.outcome])
-        message.finish = Finish(claim.id, message.token, decision.outcome, body, row, decision.delay_ms, decision.reason, fingerprint)
+        return Finish(claim.id, message.token, decision.outcome, body, row, decision.delay_ms, decision.reason, fingerprint)
 
     def _encoded(self, result: Any) -> str:
         try:

@@ -1,0 +1,69 @@
+"""What a worker process does by the clock, on threads of their own: leases and deadlines; and, apart from them, chores."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from taskmaster.errors import StoreError
+from taskmaster.telemetry import events
+from taskmaster.telemetry.logs import get
+
+__all__ = ["Duty", "Rounds"]
+
+log = get()
+STEP_S = 0.25
+#: A duty that failed is tried again after this, if its own turn is not earlier.
+AGAIN_S = 1.0
+
+
+@dataclass(slots=True)
+class Duty:
+    """Something to do every *every_s* seconds.
+
+    Attributes:
+        name: for the log.
+        every_s: from one begin to the next.
+        do: may raise; it is logged, and the other duties go on.
+        due_at: monotonic seconds.
+    """
+
+    name: str
+    every_s: float
+    do: Callable[[], object]
+    due_at: float = 0.0
+
+    def perform(self, now: float) -> None:
+        """Do it if it is due."""
+        if now < self.due_at:
+            return
+        self.due_at = now + self.every_s
+        try:
+            self.do()
+        except Exception as error:
+            self.due_at = now + min(self.every_s, AGAIN_S)
+            is_known = isinstance(error, StoreError)
+            log.log(30 if is_known else 40, events.UPKEEP_FAILED, duty=self.name, error=str(error), exc_info=None if is_known else error)
+
+
+class Rounds(threading.Thread):
+    """Performs duties one after the other, until stopped. One that blocks holds up the others of its thread, so leases have their own."""
+
+    def __init__(self, name: str, duties: Sequence[Duty]) -> None:
+        super().__init__(name=f"taskmaster-{name}", daemon=True)
+        self._duties = duties
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        """Until stopped."""
+        while not self._stopping.wait(STEP_S):
+            for duty in self._duties:
+                duty.perform(time.monotonic())
+
+    def stop(self, within_s: float = 1.0) -> None:
+        """End the thread, if it ends in time. Works before `start`, and twice."""
+        self._stopping.set()
+        if self.is_alive():
+            self.join(within_s)

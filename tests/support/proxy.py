@@ -1,0 +1,207 @@
+"""A breakable road to a store server: a unix socket that passes commands on, and can lose what comes back.
+
+    with StoreProxy(server) as proxy:
+        store = SyncStore(proxy.url)
+        proxy.drop_reply("cycle")           # the next cycle runs, its answer is lost
+
+It reads requests command by command, so it knows which script a call runs. A client of ours has one command in flight on a connection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import tempfile
+import threading
+from collections import Counter
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from support.servers import StoreServer
+from taskmaster.store.scripts import load, names
+
+__all__ = ["StoreProxy"]
+
+_CHUNK = 65_536
+
+
+class StoreProxy:
+    """Stands before *server*. All methods may be called from any thread.
+
+    Attributes:
+        seen: how many calls of each script, or commands by their name, were passed on.
+        lost: the same of those whose answers were lost.
+    """
+
+    def __init__(self, server: StoreServer) -> None:
+        self.seen: Counter[str] = Counter()
+        self.lost: Counter[str] = Counter()
+        self._server = server
+        self._folder = Path(tempfile.mkdtemp(prefix="tm-proxy-"))
+        self._path = self._folder / "s"
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._to_drop: Counter[str] = Counter()
+        self._to_halve: Counter[str] = Counter()
+        self._names: dict[bytes, str] = {}
+        self._open: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        self._passes = threading.Event()
+        self._passes.set()
+        self._is_closed = False
+        self._threads: list[threading.Thread] = []
+
+    @property
+    def url(self) -> str:
+        """Address in redis-py's spelling."""
+        return f"unix://{self._path}"
+
+    def __enter__(self) -> Self:
+        self._listener.bind(str(self._path))
+        self._listener.listen(64)
+        self._spawn(self._accept)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._is_closed = True
+        self._passes.set()
+        with socket.socket(socket.AF_UNIX) as last:  # ends the accept
+            last.connect(str(self._path))
+        self.cut()
+        for thread in self._threads:
+            thread.join(10)
+        self._listener.close()
+        self._path.unlink()
+        self._folder.rmdir()
+
+    # ------------------------------------------------------------ breaking things
+    def drop_reply(self, script: str, times: int = 1) -> None:
+        """Let the next calls of *script* run, and close their connections in place of the answer."""
+        with self._lock:
+            self._to_drop[script] += times
+
+    def halve_request(self, script: str, times: int = 1) -> None:
+        """Pass on half of the next requests for *script*, and close their connections."""
+        with self._lock:
+            self._to_halve[script] += times
+
+    def cut(self) -> None:
+        """Close every connection there is."""
+        with self._lock:
+            doomed, self._open = self._open, set()
+        for end in doomed:
+            _close(end)
+
+    def blackhole(self) -> None:
+        """Pass on nothing more; connections stay, new ones are taken."""
+        self._passes.clear()
+
+    def restore(self) -> None:
+        """Undo `blackhole`: what was kept back is passed on now, late."""
+        self._passes.set()
+
+    # ------------------------------------------------------------ passing things on
+    def _spawn(self, target, *args) -> None:
+        thread = threading.Thread(target=target, args=args, name="proxy", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            near, _ = self._listener.accept()
+            if self._is_closed:
+                near.close()
+                return
+            far = socket.socket(socket.AF_UNIX)
+            try:
+                far.connect(str(self._server.socket_path))
+            except OSError:
+                near.close()
+                far.close()
+                continue
+            with self._lock:
+                self._open |= {near, far}
+            doomed: list[str] = []
+            self._spawn(self._requests, near, far, doomed)
+            self._spawn(self._answers, near, far, doomed)
+
+    def _requests(self, near: socket.socket, far: socket.socket, doomed: list[str]) -> None:
+        kept = b""
+        try:
+            while chunk := near.recv(_CHUNK):
+                kept += chunk
+                while (found := _command(kept)) is not None:
+                    words, end = found
+                    request, kept = kept[:end], kept[end:]
+                    self._passes.wait()
+                    name = self._name(words)
+                    with self._lock:
+                        self.seen[name] += 1
+                        halved = self._to_halve[name] > 0
+                        self._to_halve[name] -= halved
+                        if self._to_drop[name] > 0:
+                            self._to_drop[name] -= 1
+                            doomed.append(name)
+                    far.sendall(request[: len(request) // 2] if halved else request)
+                    if halved:
+                        return
+        except OSError:
+            pass
+        finally:
+            self._end(near, far)
+
+    def _answers(self, near: socket.socket, far: socket.socket, doomed: list[str]) -> None:
+        try:
+            while chunk := far.recv(_CHUNK):
+                self._passes.wait()
+                if doomed:
+                    with self._lock:
+                        self.lost[doomed.pop()] += 1
+                    return
+                near.sendall(chunk)
+        except OSError:
+            pass
+        finally:
+            self._end(near, far)
+
+    def _end(self, near: socket.socket, far: socket.socket) -> None:
+        with self._lock:
+            self._open -= {near, far}
+        _close(near)
+        _close(far)
+
+    def _name(self, words: list[bytes]) -> str:
+        if words[0] not in (b"EVALSHA", b"EVAL"):
+            return words[0].decode().lower()
+        name = self._names.get(words[1])
+        if name is None:
+            for script in map(load, names()):
+                self._names[script.sha.encode()] = self._names[script.text.encode()] = script.name
+            name = self._names[words[1]]
+        return name
+
+
+def _close(end: socket.socket) -> None:
+    """Also wakes a thread that reads from it, which `close` alone would not."""
+    with contextlib.suppress(OSError):
+        end.shutdown(socket.SHUT_RDWR)
+    end.close()
+
+
+def _command(data: bytes) -> tuple[list[bytes], int] | None:
+    """The first command in *data* and where it ends; None while it is not whole."""
+    line = data.find(b"\r\n")
+    if line < 0:
+        return None
+    assert data[:1] == b"*", data[:20]
+    words, at = [], line + 2
+    for _ in range(int(data[1:line])):
+        line = data.find(b"\r\n", at)
+        if line < 0:
+            return None
+        size = int(data[at + 1 : line])
+        at = line + 2 + size + 2
+        if len(data) < at:
+            return None
+        words.append(data[line + 2 : line + 2 + size])
+    return words, at
