@@ -11,7 +11,7 @@ from bench.processes import Running, wait_until
 
 __all__ = ["BACKLOG", "DRAIN", "DRAIN_TWO", "drain_between"]
 
-_WITHIN_S = 120.0
+_WITHIN_S = 60.0
 _POLL_S = 0.02
 _TIMED = 10_000
 

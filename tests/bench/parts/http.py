@@ -21,7 +21,7 @@ def run(bench: Bench, subject: str) -> Figures:
     wrk = shutil.which("wrk")
     if wrk is None:
         raise BenchError("not measured: no wrk")
-    with bench.stage() as stage, serving(subject, bench, stage) as server:
+    with bench.stage() as stage, serving(subject, stage) as server:
         _load(wrk, server.port, 2)
         store, process = stage.store.cpu_s(), server.process.cpu_s()
         said = _load(wrk, server.port, 2 if bench.is_quick else 6)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import http.client
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from bench.parts.base import Bench, Stage
+from bench.parts.base import Stage
 from bench.peers.bullmq import environment, installed, script
-from bench.processes import BenchError, Running, free_port, running, wait_until
+from bench.peers.taskmaster import command, common_environment, publish
+from bench.processes import Running, free_port, running, wait_until
 
 __all__ = ["Server", "post_job", "serving"]
 
@@ -24,15 +26,17 @@ class Server:
 
 
 @contextmanager
-def serving(subject: str, bench: Bench, stage: Stage) -> Iterator[Server]:
+def serving(subject: str, stage: Stage) -> Iterator[Server]:
     """Start the server called *subject*; it has answered a POST with 202."""
     port = free_port()
     if subject == "express":
         installed()
-        command, env = script("http.mjs"), environment(stage.store) | {"BENCH_PORT": str(port)}
+        line, env = script("http.mjs"), environment(stage.store) | {"BENCH_PORT": str(port)}
     else:
-        raise BenchError(f"there is no server {subject}")
-    with running(command, env=env, folder=stage.folder, name=subject) as process:
+        publish(stage.store)
+        line = command("api") if subject == "taskmaster" else [sys.executable, "-m", "bench.peers.storeless"]
+        env = common_environment(stage.folder, stage.store) | {"TASKMASTER_PORT": str(port)}
+    with running(line, env=env, folder=stage.folder, name=subject) as process:
         wait_until(lambda: post_job(port) == 202, what="POST /jobs", within_s=30, process=process)
         yield Server(port, process)
 

@@ -29,7 +29,8 @@ from taskmaster.store.client import SyncStore
 __all__ = ["TaskMaster", "command", "common_environment", "publish"]
 
 PLUGIN = Path(__file__).resolve().parents[1] / "plugin"
-SERVICES = Path(__file__).resolve().parents[3] / "services"
+TESTS = Path(__file__).resolve().parents[2]
+SERVICES = TESTS.parent / "services"
 _TYPES = ("noop", "sleep", "async", "stamp")
 _COMPLETED = [f"bench-{name}/{QUEUE}/completed" for name in _TYPES]
 #: A worker that only publishes its catalogue is gone at once.
@@ -106,7 +107,7 @@ def command(*arguments: str) -> list[str]:
 
 def common_environment(folder: Path, store: Store | None = None) -> dict[str, str]:
     """What every process of TaskMaster is started with: this checkout, the bench's plugin alone, no settings of whoever runs this."""
-    env = {"PYTHONPATH": f"{_plugin_path()}{os.pathsep}{SERVICES}", "PYTHONDONTWRITEBYTECODE": ""}
+    env = {"PYTHONPATH": os.pathsep.join([_plugin_path(), str(SERVICES), str(TESTS)]), "PYTHONDONTWRITEBYTECODE": ""}
     env |= {"TASKMASTER_PLUGINS": "bench", "TASKMASTER_LOG_LEVEL": "warning", "TASKMASTER_DATA_DIR": str(folder / "data")}
     return env | ({"TASKMASTER_REDIS_URL": store.url} if store else {})
 
