@@ -33,8 +33,7 @@ BACKLOG: Final = 1_024
 
 def check_store(settings: Settings) -> bool:
     """Whether the store's configuration keeps jobs; says on the log what is wrong with it. A store that does not answer yet passes."""
-    assert settings.redis_url is not None
-    store = SyncStore(settings.redis_url, timeout_s=settings.store_timeout_ms / 1_000)
+    store = SyncStore(settings.redis_url or "", timeout_s=settings.store_timeout_ms / 1_000)
     try:
         findings = judge(store.configuration())
     except StoreError as error:
@@ -104,7 +103,7 @@ async def _serve(app: Litestar, address: str, port: int) -> None:
             os._exit(1)
         stopping.set()
         end_waits(app)
-        server.stop()
+        server.stop()  # type: ignore[no-untyped-call]
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)

@@ -7,13 +7,12 @@ from typing import Any
 from litestar import Litestar, Response, get
 from litestar.datastructures import State
 from litestar.openapi import OpenAPIConfig
-from litestar.response.base import ASGIResponse
 
 import taskmaster
 from taskmaster.api import dlq, health, jobs, problems, queues, types
 from taskmaster.api.catalogue import Catalogue
 from taskmaster.api.gather import Gather
-from taskmaster.api.service import AnyRequest, Service, data, only
+from taskmaster.api.service import Answer, AnyRequest, Service, data, only
 from taskmaster.api.waiting import Waiting
 from taskmaster.errors import ConfigurationError, StoreError
 from taskmaster.settings import Settings
@@ -80,7 +79,7 @@ def _problem(request: AnyRequest, error: Exception) -> Response[bytes]:
 
 
 @get("/openapi.json", include_in_schema=False)
-async def openapi_document(request: AnyRequest) -> ASGIResponse:
+async def openapi_document(request: AnyRequest) -> Answer:
     """The contract as OpenAPI 3.1."""
     only(request)
     return data(_document(request.app))
@@ -91,5 +90,3 @@ def _document(app: Litestar) -> dict[str, Any]:
         app.state["openapi"] = app.openapi_schema.to_schema()
     document: dict[str, Any] = app.state["openapi"]
     return document
-
-

@@ -9,12 +9,11 @@ from litestar import get, post
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import Parameter
-from litestar.response.base import ASGIResponse
 
 from taskmaster.api import cursor, shapes
 from taskmaster.api.documents import with_body
 from taskmaster.api.jobs import ReplayBody, replay_answer, replay_request
-from taskmaster.api.service import AnyRequest, Service, data, limit_of, of, only
+from taskmaster.api.service import Answer, AnyRequest, Service, data, limit_of, of, only
 from taskmaster.engine import dlq, queries
 from taskmaster.errors import NotFound
 from taskmaster.model.ids import is_job_id
@@ -39,7 +38,7 @@ async def list_dead(
     queue: str | None = None,
     after: Annotated[str | None, Parameter(query="cursor", description="nextCursor of the page before")] = None,
     rows: Annotated[str | None, Parameter(query="limit", description="1 to 200")] = None,
-) -> ASGIResponse:
+) -> Answer:
     """A page may be short, even empty, and still have a next one."""
     service = of(request)
     only(request, "type", "queue", "cursor", "limit")
@@ -60,7 +59,7 @@ async def list_dead(
 
 
 @get("/dlq/{entry_id:str}", summary="One dead letter", responses={200: ResponseSpec(shapes.DeadEntry)})
-async def show_dead(request: AnyRequest, entry_id: str) -> ASGIResponse:
+async def show_dead(request: AnyRequest, entry_id: str) -> Answer:
     """The record as it was written when the job failed for good."""
     only(request)
     return data(shapes.dead_of(*await _entry(of(request), entry_id)))
@@ -72,7 +71,7 @@ async def show_dead(request: AnyRequest, entry_id: str) -> ASGIResponse:
     responses={202: ResponseSpec(shapes.Replayed)},
     operation_class=with_body(ReplayBody),
 )
-async def replay_dead(request: AnyRequest, entry_id: str) -> ASGIResponse:
+async def replay_dead(request: AnyRequest, entry_id: str) -> Answer:
     """The new job has a new id and the record's payload; the record stays as it is. An Idempotency-Key header makes a repeat safe."""
     service = of(request)
     request_id, by, trace = await replay_request(request)

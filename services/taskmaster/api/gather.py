@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from taskmaster.errors import StoreDefect, StoreError, StoreUnavailable
 from taskmaster.store import calls
+from taskmaster.store.call import Call
 from taskmaster.store.calls import NewJob, Submitted
 
 __all__ = ["Gather", "Runner"]
@@ -30,7 +31,7 @@ Item = tuple[NewJob, "asyncio.Future[Submitted]", float]
 class Runner(Protocol):
     """What runs calls: a `store.aio.Channel`."""
 
-    async def run(self, call: calls.Call[Any], *, within_s: float | None = None) -> Any:
+    async def run(self, call: Call[Any], *, within_s: float | None = None) -> Any:
         """Run *call* in *within_s* seconds at most."""
 
     async def close(self) -> None:
@@ -111,7 +112,7 @@ class _Lane:
                 except asyncio.CancelledError:
                     self._waiting.extendleft(reversed(batch))  # `close` tells them
                     raise
-                except Exception as error:  # noqa: BLE001 - a defect: those who wait must hear of it, and the lane must go on
+                except Exception as error:
                     self._fail(batch, StoreDefect(f"submit: {type(error).__name__}: {error}"))
                     continue
             for (_, future, _), answer in zip(batch, answers, strict=True):

@@ -5,10 +5,9 @@ from __future__ import annotations
 from litestar import get
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.response.base import ASGIResponse
 
 from taskmaster.api import queues, shapes
-from taskmaster.api.service import AnyRequest, Service, data, of, only
+from taskmaster.api.service import Answer, AnyRequest, Service, data, of, only
 from taskmaster.engine.queries import QueueView
 from taskmaster.errors import StoreError
 from taskmaster.store import reads
@@ -33,7 +32,7 @@ def rules(views: list[QueueView]) -> list[shapes.Rule]:
 
 
 @get("/health", summary="Rules and what was observed", responses={200: ResponseSpec(shapes.Health), 503: ResponseSpec(shapes.Health)})
-async def health(request: AnyRequest) -> ASGIResponse:
+async def health(request: AnyRequest) -> Answer:
     """200 healthy or degraded; 503 unhealthy: the store does not answer."""
     only(request)
     service = of(request)
@@ -51,18 +50,22 @@ async def health(request: AnyRequest) -> ASGIResponse:
 
 async def _workers(service: Service) -> int:
     """Live consumers; a process has one in each partition."""
-    return max([len(await service.store.run(reads.workers(p))) for p in service.partitions])
+    alive = 0
+    for p in service.partitions:
+        found = await service.store.run(reads.workers(p))
+        alive = max(alive, len(found))
+    return alive
 
 
 @get("/livez", summary="Whether this process answers")
-async def livez(request: AnyRequest) -> ASGIResponse:
+async def livez(request: AnyRequest) -> Answer:
     """Never asks the store: restarting this process would not mend that."""
     only(request)
     return data({"status": "alive"})
 
 
 @get("/readyz", summary="Whether this process can take submissions")
-async def readyz(request: AnyRequest) -> ASGIResponse:
+async def readyz(request: AnyRequest) -> Answer:
     """200 while the store answers, else 503."""
     only(request)
     await of(request).store.ping()

@@ -12,12 +12,11 @@ from litestar import get, post
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import Parameter
-from litestar.response.base import ASGIResponse
 
 from taskmaster.api import cursor, problems, shapes, strict
 from taskmaster.api.documents import with_body
 from taskmaster.api.problems import BadParameter, KeyConflict
-from taskmaster.api.service import AnyRequest, Service, data, job_id_of, limit_of, of, only
+from taskmaster.api.service import Answer, AnyRequest, Service, data, header, job_id_of, limit_of, of, only, raw
 from taskmaster.engine import control, dlq, queries
 from taskmaster.engine.submit import Prepared, Submission, prepare, renew
 from taskmaster.errors import InvalidRequest, KeyReused, NotFound, StoreError, StoreUnavailable, TaskMasterError
@@ -55,13 +54,12 @@ class ReplayBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 @post("/jobs", summary="Submit a job", responses={202: ResponseSpec(shapes.Accepted)}, operation_class=with_body(Submission))
-async def submit(request: AnyRequest) -> ASGIResponse:
+async def submit(request: AnyRequest) -> Answer:
     """202 with the job's id: it is stored. The same key with the same request answers the first job again."""
     service = of(request)
     body = await strict.read(request, service.settings.max_body_bytes)
-    headers = request.headers
-    submission = with_key(strict.convert(strict.decode(body), Submission), headers.get("idempotency-key"))
-    prepared = await check(service, submission, headers.get("traceparent"))
+    submission = with_key(strict.convert(strict.decode(body), Submission), header(request, b"idempotency-key"))
+    prepared = await check(service, submission, header(request, b"traceparent"))
     job, answer = await store(service, prepared)
     accepted = await accept(service, job, answer)
     told = {"location": f"/jobs/{accepted.job_id}"}
@@ -183,7 +181,7 @@ async def _first(service: Service, job: NewJob, answer: Submitted) -> shapes.Acc
 
 
 @post("/jobs/bulk", summary="Submit up to 1,000 jobs", responses={202: ResponseSpec(shapes.BulkAnswer)}, operation_class=with_body(Bulk))
-async def submit_bulk(request: AnyRequest) -> ASGIResponse:
+async def submit_bulk(request: AnyRequest) -> Answer:
     """Independent: 202 when all were taken, else 207, with a result for each item in order. Atomic: 202, or 422 and nothing is stored."""
     service = of(request)
     bulk = strict.convert(strict.decode(await strict.read(request, BULK_BODIES * service.settings.max_body_bytes)), Bulk)
@@ -221,14 +219,13 @@ async def submit_bulk(request: AnyRequest) -> ASGIResponse:
 async def _independent(service: Service, checked: Sequence[Prepared | TaskMasterError]) -> list[shapes.Accepted | TaskMasterError]:
     futures = [None if isinstance(one, TaskMasterError) else service.gather.submit(*one) for one in checked]
     results: list[shapes.Accepted | TaskMasterError] = []
-    for one, future in zip(checked, futures, strict=True):
-        if isinstance(one, TaskMasterError) or future is None:
-            assert isinstance(one, TaskMasterError)
+    for one, waits in zip(checked, futures, strict=True):
+        if isinstance(one, TaskMasterError):
             results.append(one)
             continue
         try:
             partition, job = one
-            answer = await future
+            answer = await (waits or service.gather.submit(partition, job))
             if answer.status is Status.TOO_OLD:
                 job = renew(job, answer.now_ms)
                 answer = await service.gather.submit(partition, job)
@@ -296,14 +293,14 @@ async def record_of(service: Service, text: str, parts: str) -> tuple[JobRecord,
 
 
 @get("/jobs", summary="List jobs, newest first", responses={200: ResponseSpec(shapes.JobList)})
-async def list_jobs(
+async def list_jobs(  # noqa: PLR0917 - the framework passes them by name
     request: AnyRequest,
     wanted: Annotated[str | None, Parameter(query="state", description=f"one of {', '.join(STATES)}")] = None,
     job_type: Annotated[str | None, Parameter(query="type")] = None,
     queue: str | None = None,
     after: Annotated[str | None, Parameter(query="cursor", description="nextCursor of the page before")] = None,
     rows: Annotated[str | None, Parameter(query="limit", description="1 to 200")] = None,
-) -> ASGIResponse:
+) -> Answer:
     """By creation; a state's own order where one is asked for. A page may be short, even empty, and still have a next one."""
     service = of(request)
     only(request, "state", "type", "queue", "cursor", "limit")
@@ -318,9 +315,7 @@ async def list_jobs(
         index = state
     letter = CODE[state] if state else ""
     pages = [
-        await service.store.run(
-            reads.find(p, index, state=letter, job_type=_name(job_type), queue=_name(queue), after=place, limit=limit)
-        )
+        await service.store.run(reads.find(p, index, state=letter, job_type=_name(job_type), queue=_name(queue), after=place, limit=limit))
         for p in service.partitions
     ]
     found, place_next = queries.merge_pages(pages, limit)
@@ -353,7 +348,7 @@ async def show_job(
     job_id: str,
     view: Annotated[str | None, Parameter(description="basic: without payload and result")] = None,
     wait: Annotated[str | None, Parameter(description="seconds to wait for the job to end, at most 60")] = None,
-) -> ASGIResponse:
+) -> Answer:
     """With `wait` (or `Prefer: wait=20`) it answers when the job has ended, or after that many seconds with its present state."""
     service = of(request)
     only(request, "view", "wait")
@@ -373,14 +368,14 @@ async def show_job(
 
     if wait_s:
         known = job_id_of(job_id)
-        record = await service.waiting.until(service.partition(known), known, look, queries.is_ended, wait_s)
+        record = await service.waiting.until(service.partition(known), known, look=look, is_enough=queries.is_ended, within_s=wait_s)
     else:
         record = await look()
     body = shapes.encode(shapes.job_of(record, basic=view == "basic"))
     headers["etag"] = tag = f'"{blake2b(body, digest_size=12).hexdigest()}"'
     if _is_known(request.headers.get("if-none-match"), tag):
-        return ASGIResponse(status_code=304, headers=headers)
-    return ASGIResponse(body=body, headers=headers | {"x-content-type-options": "nosniff"})
+        return raw(b"", 304, headers)
+    return raw(body, headers=headers)
 
 
 def _wait_of(text: str | None) -> float | None:
@@ -398,7 +393,7 @@ def _is_known(header: str | None, tag: str) -> bool:
 
 
 @get("/jobs/{job_id:str}/status", summary="A job in short", responses={200: ResponseSpec(shapes.JobStatus)})
-async def show_status(request: AnyRequest, job_id: str) -> ASGIResponse:
+async def show_status(request: AnyRequest, job_id: str) -> Answer:
     """State, times, progress, and why it failed."""
     only(request)
     record, _ = await record_of(of(request), job_id, "e")
@@ -406,7 +401,7 @@ async def show_status(request: AnyRequest, job_id: str) -> ASGIResponse:
 
 
 @get("/jobs/{job_id:str}/attempts", summary="The attempts of a job", responses={200: ResponseSpec(shapes.AttemptList)})
-async def show_attempts(request: AnyRequest, job_id: str) -> ASGIResponse:
+async def show_attempts(request: AnyRequest, job_id: str) -> Answer:
     """Who ran it, when, with which version of the plugin, and how that ended; oldest first."""
     only(request)
     record, shown = await record_of(of(request), job_id, "h")
@@ -422,7 +417,7 @@ async def show_attempts(request: AnyRequest, job_id: str) -> ASGIResponse:
     summary="Cancel a job",
     responses={200: ResponseSpec(shapes.Cancellation), 202: ResponseSpec(shapes.Cancellation)},
 )
-async def cancel_job(request: AnyRequest, job_id: str) -> ASGIResponse:
+async def cancel_job(request: AnyRequest, job_id: str) -> Answer:
     """200: it is cancelled. 202: it runs, and its worker has been asked to stop."""
     service = of(request)
     known = job_id_of(job_id)
@@ -444,14 +439,12 @@ async def replay_request(request: AnyRequest) -> tuple[str, str, str]:
     return request_id, f"api: {reason}" if reason else "api", trace if _TRACEPARENT.fullmatch(trace) else ""
 
 
-async def replay_answer(service: Service, prepared: Prepared) -> ASGIResponse:
+async def replay_answer(service: Service, prepared: Prepared) -> Answer:
     """Store a replay, and answer as for a submission, with the lineage."""
     job, answer = await store(service, prepared)
     accepted = await accept(service, job, answer)
     fields = msgspec.structs.asdict(accepted)
-    replayed = shapes.Replayed(
-        **fields, replayed_from_job_id=job.replayed_from, replayed_at=accepted.created_at, root_job_id=job.root_id
-    )
+    replayed = shapes.Replayed(**fields, replayed_from_job_id=job.replayed_from, replayed_at=accepted.created_at, root_job_id=job.root_id)
     told = {"location": f"/jobs/{accepted.job_id}"}
     if accepted.duplicate:
         told["idempotency-replayed"] = "true"
@@ -464,7 +457,7 @@ async def replay_answer(service: Service, prepared: Prepared) -> ASGIResponse:
     responses={202: ResponseSpec(shapes.Replayed)},
     operation_class=with_body(ReplayBody),
 )
-async def replay_job(request: AnyRequest, job_id: str) -> ASGIResponse:
+async def replay_job(request: AnyRequest, job_id: str) -> Answer:
     """The new job has a new id and the old one's payload; the old one stays as it is. An Idempotency-Key header makes a repeat safe."""
     service = of(request)
     request_id, by, trace = await replay_request(request)

@@ -1,4 +1,4 @@
-"""Errors on the wire: the one place that says which error has which status. Every answer of 4xx and 5xx is a problem document (RFC 9457)."""
+"""Errors on the wire: the one place that says which error has which status. Each 4xx and 5xx is a problem document (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -114,14 +114,18 @@ def describe(error: TaskMasterError, *, instance: str, trace: str) -> dict[str, 
     """The problem document of one of our errors."""
     code = error.code if error.code in _KINDS else "internal"
     kind = _KINDS[code]
-    return {
-        "type": f"/problems/{code}",
-        "title": kind.title,
-        "status": kind.status,
-        "detail": error.message,
-        "instance": instance,
-        "traceId": trace,
-    } | {name: value for name, value in error.facts.items() if name not in ("type", "status")} | _job_type(error)
+    return (
+        {
+            "type": f"/problems/{code}",
+            "title": kind.title,
+            "status": kind.status,
+            "detail": error.message,
+            "instance": instance,
+            "traceId": trace,
+        }
+        | {name: value for name, value in error.facts.items() if name not in ("type", "status")}
+        | _job_type(error)
+    )
 
 
 def _job_type(error: TaskMasterError) -> dict[str, Any]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from litestar import get
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.response.base import ASGIResponse
 
 from taskmaster.api import shapes
-from taskmaster.api.service import AnyRequest, Service, data, of, only
+from taskmaster.api.service import Answer, AnyRequest, Service, data, of, only
 from taskmaster.engine import queries
 from taskmaster.engine.queries import QueueView
 from taskmaster.errors import NotFound
@@ -34,7 +33,7 @@ def _concurrency(service: Service, name: str) -> int:
 
 
 @get("/queues", summary="All queues", responses={200: ResponseSpec(shapes.QueueList)})
-async def list_queues(request: AnyRequest) -> ASGIResponse:
+async def list_queues(request: AnyRequest) -> Answer:
     """Depth by state and priority, age of the oldest that waits, rates and times."""
     service = of(request)
     only(request)
@@ -43,7 +42,7 @@ async def list_queues(request: AnyRequest) -> ASGIResponse:
 
 
 @get("/queues/{name:str}", summary="One queue", responses={200: ResponseSpec(shapes.Queue)})
-async def show_queue(request: AnyRequest, name: str) -> ASGIResponse:
+async def show_queue(request: AnyRequest, name: str) -> Answer:
     """The same for one queue."""
     service = of(request)
     only(request)

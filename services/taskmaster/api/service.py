@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from litestar import Request
 from litestar.response.base import ASGIResponse
+from litestar.types import Receive, Scope, Send
 
 from taskmaster.api import shapes
 from taskmaster.api.catalogue import Catalogue
@@ -20,11 +21,11 @@ from taskmaster.model.ids import is_job_id, partition_of
 from taskmaster.settings import Settings
 from taskmaster.store.aio import AsyncStore
 
-__all__ = ["LIMIT_DEFAULT", "LIMIT_MAX", "AnyRequest", "Service", "data", "job_id_of", "limit_of", "of", "only"]
+__all__ = ["LIMIT_DEFAULT", "LIMIT_MAX", "Answer", "AnyRequest", "Service", "data", "header", "job_id_of", "limit_of", "of", "only", "raw"]
 
 AnyRequest = Request[Any, Any, Any]
 LIMIT_DEFAULT, LIMIT_MAX = 50, 200
-_HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+_HEADERS = ((b"content-type", b"application/json"), (b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
 
 
 @dataclass(slots=True)
@@ -53,9 +54,45 @@ def of(request: AnyRequest) -> Service:
     return cast("Service", request.app.state["service"])
 
 
-def data(answer: Any, status: int = 200, headers: dict[str, str] | None = None) -> ASGIResponse:
-    """An answer of ours as JSON."""
-    return ASGIResponse(body=shapes.encode(answer), status_code=status, headers=_HEADERS | headers if headers else _HEADERS)
+class Answer(ASGIResponse):
+    """A body and its headers, sent as they are: the framework's own header table takes a sixth of a submission's time."""
+
+    __slots__ = ("_raw",)
+
+    def __init__(self, body: bytes, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        self.body = body
+        self.status_code = status
+        self.background = None
+        self._raw = headers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        """Send it."""
+        headers = [*self._raw, (b"content-length", b"%d" % len(self.body))] if self.status_code != 304 else self._raw
+        start: Any = {"type": "http.response.start", "status": self.status_code, "headers": headers}
+        await send(start)
+        body: Any = {"type": "http.response.body", "body": b"" if scope.get("method") == "HEAD" else self.body, "more_body": False}
+        await send(body)
+
+
+def data(answer: Any, status: int = 200, headers: dict[str, str] | None = None) -> Answer:
+    """An answer of ours as JSON. *headers* in lower case."""
+    return raw(shapes.encode(answer), status, headers)
+
+
+def raw(body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> Answer:
+    """An answer that is JSON already; `cache-control` among *headers* replaces `no-store`."""
+    if headers is None:
+        return Answer(body, status, list(_HEADERS))
+    more = [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
+    return Answer(body, status, [*(pair for pair in _HEADERS if pair[0].decode() not in headers), *more])
+
+
+def header(request: AnyRequest, name: bytes) -> str | None:
+    """One header of the request, without building the framework's table of them; *name* in lower case."""
+    for known, value in request.scope["headers"]:
+        if known == name:
+            return value.decode("latin-1")
+    return None
 
 
 def job_id_of(text: str) -> str:

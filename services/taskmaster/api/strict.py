@@ -13,7 +13,6 @@ from typing import Any, NoReturn, TypeVar
 
 import msgspec
 from litestar import Request
-from litestar.exceptions import HTTPException
 
 from taskmaster.api.problems import BodyTooLarge, MalformedBody, UnsupportedMediaType
 from taskmaster.errors import InvalidRequest
@@ -39,26 +38,37 @@ async def read(request: Request[Any, Any, Any], limit: int) -> bytes:
         BodyTooLarge: more than *limit* bytes.
         MalformedBody: the client went away in the middle.
     """
-    headers = request.headers
-    kind = headers.get("content-type")
-    if kind is not None and kind != "application/json":
-        essence = kind.partition(";")[0].strip().lower()
-        if essence != "application/json" and not (essence.startswith("application/") and essence.endswith("+json")):
-            raise UnsupportedMediaType(f"the body is sent as {essence[:100]!r}; send Content-Type: application/json")
-    if headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
-        raise UnsupportedMediaType("compressed bodies are not taken; send it without Content-Encoding")
-    announced = headers.get("content-length", "")
-    if len(announced) > 15 or (announced.isdigit() and int(announced) > limit):
-        raise _too_large(limit)
-    try:
-        body = await request.body()
-    except HTTPException as error:
-        if error.status_code == 413:
-            raise _too_large(limit) from error
-        raise MalformedBody("the body ended early") from error
-    if len(body) > limit:
-        raise _too_large(limit)
-    return body
+    for name, value in request.scope["headers"]:
+        if name == b"content-type":
+            if value != b"application/json":
+                _check_media_type(value)
+        elif name == b"content-encoding":
+            if value.strip().lower() not in (b"", b"identity"):
+                raise UnsupportedMediaType("compressed bodies are not taken; send it without Content-Encoding")
+        elif name == b"content-length" and (len(value) > 15 or (value.isdigit() and int(value) > limit)):
+            raise _too_large(limit)
+    message: Any = await request.receive()
+    if message["type"] == "http.request" and not message.get("more_body"):  # nearly always
+        body: bytes = message["body"]
+        if len(body) > limit:
+            raise _too_large(limit)
+        return body
+    parts, total = [], 0
+    while message["type"] == "http.request":
+        parts.append(message["body"])
+        total += len(parts[-1])
+        if total > limit:
+            raise _too_large(limit)
+        if not message.get("more_body"):
+            return b"".join(parts)
+        message = await request.receive()
+    raise MalformedBody("the body ended early")
+
+
+def _check_media_type(value: bytes) -> None:
+    essence = value.decode("latin-1").partition(";")[0].strip().lower()
+    if essence != "application/json" and not (essence.startswith("application/") and essence.endswith("+json")):
+        raise UnsupportedMediaType(f"the body is sent as {essence[:100]!r}; send Content-Type: application/json")
 
 
 def _too_large(limit: int) -> BodyTooLarge:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from litestar import get
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.response.base import ASGIResponse
 
 from taskmaster.api import shapes
 from taskmaster.api.catalogue import AT_ONCE_S
-from taskmaster.api.service import AnyRequest, data, of, only
+from taskmaster.api.service import Answer, AnyRequest, data, of, only
 from taskmaster.engine.submit import unknown_type
 from taskmaster.errors import NotFound, UnknownJobType
 
@@ -17,7 +16,7 @@ __all__ = ["ROUTES"]
 
 
 @get("/job-types", summary="All job types", responses={200: ResponseSpec(shapes.JobTypeList)})
-async def list_types(request: AnyRequest) -> ASGIResponse:
+async def list_types(request: AnyRequest) -> Answer:
     """What workers have published: schema, policy, defaults, plugin."""
     service = of(request)
     only(request)
@@ -28,7 +27,7 @@ async def list_types(request: AnyRequest) -> ASGIResponse:
 
 
 @get("/job-types/{job_type:str}", summary="One job type", responses={200: ResponseSpec(shapes.JobType)})
-async def show_type(request: AnyRequest, job_type: str) -> ASGIResponse:
+async def show_type(request: AnyRequest, job_type: str) -> Answer:
     """Schema, policy, example, plugin, version."""
     service = of(request)
     only(request)

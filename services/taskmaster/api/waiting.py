@@ -39,7 +39,9 @@ class Waiting:
         self._waiters = 0
         self._is_closed = False
 
-    async def until(self, partition: int, job_id: str, look: Callable[[], Awaitable[T]], is_enough: Callable[[T], bool], within_s: float) -> T:
+    async def until(
+        self, partition: int, job_id: str, *, look: Callable[[], Awaitable[T]], is_enough: Callable[[T], bool], within_s: float
+    ) -> T:
         """What *look* answers as soon as that *is_enough*, or else after *within_s* seconds, or when this process shuts down.
 
         *look* is asked at the beginning, when the job ends, every 2 seconds, and at the end; what it raises goes to the caller.

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from taskmaster.errors import Conflict
+from taskmaster.errors import Conflict, StoreDefect
 from taskmaster.model.ids import digest, new_job_id, partition_of, slot_of
 from taskmaster.model.job import DeadLetter, Envelope, JobRecord
 from taskmaster.model.states import PRIORITIES, TERMINAL, Priority
@@ -99,7 +99,8 @@ def replay_of_job(
     """
     if record.state not in TERMINAL:
         raise Conflict(f"job {record.id} is {record.state}: only a job that has ended can be replayed", jobId=record.id, state=record.state)
-    assert record.envelope is not None
+    if record.envelope is None:
+        raise StoreDefect(f"job {record.id} has no submission beside it")
     return replay(
         record.id,
         envelope=record.envelope,

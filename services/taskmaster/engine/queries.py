@@ -20,6 +20,8 @@ __all__ = [
     "attempts_of",
     "consumer_of",
     "dead_letter",
+    "empty_queue",
+    "is_ended",
     "job_of",
     "merge_pages",
     "merge_queues",
@@ -141,33 +143,28 @@ class AttemptView(NamedTuple):
 
 
 def attempts_of(record: JobRecord, shown: Shown) -> list[AttemptView]:
-    """The deliveries of a job, oldest first: the history's rows, and the last one, which leaves no row when it runs or was the first and good."""
-    views = [
-        _view(shown, record.type, row.epoch, row.outcome, row.started_ms, row.ended_ms, row.consumer, row.plugin, row.error, row.message)
-        for row in record.history
-    ]
+    """The deliveries of a job, oldest first. The last one has no row in the history while it runs, or if it was the first and went well."""
+    views = [_view(shown, record.type, row) for row in record.history]
     has_row = any(row.epoch == record.epoch for row in record.history)
     if record.epoch and not has_row and (record.state == "active" or record.finished_ms):
         outcome = "running" if record.state == "active" else record.state
         ended_ms = 0 if record.state == "active" else record.finished_ms
-        views.append(_view(shown, record.type, record.epoch, outcome, record.claimed_ms, ended_ms, record.consumer))
+        views.append(_view(shown, record.type, Attempt(record.epoch, outcome, record.claimed_ms, ended_ms, record.consumer)))
     return views
 
 
-def _view(
-    shown: Shown,
-    job_type: str,
-    number: int,
-    outcome: str,
-    started_ms: int,
-    ended_ms: int,
-    wid: str,
-    plugin: str = "",
-    error: str = "",
-    message: str = "",
-) -> AttemptView:
-    info, plugin_set = shown.consumers.get(wid, (b"", b""))
-    return AttemptView(number, outcome, started_ms, ended_ms, consumer_of(wid, info), plugin or _plugin(plugin_set, job_type), error, message)
+def _view(shown: Shown, job_type: str, row: Attempt) -> AttemptView:
+    info, plugin_set = shown.consumers.get(row.consumer, (b"", b""))
+    return AttemptView(
+        number=row.epoch,
+        outcome=row.outcome,
+        started_ms=row.started_ms,
+        ended_ms=row.ended_ms,
+        consumer=consumer_of(row.consumer, info),
+        plugin=row.plugin or _plugin(plugin_set, job_type),
+        error=row.error,
+        message=row.message,
+    )
 
 
 def _plugin(plugin_set: bytes, job_type: str) -> str:

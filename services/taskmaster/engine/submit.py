@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
-from taskmaster.errors import InvalidPayload, InvalidRequest, KeyMissing, KeyReused, StoreError, StoreUnavailable, UnknownJobType
+from taskmaster.errors import InvalidPayload, InvalidRequest, KeyMissing, KeyReused, StoreError, UnknownJobType
 from taskmaster.model.ids import digest_slot, new_job_id, partition_of
 from taskmaster.model.job import Envelope
 from taskmaster.model.retry import Backoff
@@ -107,7 +107,7 @@ class Bounds(Protocol):
 Prepared = tuple[int, NewJob]
 
 
-def prepare(
+def prepare(  # noqa: PLR0917 - the hot path: keywords cost a microsecond
     submission: Submission,
     entry: CatalogueEntry,
     validator: Validator,
@@ -187,13 +187,14 @@ def _has_options(submission: Submission) -> bool:
 
 def _decide(submission: Submission, entry: CatalogueEntry, now_ms: int) -> tuple[str, int, int, int, int, Backoff, int]:
     """Queue, priority, due ms, delay ms, attempts, backoff and timeout: the caller's where given and allowed, else the type's."""
-    if submission.expires_at or submission.lifo or submission.fairness_key or submission.tags or submission.unique or submission.callback_url:
-        raise _not_available(submission)
+    refused = _not_available(submission)
+    if refused:
+        raise refused
     due_ms, delay_ms, attempts, timeout_ms = 0, submission.delay_ms or 0, submission.attempts, submission.timeout_ms
     if not (0 <= delay_ms <= DELAY_MAX_MS):
         raise _out_of_range("delayMs", f"0 to {DELAY_MAX_MS} (10 years)")
     if submission.run_at is not None:
-        due_ms = _due_ms(submission, now_ms)
+        due_ms = _due_ms(submission, submission.run_at, now_ms)
     if attempts is None:
         attempts = entry.attempts
     elif not 1 <= attempts <= ATTEMPTS_MAX:
@@ -294,9 +295,7 @@ def _holds_nan(value: Any) -> bool:
     return False
 
 
-def _due_ms(submission: Submission, now_ms: int) -> int:
-    run_at = submission.run_at
-    assert run_at is not None
+def _due_ms(submission: Submission, run_at: dt.datetime, now_ms: int) -> int:
     if submission.delay_ms is not None:
         raise InvalidRequest("give delayMs or runAt, not both", errors=[{"pointer": "/runAt", "message": "delayMs is given as well"}])
     if run_at.tzinfo is None:
@@ -312,7 +311,7 @@ def _out_of_range(field: str, allowed: str) -> InvalidRequest:
     return InvalidRequest(message, errors=[{"pointer": f"/{field}", "message": f"allowed is {allowed}"}])
 
 
-def _not_available(submission: Submission) -> InvalidRequest:
+def _not_available(submission: Submission) -> InvalidRequest | None:
     given = {
         "expiresAt": submission.expires_at,
         "lifo": submission.lifo,
@@ -322,6 +321,8 @@ def _not_available(submission: Submission) -> InvalidRequest:
         "callbackUrl": submission.callback_url,
     }
     names = [name for name, value in given.items() if value]
+    if not names:
+        return None
     return InvalidRequest(
         f"{', '.join(names)}: not available in this version; leave it out or null",
         errors=[{"pointer": f"/{name}", "message": "not available in this version"} for name in names],
@@ -379,17 +380,16 @@ def _chunks(submissions: Iterable[Submission]) -> Iterator[list[Submission]]:
 
 
 def _send(store: SyncStore, prepared: Sequence[Prepared], first: int) -> list[Receipt]:
-    answers: list[Submitted | None] = [None] * len(prepared)
+    answers: dict[int, Submitted] = {}
     by_partition: dict[int, list[int]] = {}
     for index, item in enumerate(prepared):
         by_partition.setdefault(item[0], []).append(index)
     for partition, indexes in by_partition.items():
         jobs = [prepared[index][1] for index in indexes]
-        for index, answer in zip(indexes, _run(store, partition, jobs), strict=True):
-            answers[index] = answer
+        answers.update(zip(indexes, _run(store, partition, jobs), strict=True))
     receipts = []
-    for index, answer in enumerate(answers):
-        assert answer is not None
+    for index in range(len(prepared)):
+        answer = answers[index]
         if answer.status is Status.REUSED:
             raise KeyReused("the idempotency key belongs to another request", jobId=answer.id, index=first + index)
         if answer.status not in (Status.OK, Status.DUPLICATE):
@@ -399,13 +399,12 @@ def _send(store: SyncStore, prepared: Sequence[Prepared], first: int) -> list[Re
 
 
 def _run(store: SyncStore, partition: int, jobs: list[NewJob]) -> list[Submitted]:
-    answers = store.run(calls.submit(partition, jobs), within_s=RESEND_WITHIN_S)
+    answers: list[Submitted] = store.run(calls.submit(partition, jobs), within_s=RESEND_WITHIN_S)
     late = [index for index, answer in enumerate(answers) if answer.status is Status.TOO_OLD]
     if not late:
         return answers
-    if not answers:
-        raise StoreUnavailable("submit: no answer")
     fresh = [renew(jobs[index], answers[0].now_ms) for index in late]  # the script's own clock: it cannot be too old again
-    for index, answer in zip(late, store.run(calls.submit(partition, fresh), within_s=RESEND_WITHIN_S), strict=True):
+    again: list[Submitted] = store.run(calls.submit(partition, fresh), within_s=RESEND_WITHIN_S)
+    for index, answer in zip(late, again, strict=True):
         answers[index] = answer
     return answers

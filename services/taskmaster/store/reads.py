@@ -41,8 +41,7 @@ def _shown(raw: list[Any]) -> Shown | None:
 def show(partition: int, job_id: str, parts: str = "brh") -> Call[Shown | None]:
     """One job; None when there is none.
 
-    Args:
-        parts: what to bring beside the hash: b the submission, r result or error, e the error only, h the history and who ran it.
+    *parts*: what to bring beside the hash: b the submission, r result or error, e the error only, h the history and who ran it.
     """
     return Call(load("show"), partition, (job_id, parts), _shown)
 
@@ -78,9 +77,7 @@ class Page(NamedTuple):
 
 
 def _page(raw: list[Any]) -> Page:
-    rows = tuple(
-        Found(row[0].decode(), row[1].decode(), {row[i].decode(): row[i + 1] for i in range(2, len(row), 2)}) for row in raw[3:]
-    )
+    rows = tuple(Found(row[0].decode(), row[1].decode(), {row[i].decode(): row[i + 1] for i in range(2, len(row), 2)}) for row in raw[3:])
     return Page(raw[0] == 1, (raw[1].decode(), raw[2].decode()), rows)
 
 
@@ -98,10 +95,8 @@ def find(
 
     At most 1,000 members are looked at and 1 MB of rows answered: a page may be short or empty and still have more.
 
-    Args:
-        index: created: by creation; finished: by end, of one *state*; waiting: by arrival in the lanes; delayed: by due time; active: by
-            creation, the 5,000 whose leases end first; dead: dead-letter records by failure.
-        state: the state's letter.
+    *index*: created: by creation; finished: by end, of one *state* (its letter); waiting: by arrival in the lanes; delayed: by due time;
+    active: by creation, the 5,000 whose leases end first; dead: dead-letter records by failure.
     """
     return Call(load("find"), partition, (index, state, job_type, queue, *after, limit), _page)
 
