@@ -19,9 +19,12 @@ class NotRun(Exception):
     """A guard did not let the attempt begin; it is handed back. Args: reason, one word."""
 
 
-def partition_queue(partition: int) -> str:
-    """The Dramatiq queue that stands for a partition. The queues that people name are inside it."""
-    return f"partition.{partition}"
+def partition_queue(partition: int, half: int) -> str:
+    """The Dramatiq queue that stands for one consumer of a partition. The queues that people name are inside it.
+
+    Two consumers a partition: while the call of one is on the wire, what the other has claimed runs.
+    """
+    return f"partition.{partition}.{half}"
 
 
 class HandlerActor(dramatiq.Actor[..., Any]):
@@ -45,7 +48,8 @@ class TaskMasterBroker(Broker):
     Args:
         registry: what can run here.
         partitions: of the store.
-        make_consumer: partition -> consumer.
+        halves: consumers of each, 1 or 2.
+        make_consumer: (broker, partition, half) -> consumer.
         enqueue: what `actor.send` does with its message.
         middleware: in order; hooks after an attempt run in reverse.
     """
@@ -55,20 +59,21 @@ class TaskMasterBroker(Broker):
         registry: Registry,
         *,
         partitions: int,
-        make_consumer: Callable[[TaskMasterBroker, int], Consumer],
+        halves: int,
+        make_consumer: Callable[[TaskMasterBroker, int, int], Consumer],
         middleware: Iterable[Middleware],
         enqueue: Callable[[dramatiq.Message[Any], int], None] | None = None,
     ) -> None:
         self._hooks: dict[str, tuple[Callable[..., None], ...]] = {}
         super().__init__(middleware=list(middleware))
         self.queues: set[str] = set()
-        self.partitions = partitions
         self._make_consumer = make_consumer
         self._enqueue = enqueue
         for partition in range(partitions):
-            self.declare_queue(partition_queue(partition))
+            for half in range(halves):
+                self.declare_queue(partition_queue(partition, half))
         for handler in registry.handlers.values():
-            HandlerActor(handler, broker=self, queue_name=partition_queue(0))
+            HandlerActor(handler, broker=self, queue_name=partition_queue(0, 0))
 
     def add_middleware(self, middleware: Middleware, **place: Any) -> None:
         """Add one, and forget which hooks are overridden."""
@@ -95,25 +100,26 @@ class TaskMasterBroker(Broker):
             hook(self, *args, **kwargs)
 
     def declare_queue(self, queue_name: str) -> None:
-        """Declare a partition. Idempotent."""
+        """Declare a consumer of a partition. Idempotent."""
         if queue_name not in self.queues:
             self.emit_before("declare_queue", queue_name)
             self.queues.add(queue_name)
             self.emit_after("declare_queue", queue_name)
 
     def get_declared_queues(self) -> set[str]:
-        """The partitions' names."""
+        """The names of the partitions' consumers."""
         return set(self.queues)
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5_000) -> Consumer:  # noqa: ARG002 - the slots say how much
-        """A consumer of one partition, over all the queues in it.
+        """One consumer of a partition, over all the queues in it.
 
         Raises:
-            QueueNotFound: not a partition of this store.
+            QueueNotFound: not a consumer of this store.
         """
         if queue_name not in self.queues:
             raise QueueNotFound(queue_name)
-        return self._make_consumer(self, int(queue_name.rpartition(".")[2]))
+        _, partition, half = queue_name.split(".")
+        return self._make_consumer(self, int(partition), int(half))
 
     def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
         """Submit what `actor.send(payload)` made; *delay* in milliseconds.

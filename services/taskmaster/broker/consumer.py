@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
 
+import msgspec
 from dramatiq.broker import Consumer, MessageProxy
 
 from taskmaster.broker.broker import TaskMasterBroker, partition_queue
-from taskmaster.broker.message import JobMessage
+from taskmaster.broker.message import JobMessage, open_envelope
 from taskmaster.broker.slots import Slots
 from taskmaster.errors import StoreError, StoreUnavailable
 from taskmaster.store import calls
@@ -71,8 +72,9 @@ class PartitionConsumer(Consumer):
         broker: whose actors run the jobs.
         store: of its own, not shared with other consumers.
         partition: which one.
+        half: which of its consumers in this process.
         identity: of this process.
-        slots: shared by the consumers of this process.
+        slots: of this consumer alone.
         limits: retention and windows.
         announce: told every wid this consumer takes, before it claims anything under it.
     """
@@ -82,6 +84,7 @@ class PartitionConsumer(Consumer):
         broker: TaskMasterBroker,
         store: SyncStore,
         partition: int,
+        half: int,
         identity: Identity,
         slots: Slots,
         limits: calls.Limits,
@@ -91,15 +94,17 @@ class PartitionConsumer(Consumer):
         self.store = store
         self.identity = identity
         self.held: dict[tuple[str, str], JobMessage] = {}  # by job id and token: a zombie and its successor may both be here
+        self.slots = slots
+        self.queue_name = partition_queue(partition, half)
         self.draining = threading.Event()
         self.giving_up = threading.Event()
         self._broker = broker
-        self._slots = slots
         self._limits = limits
         self._announce = announce
-        self._queue_name = partition_queue(partition)
-        self._ready: deque[JobMessage] = deque()
-        self._done: deque[calls.Finish] = deque()
+        self._channel = store.channel()
+        self.ready: deque[JobMessage] = deque()
+        self._done: deque[JobMessage] = deque()
+        self._unsent: list[calls.Finish] = []
         self._bell: SimpleQueue[None] = SimpleQueue()
         self._is_waiting = False
         self._is_in_round = False
@@ -114,23 +119,19 @@ class PartitionConsumer(Consumer):
     # ------------------------------------------------------------ Dramatiq's interface
     def __next__(self) -> MessageProxy | None:
         """The next attempt to start; None after a while without one."""
-        if not self._ready:
-            if self._look or self._done:
+        if not self.ready:
+            if self._look or self._done or self._unsent:
                 self._round()
             else:
                 self._sleep()
-        return self._ready.popleft() if self._ready else None
+        return self.ready.popleft() if self.ready else None
 
     def ack(self, message: MessageProxy) -> None:
         """The attempt ended as `message.finish` says: told to the store with the next round."""
         assert isinstance(message, JobMessage)
-        self._slots.give_back(message.claim.queue)
-        if message.finish is None:  # not acknowledged: its lease runs out, and somebody else will try
-            self.held.pop((message.claim.id, message.token), None)
-            self.wake()
-            return
-        self._done.append(message.finish)
-        self.ring(only_if_waiting=True)
+        self._done.append(message)
+        if self._is_waiting:
+            self.ring()
 
     nack = ack
 
@@ -148,11 +149,12 @@ class PartitionConsumer(Consumer):
         self.draining.set()
         if self.wid:
             try:
-                while self._done:
+                while self._done or self._unsent:
                     self._round()
                 self.store.run(calls.unregister(self.partition, self.wid), within_s=2.0)
             except StoreError as error:
-                log.warning(events.STORE_LOST, partition=self.partition, error=str(error), unsent=len(self._done))
+                log.warning(events.STORE_LOST, partition=self.partition, error=str(error), unsent=len(self._done) + len(self._unsent))
+        self._channel.close()
         self.store.close()
 
     # ------------------------------------------------------------ a round
@@ -161,39 +163,35 @@ class PartitionConsumer(Consumer):
         self._look = False  # whoever wants another look from here on sets it again
         if self._must_register:
             self._register()
-        batch = [self._done.popleft() for _ in range(min(len(self._done), FINISHES_A_CALL))]
         self._is_in_round = True  # before `draining` is looked at: see `is_quiet`
-        wants = [] if self.draining.is_set() else self._slots.take()
-        answer = None
-        sent_at = time.monotonic()
         try:
+            self._collect()
             self._seq += 1
-            call = calls.cycle(
-                self.partition,
-                gen=self._gen,
-                wid=self.wid,
-                seq=self._seq,
-                lease_ms=self.identity.lease_ms,
-                finishes=batch,
-                wants=wants,
-                limits=self._limits,
+            sent_at = time.monotonic()
+            answer = self._until_answered(
+                calls.cycle(
+                    self.partition,
+                    gen=self._gen,
+                    wid=self.wid,
+                    seq=self._seq,
+                    lease_ms=self.identity.lease_ms,
+                    finishes=self._unsent,
+                    wants=[] if self.draining.is_set() else self.slots.free(),
+                    limits=self._limits,
+                )
             )
-            answer = self._until_answered(call)
-            if answer.status is Status.OK:
-                self._take(answer, batch, sent_at)
-            else:
-                self._done.extendleft(reversed(batch))
+            if answer.status is not Status.OK:
                 log.warning(events.STORE_REGISTERED, partition=self.partition, reason=answer.status.name.lower(), wid=self.wid)
                 self._must_register = self._look = True
-        except BaseException:
-            if answer is None:
-                self._done.extendleft(reversed(batch))
-            raise
+                return
+            told, self._unsent = self._unsent, []
+            for finish, code in zip(told, answer.codes, strict=True):
+                self._told(finish, code)
+            self._admit(answer, sent_at)
+            self._due_at = time.monotonic() + answer.next_ms / 1_000 if answer.next_ms >= 0 else None
+            if answer.more:
+                self._look = True
         finally:
-            for slots, *queues in wants:  # what was reserved and brought nothing
-                used = sum(claim.queue in queues for claim in answer.claims) if answer is not None else 0
-                if used < int(slots):
-                    self._slots.give_back(str(queues[0]), int(slots) - used)
             self._is_in_round = False
 
     @property
@@ -201,34 +199,39 @@ class PartitionConsumer(Consumer):
         """Once `draining` is set: nothing is held, and no call is on its way that may bring something."""
         return not self._is_in_round and not self.held
 
-    def _take(self, answer: calls.Cycle, batch: list[calls.Finish], sent_at: float) -> None:
-        for finish, code in zip(batch, answer.codes, strict=True):
-            message = self.held.pop((finish.id, finish.token), None)
-            if code not in (Status.OK, Status.ALREADY):
-                log.warning(events.JOB_OUTCOME_REFUSED, jobId=finish.id, outcome=finish.outcome, code=Status(code).name.lower())
-            elif message is not None and message.failure is not None:
-                self._tell_failure(message, finish)
-        token = calls.token_of(self.wid, self._seq)
-        for claim in answer.claims:
-            self._admit(claim, token, answer.now_ms, sent_at)
-        self._due_at = time.monotonic() + answer.next_ms / 1_000 if answer.next_ms >= 0 else None
-        if answer.more:
-            self._look = True
+    def _collect(self) -> None:
+        """What has ended since the last round: its slots are free. What is not acknowledged is forgotten; its lease runs out."""
+        done, unsent = self._done, self._unsent
+        while done and len(unsent) < FINISHES_A_CALL:
+            message = done.popleft()
+            self.slots.give_back(message.claim.queue)
+            if message.finish is None:
+                self.held.pop((message.claim.id, message.token), None)
+            else:
+                unsent.append(message.finish)
 
-    def _admit(self, claim: calls.Claim, token: str, now_ms: int, sent_at: float) -> None:
-        try:
-            actor: Any = self._broker.actors.get(_type_of(claim))
-            message = JobMessage(claim, token, actor, self._queue_name, now_ms)
+    def _told(self, finish: calls.Finish, code: int) -> None:
+        message = self.held.pop((finish.id, finish.token), None)
+        if code > Status.ALREADY:
+            log.warning(events.JOB_OUTCOME_REFUSED, jobId=finish.id, outcome=finish.outcome, code=Status(code).name.lower())
+        elif message is not None and message.failure is not None:
+            self._tell_failure(message, finish)
+
+    def _admit(self, answer: calls.Cycle, sent_at: float) -> None:
+        token, now, actors = calls.token_of(self.wid, self._seq), time.monotonic(), self._broker.actors
+        for claim in answer.claims:
+            try:
+                envelope = open_envelope(claim.blob)
+                actor: Any = actors[envelope.type]
+            except (KeyError, msgspec.DecodeError) as error:  # a blob that cannot be read, or a type that went: looked at again later
+                log.error(events.JOB_NOT_RUN, jobId=claim.id, error=f"{type(error).__name__}: {error}")
+                self._unsent.append(calls.Finish(claim.id, token, "s", delay_ms=30_000, reason="unreadable"))
+                continue
+            self.slots.take(claim.queue)
+            message = JobMessage(claim, envelope, actor, self, token, answer.now_ms, now)
             message.confirmed_at = sent_at  # the lease began when the store first heard of the call, however late its answer came
-            if actor is None:
-                raise LookupError(f"type {message.envelope.type} is not loaded here")
-        except Exception as error:  # a blob that cannot be read, or a type that went: not run, looked at again later
-            log.error(events.JOB_NOT_RUN, jobId=claim.id, error=f"{type(error).__name__}: {error}")
-            self._slots.give_back(claim.queue)
-            self._done.append(calls.Finish(claim.id, token, "s", delay_ms=30_000, reason="unreadable"))
-            return
-        self.held[claim.id, token] = message
-        self._ready.append(message)
+            self.held[claim.id, token] = message
+            self.ready.append(message)
 
     def _tell_failure(self, message: JobMessage, finish: calls.Finish) -> None:
         final = finish.outcome == "f" or message.claim.failures + 1 >= message.envelope.attempts
@@ -249,7 +252,7 @@ class PartitionConsumer(Consumer):
         away_since: float | None = None
         while True:
             try:
-                answer = self.store.run(call, within_s=PATIENCE_S, give_up=self.giving_up)
+                answer = self._channel.run(call, within_s=PATIENCE_S, give_up=self.giving_up)
             except Exception as error:  # also what cannot be: the call may have brought claims, so nothing but its answer ends the loop
                 if self.giving_up.is_set():
                     raise
@@ -303,11 +306,10 @@ class PartitionConsumer(Consumer):
                 self._look = True
         self._is_waiting = False
 
-    def ring(self, *, only_if_waiting: bool = False) -> None:
+    def ring(self) -> None:
         """End the sleep."""
-        if self._is_waiting or not only_if_waiting:
-            self._is_waiting = False
-            self._bell.put(None)
+        self._is_waiting = False
+        self._bell.put(None)
 
     def wake(self) -> None:
         """Look for work now."""
@@ -356,16 +358,11 @@ class PartitionConsumer(Consumer):
                     self.cancel(message.claim.id)
 
 
-def _type_of(claim: calls.Claim) -> str:
-    """The job's type, without decoding its whole envelope: the first string of a JSON list."""
-    return claim.blob[2 : claim.blob.index(b'"', 2)].decode()
-
-
 class _Listener(threading.Thread):
     """Blocks on the consumer's inbox on a connection of its own, so that no completion stands behind a block."""
 
     def __init__(self, consumer: PartitionConsumer) -> None:
-        super().__init__(name=f"taskmaster-inbox-{consumer.partition}", daemon=True)
+        super().__init__(name=f"taskmaster-inbox-{consumer.queue_name}", daemon=True)
         self._consumer = consumer
         self._inbox = consumer.store.inbox(consumer.partition, consumer.wid)
         self._stopping = threading.Event()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -11,17 +11,20 @@ import msgspec
 from dramatiq.broker import MessageProxy
 
 from taskmaster.model.ids import created_ms
-from taskmaster.model.job import Attempt, Envelope
+from taskmaster.model.job import Attempt, Envelope, Failure
 from taskmaster.model.outcome import Rejected
 from taskmaster.store.calls import Claim, Finish
 
 if TYPE_CHECKING:
     from taskmaster.broker.broker import HandlerActor
+    from taskmaster.broker.consumer import PartitionConsumer
     from taskmaster_sdk import JobContext
 
-__all__ = ["JobMessage"]
+__all__ = ["JobMessage", "open_envelope"]
 
-_decode = msgspec.json.Decoder(Envelope).decode
+#: The blob of a claim -> what was submitted.
+open_envelope = msgspec.json.Decoder(Envelope).decode
+
 _encode = msgspec.json.encode
 
 
@@ -30,36 +33,49 @@ class JobMessage(MessageProxy):
 
     Attributes:
         claim: what the store handed over.
-        token: what fences every write of this attempt.
         envelope: what was submitted.
         actor: of the job's type.
+        consumer: that claimed it, and that its end is told to.
+        token: what fences every write of this attempt.
+        claimed_ms: when, by the store's clock.
         context: what the handler gets, from the first middleware on.
         finish: what to tell the store, set by the outcome middleware; None: nothing, the attempt is not acknowledged.
         claimed_at: monotonic seconds of the answer that brought it.
         confirmed_at: monotonic seconds of the last call that kept its lease.
         failure: of the attempt, once it has failed.
+        deadline: monotonic seconds; 0 before the attempt has begun.
+        thread_id, task: who runs the handler now.
+        interrupted: whether it was thrown at for outliving its time.
+        is_cancelled: somebody asked to cancel the job.
     """
 
-    def __init__(self, claim: Claim, token: str, actor: HandlerActor, queue_name: str, now_ms: int) -> None:
-        self.failed = False
-        self._exception = None
-        self._lazy: dramatiq.Message[Any] | None = None
+    failed = False
+    _exception: BaseException | None = None
+    _lazy: dramatiq.Message[Any] | None = None
+    context: JobContext | None = None
+    finish: Finish | None = None
+    failure: Failure | None = None
+    deadline = 0.0
+    thread_id: int | None = None
+    task: asyncio.Task[None] | None = None
+    interrupted = False
+    is_cancelled = False
+
+    def __init__(
+        self, claim: Claim, envelope: Envelope, actor: HandlerActor, consumer: PartitionConsumer, token: str, now_ms: int, now: float
+    ) -> None:
         self.claim = claim
-        self.token = token
+        self.envelope = envelope
         self.actor = actor
-        self.envelope = _decode(claim.blob)
-        self.queue_name = queue_name
-        self.context: JobContext | None = None
-        self.finish: Finish | None = None
-        self.failure: Any = None
-        self.claimed_at = self.confirmed_at = time.monotonic()
+        self.consumer = consumer
+        self.token = token
         self.claimed_ms = now_ms
-        self.deadline = 0.0
-        self.thread_id: int | None = None
-        self.task: Any = None
-        self.interrupt = threading.Lock()
-        self.interrupted = False
-        self.is_cancelled = False
+        self.claimed_at = self.confirmed_at = now
+
+    @property
+    def queue_name(self) -> str:
+        """Dramatiq's queue: the consumer that it came from."""
+        return self.consumer.queue_name
 
     @property
     def message_id(self) -> str:
@@ -92,7 +108,9 @@ class JobMessage(MessageProxy):
     def _message(self) -> dramatiq.Message[Any]:
         if self._lazy is None:
             payload = msgspec.json.decode(self.envelope.payload)
-            self._lazy = dramatiq.Message(self.queue_name, self.envelope.type, (payload,), {}, {}, self.claim.id, created_ms(self.claim.id))
+            self._lazy = dramatiq.Message(
+                self.queue_name, self.envelope.type, (payload,), {}, {}, self.claim.id, created_ms(self.claim.id)
+            )
         return self._lazy
 
     def row(self, outcome: str) -> str:

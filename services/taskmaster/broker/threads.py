@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 import time
 from collections import deque
+from collections.abc import Iterable, Mapping
 from queue import SimpleQueue
 from typing import Any
 
@@ -22,7 +24,6 @@ from taskmaster.broker.broker import NotRun, TaskMasterBroker
 from taskmaster.broker.consumer import PartitionConsumer
 from taskmaster.broker.loop import EventLoop
 from taskmaster.broker.message import JobMessage
-from taskmaster.broker.slots import Slots
 from taskmaster.errors import StoreError
 from taskmaster.model.outcome import Interrupted
 from taskmaster.store.calls import Finish
@@ -75,14 +76,14 @@ class JobThread(WorkerThread):
                 message.thread_id = self.ident
                 result = message.actor.call(message.payload, message.context)
             finally:
-                with message.interrupt:
+                with worker.interrupting:
                     message.thread_id = None
                 _flush_interrupt()
         except Interrupted:
             error = TimeoutError(f"the attempt took longer than {message.envelope.timeout_ms / 1_000:g} s")
         except BaseException as raised:
             error = raised
-        worker.slots.ran(message.claim.queue, time.monotonic() - started)
+        message.consumer.slots.ran(message.claim.queue, time.monotonic() - started)
         worker.settle(message, result, error)
 
 
@@ -106,11 +107,12 @@ class Pool:
         """Messages that no thread has begun."""
         return len(self._waiting)
 
-    def put(self, message: JobMessage) -> None:
-        """Give it to the threads. From the consumer's thread or the heartbeat's."""
-        self._waiting.append(message)
-        if len(self._sleepers) == len(self.threads) or not self._worker.slots.is_short(self._queue):
-            self.nudge()
+    def put(self, messages: Iterable[JobMessage], *, are_short: bool) -> None:
+        """Give them to the threads. From the consumers' threads or the heartbeat's."""
+        for message in messages:
+            self._waiting.append(message)
+            if not are_short or len(self._sleepers) == len(self.threads):
+                self.nudge()
 
     def nudge(self) -> None:
         """Get one more thread to work, if there may be one."""
@@ -178,12 +180,19 @@ class Intake(ConsumerThread):
     worker: JobWorker
 
     def handle_message(self, message: MessageProxy) -> None:
-        """To the loop or to its queue's threads."""
+        """This one and all that came with it: to the loop, or to their queues' threads."""
         assert isinstance(message, JobMessage)
-        if message.actor.is_async:
-            self.worker.loop.put(message)
-        else:
-            self.worker.pools[message.claim.queue].put(message)
+        consumer = message.consumer
+        by_queue: dict[str, list[JobMessage]] = {}
+        consumer.ready.appendleft(message)
+        while consumer.ready:
+            one = consumer.ready.popleft()
+            if one.actor.is_async:
+                self.worker.loop.put(one)
+            else:
+                by_queue.setdefault(one.claim.queue, []).append(one)
+        for queue, messages in by_queue.items():
+            self.worker.pools[queue].put(messages, are_short=consumer.slots.is_short(queue))
 
     def handle_delayed_messages(self) -> None:
         """Nothing is delayed in a worker's memory."""
@@ -194,13 +203,13 @@ class JobWorker(Worker):
 
     Args:
         broker: whose consumers and actors.
-        slots: budgets by queue; its queues are the ones served.
+        concurrency: threads by queue, at most; its queues are the ones served.
     """
 
-    def __init__(self, broker: TaskMasterBroker, slots: Slots) -> None:
+    def __init__(self, broker: TaskMasterBroker, concurrency: Mapping[str, int]) -> None:
         super().__init__(broker, worker_threads=0)
-        self.slots = slots
-        self.pools = {queue: Pool(self, queue, size) for queue, size in slots.threads.items()}
+        self.interrupting = threading.Lock()  # held while a thread is thrown at, and while one lets go of its attempt
+        self.pools = {queue: Pool(self, queue, size) for queue, size in concurrency.items()}
         self.loop = EventLoop(self.run_async)
 
     def _add_worker(self) -> None:
@@ -217,6 +226,11 @@ class JobWorker(Worker):
         self.consumers[queue_name] = intake
         intake.start()
 
+    @property
+    def held(self) -> int:
+        """Attempts that the store still counts as ours."""
+        return sum(len(consumer.held) for consumer in self.partition_consumers())
+
     def partition_consumers(self) -> list[PartitionConsumer]:
         """The consumers that are up."""
         return [intake.consumer for intake in self.consumers.values() if isinstance(intake.consumer, PartitionConsumer)]
@@ -232,7 +246,7 @@ class JobWorker(Worker):
             if not isinstance(error, NotRun | SkipMessage):
                 log.error(events.JOB_NOT_RUN, jobId=message.claim.id, exc_info=error)
             message.finish = Finish(message.claim.id, message.token, "s", delay_ms=NOT_RUN_DELAY_MS, reason=str(reason))
-            self._ack(message)
+            message.consumer.ack(message)
             return False
         return True
 
@@ -243,11 +257,7 @@ class JobWorker(Worker):
         except BaseException as failed:
             message.finish = None
             log.error(events.JOB_OUTCOME_REFUSED, jobId=message.claim.id, reason="hook_failed", exc_info=failed)
-        self._ack(message)
-
-    def _ack(self, message: JobMessage) -> None:
-        consumer: Any = self.consumers[message.queue_name].consumer
-        consumer.ack(message)
+        message.consumer.ack(message)
 
     async def run_async(self, message: JobMessage) -> None:
         """One attempt of a coroutine handler. Hooks run on the loop: ours only touch memory."""
@@ -287,7 +297,7 @@ class JobWorker(Worker):
         for consumer in self.partition_consumers():
             for message in list(consumer.held.values()):
                 if message.deadline and now > message.deadline and not message.interrupted:
-                    with message.interrupt:
+                    with self.interrupting:
                         if message.thread_id is not None:
                             message.interrupted = True
                             log.warning(events.JOB_TIMED_OUT, jobId=message.claim.id, type=message.envelope.type)
@@ -302,17 +312,12 @@ class JobWorker(Worker):
             pool.heal()
             pool.nudge()
             if pool.oldest_since() < now - UNSTARTED_S:
-                for message in pool.unstarted():
-                    if not self._hand_back(message, now):
-                        pool.put(message)
-
-    def _hand_back(self, message: JobMessage, now: float) -> bool:
-        if now - message.claimed_at < UNSTARTED_S:
-            return False
-        self.slots.ran(message.claim.queue, now - message.claimed_at)
-        consumer: Any = self.consumers[message.queue_name].consumer
-        consumer.requeue([message])
-        return True
+                unstarted = pool.unstarted()
+                for message in unstarted:
+                    if message.claimed_at < now - UNSTARTED_S:
+                        message.consumer.slots.ran(message.claim.queue, now - message.claimed_at)
+                        message.consumer.requeue([message])
+                pool.put([message for message in unstarted if message.finish is None], are_short=False)
 
     # ------------------------------------------------------------ the end
     def drain(self, within_s: float) -> bool:
@@ -324,8 +329,7 @@ class JobWorker(Worker):
         while True:
             for pool in self.pools.values():
                 for message in pool.unstarted():
-                    owner: Any = self.consumers[message.queue_name].consumer
-                    owner.requeue([message])
+                    message.consumer.requeue([message])
             for consumer in consumers:
                 consumer.ring()
             if all(consumer.is_quiet for consumer in consumers):

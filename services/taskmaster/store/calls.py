@@ -89,7 +89,7 @@ def submit(partition: int, items: Sequence[NewJob], *, atomic: bool = False) -> 
     return Call(load("submit"), partition, ("atomic" if atomic else "independent", _pack(items)), lambda raw: _submitted(items, raw))
 
 
-class Finish(NamedTuple):
+class Finish(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The end of one attempt, in the order that cycle.lua reads.
 
     Attributes:
@@ -112,7 +112,7 @@ class Finish(NamedTuple):
     fingerprint: str = ""
 
 
-class Claim(NamedTuple):
+class Claim(msgspec.Struct, frozen=True, gc=False):
     """One job handed to this consumer; its token is `token_of` the call."""
 
     id: str
@@ -142,19 +142,30 @@ class Cycle(NamedTuple):
 
     status: Status
     now_ms: int = 0
-    codes: tuple[int, ...] = ()
-    claims: tuple[Claim, ...] = ()
+    codes: Sequence[int] = ()
+    claims: Sequence[Claim] = ()
     next_ms: int = -1
     more: bool = False
+
+
+#: Queues' names as strings, by their bytes: they come with every claim.
+_names: dict[bytes, str] = {}
+
+
+def _name(raw: bytes) -> str:
+    found = _names.get(raw)
+    if found is None:
+        if len(_names) > 10_000:
+            _names.clear()
+        found = _names[raw] = raw.decode()
+    return found
 
 
 def _cycle(raw: list[Any]) -> Cycle:
     if raw[0] != 0:
         return Cycle(Status(raw[0]))
-    claims = tuple(
-        Claim(job_id.decode(), queue.decode(), epoch, attempt, failures, blob) for job_id, queue, epoch, attempt, failures, blob in raw[3]
-    )
-    return Cycle(Status.OK, raw[1], tuple(raw[2]), claims, raw[4], raw[5] == 1)
+    claims = [Claim(str(row[0], "ascii"), _name(row[1]), row[2], row[3], row[4], row[5]) for row in raw[3]]
+    return Cycle(Status.OK, raw[1], raw[2], claims, raw[4], raw[5] == 1)
 
 
 def cycle(

@@ -16,7 +16,7 @@ from taskmaster.store.call import Call, meta_key
 from taskmaster.store.faults import Action, classify, translate
 from taskmaster.store.safety import PARAMETERS
 
-__all__ = ["Inbox", "SyncStore", "connection_options"]
+__all__ = ["Channel", "Inbox", "SyncStore", "connection_options"]
 
 T = TypeVar("T")
 #: Waits between resends, seconds: short at first, for a failover; then patient.
@@ -64,28 +64,17 @@ class SyncStore:
             StoreRefused: the store takes no writes; it did not take effect.
             StoreDefect: the request or the keys are wrong.
         """
-        deadline = time.monotonic() + within_s
-        for attempt in range(1_000_000):
-            try:
-                return call.decode(self._send(call))
-            except (redis.RedisError, OSError) as error:
-                action = classify(error)
-                wait = _RESEND_WAITS_S[min(attempt, len(_RESEND_WAITS_S) - 1)]
-                out_of_time = time.monotonic() + wait > deadline or (give_up is not None and give_up.is_set())
-                if action in (Action.BUG, Action.REJECT) or out_of_time:
-                    raise translate(error, call.script.name) from error
-                if action is Action.RECONNECT:
-                    self._redis.connection_pool.disconnect(inuse_connections=False)
-                time.sleep(wait)
-        raise AssertionError("unreachable")
+        return call.decode(_resending(call, self._ask, self._drop, self._now_ms, within_s, give_up))
 
-    def _send(self, call: Call[Any]) -> Any:
-        now: str | int = "" if self._now_ms is None else self._now_ms()
-        key = meta_key(call.partition)
-        try:
-            return self._redis.execute_command("EVALSHA", call.script.sha, 1, key, *call.args, now)
-        except redis.exceptions.NoScriptError:
-            return self._redis.execute_command("EVAL", call.script.text, 1, key, *call.args, now)  # nothing ran: safe to send whole
+    def _ask(self, *command: Any) -> Any:
+        return self._redis.execute_command(*command)
+
+    def _drop(self) -> None:
+        self._redis.connection_pool.disconnect(inuse_connections=False)
+
+    def channel(self) -> Channel:
+        """A connection of its own for one thread that makes many calls: without the pool's share of each."""
+        return Channel(self._redis.connection_pool, self._now_ms)
 
     def now_ms(self) -> int:
         """The store's clock as well as we know it: ours plus the skew measured once."""
@@ -142,6 +131,40 @@ class SyncStore:
         self._redis.connection_pool.reset()
 
 
+class Channel:
+    """Runs calls on one connection of its own. One thread uses it."""
+
+    def __init__(self, pool: redis.ConnectionPool, now_ms: Callable[[], int] | None) -> None:
+        self._pool = pool
+        self._now_ms = now_ms
+        self._connection: Any = None
+
+    def run(self, call: Call[T], *, within_s: float = 0.0, give_up: threading.Event | None = None) -> T:
+        """As `SyncStore.run`."""
+        return call.decode(_resending(call, self._ask, self.close, self._now_ms, within_s, give_up))
+
+    def _ask(self, *command: Any) -> Any:
+        connection = self._connection
+        if connection is None:
+            connection = self._pool.connection_class(**self._pool.connection_kwargs)
+            connection.connect()
+            self._connection = connection
+        try:
+            connection.send_command(*command, check_health=False)
+            return connection.read_response()
+        except redis.exceptions.ResponseError:
+            raise  # a whole answer was read: the connection is in step
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Drop the connection; the next call makes another."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.disconnect()
+
+
 class Inbox:
     """Blocks on `in:<wid>` and answers its members one by one. One thread uses it; `close` may come from another."""
 
@@ -182,6 +205,36 @@ class Inbox:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.disconnect()
+
+
+def _resending(
+    call: Call[Any],
+    ask: Callable[..., Any],
+    drop: Callable[[], None],
+    now_ms: Callable[[], int] | None,
+    within_s: float,
+    give_up: threading.Event | None,
+) -> Any:
+    """The raw answer of *call*, sent again unchanged while that can help and the time allows."""
+    deadline = time.monotonic() + within_s
+    key, attempt = meta_key(call.partition), 0
+    while True:
+        now: str | int = "" if now_ms is None else now_ms()
+        try:
+            try:
+                return ask("EVALSHA", call.script.sha, 1, key, *call.args, now)
+            except redis.exceptions.NoScriptError:
+                return ask("EVAL", call.script.text, 1, key, *call.args, now)  # nothing ran: safe to send whole
+        except (redis.RedisError, OSError) as error:
+            action = classify(error)
+            wait_s = _RESEND_WAITS_S[min(attempt, len(_RESEND_WAITS_S) - 1)]
+            out_of_time = time.monotonic() + wait_s > deadline or (give_up is not None and give_up.is_set())
+            if action in (Action.BUG, Action.REJECT) or out_of_time:
+                raise translate(error, call.script.name) from error
+            if action is Action.RECONNECT:
+                drop()
+        time.sleep(wait_s)
+        attempt += 1
 
 
 def _text(value: Any) -> str:

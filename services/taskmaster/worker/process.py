@@ -22,7 +22,7 @@ from taskmaster.broker.broker import TaskMasterBroker
 from taskmaster.broker.consumer import Identity, PartitionConsumer
 from taskmaster.broker.message import JobMessage
 from taskmaster.broker.middleware import AttemptContext, DeadLetter, Idempotency, Outcome
-from taskmaster.broker.slots import Slots
+from taskmaster.broker.slots import Slots, halves
 from taskmaster.broker.threads import JobWorker
 from taskmaster.errors import StoreError
 from taskmaster.maintenance.upkeep import Upkeep
@@ -76,13 +76,13 @@ class Progress:
         with self._lock:
             self._words[message.claim.id] = (message, text)
 
-    def flush(self, store: SyncStore, partition_of: Callable[[JobMessage], int]) -> None:
+    def flush(self, store: SyncStore) -> None:
         """Send what there is; what cannot be sent is dropped: the next word is newer."""
         with self._lock:
             words, self._words = self._words, {}
         by_partition: dict[int, list[tuple[str, str, str]]] = {}
         for message, text in words.values():
-            by_partition.setdefault(partition_of(message), []).append((message.claim.id, message.token, text))
+            by_partition.setdefault(message.consumer.partition, []).append((message.claim.id, message.token, text))
         for partition, rows in by_partition.items():
             try:
                 store.run(calls.progress(partition, rows[:256]))
@@ -90,7 +90,7 @@ class Progress:
                 log.debug(events.UPKEEP_FAILED, duty="progress", error=str(error))
 
 
-def slots_of(settings: Settings, registry: Registry, *, suspects: bool) -> Slots:
+def groups_of(settings: Settings, registry: Registry, *, suspects: bool) -> list[tuple[int, list[str]]]:
     """Slots for the queues that the loaded types go to by default, and those that the settings name.
 
     Where suspects run there is one slot over all queues: what runs there may take the process along.
@@ -99,8 +99,8 @@ def slots_of(settings: Settings, registry: Registry, *, suspects: bool) -> Slots
     if settings.queues:
         queues &= set(settings.queues)
     if suspects:
-        return Slots([(1, sorted(queues))] if queues else [], look_ahead=False)
-    return Slots([(settings.queue_concurrency.get(queue, settings.concurrency), [queue]) for queue in sorted(queues)])
+        return [(1, sorted(queues))] if queues else []
+    return [(settings.queue_concurrency.get(queue, settings.concurrency), [queue]) for queue in sorted(queues)]
 
 
 def limits_of(settings: Settings) -> calls.Limits:
@@ -167,18 +167,25 @@ class WorkerProcess:
         self._running: lifecycle.Running | None = None
         self.store = SyncStore(url, timeout_s=settings.store_timeout_ms / 1_000)
         self.progress = Progress()
-        self.slots = slots_of(settings, registry, suspects=part.suspects)
+        groups = groups_of(settings, registry, suspects=part.suspects)
+        self._shares = halves(groups)
+        self.concurrency = {queue: most for most, queues in groups for queue in queues}
         ours = [AttemptContext(self.progress.report), Idempotency(settings.lease_ms), DeadLetter(), Outcome()]
         self.broker = TaskMasterBroker(
-            registry, partitions=settings.partitions, make_consumer=self._make_consumer, middleware=[*ours, *middleware]
+            registry,
+            partitions=settings.partitions,
+            halves=len(self._shares),
+            make_consumer=self._make_consumer,
+            middleware=[*ours, *middleware],
         )
-        self.worker = JobWorker(self.broker, self.slots)
+        self.worker = JobWorker(self.broker, self.concurrency)
         self._heart = Rounds("heart", self._lease_duties())
         self._chores = Rounds("chores", self._chore_duties())
 
-    def _make_consumer(self, broker: TaskMasterBroker, partition: int) -> PartitionConsumer:
+    def _make_consumer(self, broker: TaskMasterBroker, partition: int, half: int) -> PartitionConsumer:
         own = SyncStore(self._url, timeout_s=self.settings.store_timeout_ms / 1_000)
-        return PartitionConsumer(broker, own, partition, self._identity, self.slots, self._limits, self.part.announce)
+        slots = Slots(self._shares[half], look_ahead=not self.part.suspects)
+        return PartitionConsumer(broker, own, partition, half, self._identity, slots, self._limits, self.part.announce)
 
     def start(self, environ: Mapping[str, str]) -> None:
         """Plugins up, then consumers, then what goes by the clock."""
@@ -196,7 +203,7 @@ class WorkerProcess:
         self._heart.start()
         self._chores.start()
         self.part.ready()
-        log.info(events.WORKER_READY, worker=self.part.name, pid=os.getpid(), queues=self.slots.threads, types=len(started.types))
+        log.info(events.WORKER_READY, worker=self.part.name, pid=os.getpid(), queues=self.concurrency, types=len(started.types))
 
     @property
     def is_whole(self) -> bool:
@@ -206,14 +213,14 @@ class WorkerProcess:
     def drain(self, is_forced: Callable[[], bool] = lambda: False) -> bool:
         """Let what runs end, in the time that the settings give or until forced. True when the store was told of all of it."""
         self.stop_asked = True
-        log.info(events.WORKER_DRAINING, worker=self.part.name, held=self.slots.held)
+        log.info(events.WORKER_DRAINING, worker=self.part.name, held=self.worker.held)
         deadline = time.monotonic() + self.settings.drain_ms / 1_000
         while True:
             left = deadline - time.monotonic()
             if self.worker.drain(min(0.2, max(0.0, left))):
                 return True
             if left <= 0 or is_forced():
-                log.warning(events.WORKER_FORCED, held=self.slots.held, forced=left > 0)
+                log.warning(events.WORKER_FORCED, held=self.worker.held, forced=left > 0)
                 return False
 
     def stop(self) -> None:
@@ -244,7 +251,7 @@ class WorkerProcess:
 
         grace_ms = min(5_000, self.settings.lease_ms // 2)
         upkeeps = [Upkeep(self.store, partition, self._limits, grace_ms=grace_ms) for partition in range(self.settings.partitions)]
-        flush = partial(self.progress.flush, self.store, lambda message: int(message.queue_name.rpartition(".")[2]))
+        flush = partial(self.progress.flush, self.store)
         return [Duty("progress", 0.0, flush), *(Duty("tick", TICK_S, partial(tick, upkeep)) for upkeep in upkeeps)]
 
 

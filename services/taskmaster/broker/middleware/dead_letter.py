@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from dramatiq import Broker
 from dramatiq.broker import MessageProxy
 from dramatiq.middleware import Middleware
@@ -29,4 +30,4 @@ class DeadLetter(Middleware):
             message.fail()
             reason = finish.reason or "attempts_exhausted"
             fingerprint = finish.fingerprint or f"{reason}:{message.envelope.type}"
-            message.finish = finish._replace(reason=reason, fingerprint=fingerprint)
+            message.finish = msgspec.structs.replace(finish, reason=reason, fingerprint=fingerprint)
