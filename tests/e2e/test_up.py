@@ -116,6 +116,7 @@ def test_a_signal_lets_running_jobs_end_and_leaves_nothing(up: Up, sign: signal.
 
 def test_whatever_dies_is_started_again_and_said(up: Up) -> None:
     before = up.submit("before")
+    eventually(lambda: up.state(before) == "completed", what="the job before all deaths completes")
     for part in ("store", "worker", "api"):
         pid = up.child(part)
         os.kill(pid, signal.SIGKILL)

@@ -21,9 +21,8 @@ def test_every_direct_dependency_is_locked() -> None:
     own = {name_of(table["project"]["name"]) for table in tables}
     wanted = {name_of(one) for table in tables for one in table["project"]["dependencies"]}
     root = tables[0]
-    wanted |= {
-        name_of(one) for group in (*root["dependency-groups"].values(), *root["project"]["optional-dependencies"].values()) for one in group
-    }
+    more = [*root["dependency-groups"].values(), *root["project"]["optional-dependencies"].values()]
+    wanted |= {name_of(one) for group in more for one in group}
     locked = set(re.findall(r"^([a-z0-9.-]+)==", (ROOT / "ops" / "requirements.lock").read_text(), re.MULTILINE))
 
     assert wanted - own - locked == set(), "ops/dev lock brings the lock up to date"
