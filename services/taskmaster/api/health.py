@@ -8,7 +8,7 @@ from litestar.openapi.datastructures import ResponseSpec
 
 from taskmaster.api import queues, shapes
 from taskmaster.api.service import Answer, AnyRequest, Service, data, of, only
-from taskmaster.engine.queries import QueueView
+from taskmaster.engine.queries import QueueView, worker_processes
 from taskmaster.errors import StoreError
 from taskmaster.store import reads
 
@@ -49,12 +49,8 @@ async def health(request: AnyRequest) -> Answer:
 
 
 async def _workers(service: Service) -> int:
-    """Live consumers; a process has one in each partition."""
-    alive = 0
-    for p in service.partitions:
-        found = await service.store.run(reads.workers(p))
-        alive = max(alive, len(found))
-    return alive
+    """Living worker processes."""
+    return worker_processes([row for p in service.partitions for row in await service.store.run(reads.workers(p))])
 
 
 @get("/livez", summary="Whether this process answers")

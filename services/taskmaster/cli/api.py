@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import msgspec
@@ -30,7 +31,10 @@ def api(**texts: str | None) -> None:
     from taskmaster.asgi import serve
 
     try:
-        sys.exit(serve(settings))
+        code = serve(settings)
     except OSError as error:
         message = f"cannot listen on {settings.host}, port {settings.port}: {error.strerror or error}; --port 0 takes any free port"
         raise ConfigurationError(message, name="port") from error
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # the server's own threads outlive it and would panic in the interpreter's teardown

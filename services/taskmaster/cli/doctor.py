@@ -65,6 +65,7 @@ def _checks(settings: Settings) -> Iterator[Check]:
 
 
 def _store(settings: Settings) -> Iterator[Check]:
+    from taskmaster.engine.queries import worker_processes
     from taskmaster.store import reads
 
     try:
@@ -80,9 +81,9 @@ def _store(settings: Settings) -> Iterator[Check]:
         for finding in judge(store.configuration()):
             level = "fail" if finding.level == "refuse" else finding.level
             yield Check(finding.rule, level, finding.observed, finding.message, EX_CONFIG if level == "fail" else EX_OK)
-        alive = max(len(store.run(reads.workers(partition))) for partition in range(settings.partitions))
+        alive = worker_processes([row for partition in range(settings.partitions) for row in store.run(reads.workers(partition))])
         message = "" if alive else "accepted jobs wait until one is started: `taskmaster up` or `taskmaster worker`"
-        yield Check("workers", "ok" if alive else "warn", f"{alive} alive", message)
+        yield Check("workers", "ok" if alive else "warn", f"{alive} processes alive", message)
         orphans = {name for p in range(settings.partitions) for row in store.run(reads.queues(p)) for name in row.orphan_types}
         if orphans:
             names = ", ".join(sorted(orphans))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -11,7 +11,7 @@ from taskmaster.errors import StoreDefect
 from taskmaster.model.ids import created_ms
 from taskmaster.model.job import Attempt, Counts, DeadLetter, Envelope, Failure, JobRecord
 from taskmaster.model.states import PRIORITIES, state_of
-from taskmaster.store.reads import Found, Page, QueueRow, Shown
+from taskmaster.store.reads import Found, Page, QueueRow, Shown, WorkerRow
 
 __all__ = [
     "AttemptView",
@@ -26,6 +26,7 @@ __all__ = [
     "merge_pages",
     "merge_queues",
     "summary_of",
+    "worker_processes",
 ]
 
 _envelope = msgspec.json.Decoder(Envelope).decode
@@ -278,3 +279,9 @@ def _percentiles(values: list[int]) -> dict[str, int] | None:
 def is_ended(record: Any) -> bool:
     """Whether a job will not change any more."""
     return record is None or record.state in ("completed", "failed", "cancelled")
+
+
+def worker_processes(rows: Iterable[WorkerRow]) -> int:
+    """Living worker processes by their consumers, of which each has several; the one that runs suspects alone does not count."""
+    who = {row.info for row in rows}
+    return sum(not msgspec.json.decode(info).get("suspects") for info in who)
