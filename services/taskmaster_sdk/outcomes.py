@@ -8,7 +8,7 @@ from __future__ import annotations
 __all__ = ["Cancelled", "Discard", "Fatal", "Outcome", "Retry"]
 
 
-class Outcome(Exception):  # noqa: N818 - these are words of a handler, not errors of the engine
+class Outcome(Exception):
     """Root of the words a handler may say."""
 
     def __init__(self, reason: str = "") -> None:

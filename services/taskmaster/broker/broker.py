@@ -117,7 +117,7 @@ class TaskMasterBroker(Broker):
             QueueNotFound: not a consumer of this store.
         """
         if queue_name not in self.queues:
-            raise QueueNotFound(queue_name)
+            raise QueueNotFound(queue_name)  # type: ignore[no-untyped-call]
         _, partition, half = queue_name.split(".")
         return self._make_consumer(self, int(partition), int(half))
 

@@ -11,7 +11,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -23,6 +23,7 @@ from taskmaster.broker.broker import TaskMasterBroker, partition_queue
 from taskmaster.broker.message import JobMessage, open_envelope
 from taskmaster.broker.slots import Slots
 from taskmaster.errors import StoreError, StoreUnavailable
+from taskmaster.model.job import Failure
 from taskmaster.store import calls
 from taskmaster.store.client import SyncStore
 from taskmaster.store.keys import consumer_id
@@ -88,7 +89,7 @@ class PartitionConsumer(Consumer):
         identity: Identity,
         slots: Slots,
         limits: calls.Limits,
-        announce: Any = lambda wid, partition: None,
+        announce: Callable[[str, int], None],
     ) -> None:
         self.partition = partition
         self.store = store
@@ -215,7 +216,7 @@ class PartitionConsumer(Consumer):
         if code > Status.ALREADY:
             log.warning(events.JOB_OUTCOME_REFUSED, jobId=finish.id, outcome=finish.outcome, code=Status(code).name.lower())
         elif message is not None and message.failure is not None:
-            self._tell_failure(message, finish)
+            self._tell_failure(message, finish, message.failure)
 
     def _admit(self, answer: calls.Cycle, sent_at: float) -> None:
         token, now, actors = calls.token_of(self.wid, self._seq), time.monotonic(), self._broker.actors
@@ -233,7 +234,7 @@ class PartitionConsumer(Consumer):
             self.held[claim.id, token] = message
             self.ready.append(message)
 
-    def _tell_failure(self, message: JobMessage, finish: calls.Finish) -> None:
+    def _tell_failure(self, message: JobMessage, finish: calls.Finish, failure: Failure) -> None:
         final = finish.outcome == "f" or message.claim.failures + 1 >= message.envelope.attempts
         log.warning(
             events.JOB_DEAD_LETTERED if final else events.JOB_FAILED,
@@ -241,8 +242,8 @@ class PartitionConsumer(Consumer):
             type=message.envelope.type,
             queue=message.claim.queue,
             attempt=message.claim.attempt,
-            error=message.failure.error,
-            fingerprint=message.failure.fingerprint,
+            error=failure.error,
+            fingerprint=failure.fingerprint,
             reason=finish.reason or ("attempts_exhausted" if final else "retrying"),
             **({} if final else {"delayMs": finish.delay_ms}),
         )

@@ -73,22 +73,22 @@ class JobMessage(MessageProxy):
         self.claimed_at = self.confirmed_at = now
 
     @property
-    def queue_name(self) -> str:
+    def queue_name(self) -> str:  # type: ignore[override]
         """Dramatiq's queue: the consumer that it came from."""
         return self.consumer.queue_name
 
     @property
-    def message_id(self) -> str:
+    def message_id(self) -> str:  # type: ignore[override]
         """The job's id."""
         return self.claim.id
 
     @property
-    def actor_name(self) -> str:
+    def actor_name(self) -> str:  # type: ignore[override]
         """The job's type."""
         return self.envelope.type
 
     @property
-    def options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, Any]:  # type: ignore[override]
         """None of Dramatiq's options apply."""
         return {}
 
@@ -105,12 +105,10 @@ class JobMessage(MessageProxy):
             raise Rejected("payload_rejected", f"the payload does not fit {self.actor.plugin}: {error}") from error
 
     @property
-    def _message(self) -> dramatiq.Message[Any]:
+    def _message(self) -> dramatiq.Message[Any]:  # type: ignore[override]
         if self._lazy is None:
             payload = msgspec.json.decode(self.envelope.payload)
-            self._lazy = dramatiq.Message(
-                self.queue_name, self.envelope.type, (payload,), {}, {}, self.claim.id, created_ms(self.claim.id)
-            )
+            self._lazy = dramatiq.Message(self.queue_name, self.envelope.type, (payload,), {}, {}, self.claim.id, created_ms(self.claim.id))
         return self._lazy
 
     def row(self, outcome: str) -> str:

@@ -69,7 +69,8 @@ class JobThread(WorkerThread):
         worker = self.worker
         if not worker.admit(message):
             return
-        result, error = None, None
+        result: Any = None
+        error: BaseException | None = None
         started = time.monotonic()
         try:
             try:
@@ -263,7 +264,8 @@ class JobWorker(Worker):
         """One attempt of a coroutine handler. Hooks run on the loop: ours only touch memory."""
         if not self.admit(message):
             return
-        result, error = None, None
+        result: Any = None
+        error: BaseException | None = None
         started = time.monotonic()
         try:
             async with asyncio.timeout(max(0.0, message.deadline - started)):
@@ -301,7 +303,7 @@ class JobWorker(Worker):
                         if message.thread_id is not None:
                             message.interrupted = True
                             log.warning(events.JOB_TIMED_OUT, jobId=message.claim.id, type=message.envelope.type)
-                            raise_thread_exception(message.thread_id, Interrupted)
+                            raise_thread_exception(message.thread_id, Interrupted)  # type: ignore[no-untyped-call]
 
     def hand_back_unstarted(self) -> None:
         """Claims that no thread of this process could begin for half a second go back: the work ahead of them turned out long."""

@@ -39,12 +39,17 @@ def partition_of(job_id: str, partitions: int) -> int:
 
 
 def is_job_id(text: str) -> bool:
-    """Whether *text* is spelt as this module spells ids. Anything else is not looked up: no foreign string becomes part of a key."""
-    return len(text) == 36 and text[8] == text[13] == text[18] == text[23] == "-" and text[14] == "7" and _HEX.issuperset(text.replace("-", ""))
+    """Whether *text* is spelt as this module spells ids. Nothing else is looked up: no foreign string becomes part of a key."""
+    return (
+        len(text) == 36
+        and text[8] == text[13] == text[18] == text[23] == "-"
+        and text[14] == "7"
+        and _HEX.issuperset(text.replace("-", ""))
+    )
 
 
 def digest(*parts: str | bytes) -> str:
-    """22 characters of base64url: the first 128 bits of SHA-256 over the parts, each preceded by its length so that no two lists collide."""
+    """22 characters of base64url: the first 128 bits of SHA-256 over the parts, each after its length so that no two lists collide."""
     h = hashlib.sha256()
     for part in parts:
         raw = part.encode() if isinstance(part, str) else part

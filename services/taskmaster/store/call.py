@@ -1,4 +1,4 @@
-"""One request to the store as a value: what to run, on which partition, and how to read the answer. Clients run it; nothing here does I/O."""
+"""One request to the store as a value: what to run, on which partition, and how to read the answer. Clients run it; no I/O here."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
 
 
 def token_of(wid: str, seq: int) -> str:
-    """What fences every write of the attempts that one call claimed: unique, since ids of consumers are random and their calls are numbered."""
+    """What fences every write of the attempts that one call claimed. Unique: ids of consumers are random and their calls are numbered."""
     return f"{wid}.{seq}"
 
 
@@ -212,9 +212,7 @@ def promote(partition: int) -> Call[bool]:
 
 def reap(partition: int, *, grace_ms: int, losses: int, key_window_ms: int) -> Call[tuple[bool, tuple[str, ...]]]:
     """End attempts whose lease ran out *grace_ms* ago; (more are left, ids that were ended)."""
-    return Call(
-        load("reap"), partition, (grace_ms, losses, key_window_ms), lambda raw: (raw[0] == 1, tuple(x.decode() for x in raw[1:]))
-    )
+    return Call(load("reap"), partition, (grace_ms, losses, key_window_ms), lambda raw: (raw[0] == 1, tuple(x.decode() for x in raw[1:])))
 
 
 def abandon(partition: int, wid: str, rank: int = 0) -> Call[int]:
@@ -298,4 +296,3 @@ class Ticked(NamedTuple):
 def tick(partition: int, *, grace_ms: int) -> Call[Ticked]:
     """Once a second, by whichever process comes first."""
     return Call(load("tick"), partition, (grace_ms,), lambda raw: Ticked(True, raw[1], raw[2], raw[3] == 1) if raw[0] else Ticked(False))
-

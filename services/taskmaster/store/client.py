@@ -67,7 +67,7 @@ class SyncStore:
         return call.decode(_resending(call, self._ask, self._drop, self._now_ms, within_s, give_up))
 
     def _ask(self, *command: Any) -> Any:
-        return self._redis.execute_command(*command)
+        return self._redis.execute_command(*command)  # type: ignore[no-untyped-call]
 
     def _drop(self) -> None:
         self._redis.connection_pool.disconnect(inuse_connections=False)

@@ -1,6 +1,7 @@
 """What an error of the client library means for the request that met it.
 
-One table, because the classes overlap in surprising ways: read-only, out-of-memory and time-out are no connection errors in redis-py, loading is.
+One table, because the classes overlap in surprising ways: in redis-py read-only, out-of-memory and time-out are no connection errors, but
+loading is.
 """
 
 from __future__ import annotations

@@ -83,9 +83,7 @@ def _fsync(config: Mapping[str, str]) -> Finding:
     if fsync == "always":
         return Finding("fsync", "ok", "appendfsync always", "a power cut loses nothing that was acknowledged")
     if fsync == "everysec":
-        return Finding(
-            "fsync", "ok", "appendfsync everysec", "a power cut can lose the last second, a killed server nothing"
-        )
+        return Finding("fsync", "ok", "appendfsync everysec", "a power cut can lose the last second, a killed server nothing")
     message = (
         "the operating system decides when jobs reach the disk: a power cut can lose the last half minute or more. "
         "Change it: CONFIG SET appendfsync everysec, and the same in the server's configuration file"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
@@ -15,7 +16,7 @@ LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNI
 _QUIET = ("dramatiq", "granian", "_granian", "asyncio", "httpx")
 
 
-def _extras(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:
+def _extras(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Fields that a standard LoggerAdapter put on the record."""
     record = event.get("_record")
     if record is not None:
