@@ -37,6 +37,8 @@ class Slots:
         self._queues = [tuple(queues) for _, queues in groups]
         self._group = {queue: number for number, (_, queues) in enumerate(groups) for queue in queues}
         self._held = [0] * len(groups)
+        self._asked = [0] * len(groups)  # slots of the last call, and what it brought
+        self._brought = [0] * len(groups)
         self._typical_s = [0.0] * len(groups)
         self._look_ahead = look_ahead
 
@@ -47,19 +49,25 @@ class Slots:
         return max(most, min(AHEAD_MAX, int(AHEAD_S / typical_s)))
 
     def free(self) -> list[tuple[int | str, ...]]:
-        """Groups with free slots, (slots, queue, queue …) as `store.calls.cycle` takes them; the queues of a group in turn."""
+        """Groups with free slots, (slots, queue, queue …) as `store.calls.cycle` takes them; the queues of a group in turn.
+
+        A group whose budget shrank below what it holds while the store still counts on it to sleep there comes with 0 slots, once.
+        """
         wants: list[tuple[int | str, ...]] = []
         for number, held in enumerate(self._held):
-            free = self._budget(number) - held
-            if free > 0:
+            free = max(0, self._budget(number) - held)
+            if free or self._brought[number] < self._asked[number]:
                 queues = self._queues[number]
                 self._queues[number] = queues[1:] + queues[:1]
                 wants.append((free, *queues))
+            self._asked[number], self._brought[number] = free, 0
         return wants
 
     def take(self, queue: str) -> None:
         """A job of *queue* was claimed."""
-        self._held[self._group[queue]] += 1
+        number = self._group[queue]
+        self._held[number] += 1
+        self._brought[number] += 1
 
     def give_back(self, queue: str) -> None:
         """A job of *queue* has ended here."""
