@@ -5,31 +5,33 @@
 local CHUNK = 4000 -- values for one unpack(): Lua's C stack holds about 8,000
 local EVENTS_KEPT = 4000 -- script calls whose transitions are remembered
 
-local adds, rems, counts, story = {}, {}, {}, {}
+-- Lists carry their length in `n`: `#` would search for it every time.
+local adds, rems, counts, story, told = {}, {}, {}, {}, 0
 
 local function spread(command, key, values)
-  for first = 1, #values, CHUNK do
-    call(command, key, unpack(values, first, math.min(first + CHUNK - 1, #values)))
+  for first = 1, values.n, CHUNK do
+    call(command, key, unpack(values, first, math.min(first + CHUNK - 1, values.n)))
   end
 end
 
 local function add(key, score, member)
   local t = adds[key]
   if not t then
-    t = {}
+    t = { n = 0 }
     adds[key] = t
   end
-  local n = #t
-  t[n + 1], t[n + 2] = score, member
+  local n = t.n
+  t[n + 1], t[n + 2], t.n = score, member, n + 2
 end
 
 local function rem(key, member)
   local t = rems[key]
   if not t then
-    t = {}
+    t = { n = 0 }
     rems[key] = t
   end
-  t[#t + 1] = member
+  local n = t.n + 1
+  t[n], t.n = member, n
 end
 
 local function count(field, by)
@@ -38,7 +40,8 @@ end
 
 -- Codes: s submitted, a claimed, c completed, r retrying, f failed, x cancelled, l lost, h handed back, p promoted, g purged.
 local function tell(code, id)
-  story[#story + 1] = code .. id
+  story[told + 1], story[told + 2] = code, id
+  told = told + 2
 end
 
 -- Between two phases of a script: the next one reads what this one wrote.
@@ -52,7 +55,7 @@ local function write_rest()
   for field, by in pairs(counts) do
     if by ~= 0 then call('HINCRBY', P .. 'n', field, by) end
   end
-  if #story > 0 then
+  if told > 0 then
     call('XADD', P .. 'ev', 'MAXLEN', '~', EVENTS_KEPT, '*', 'e', table.concat(story))
   end
 end
