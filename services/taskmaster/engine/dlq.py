@@ -8,13 +8,12 @@ import msgspec
 
 from taskmaster.errors import Conflict, StoreDefect
 from taskmaster.model.ids import digest, new_job_id, partition_of, slot_of
-from taskmaster.model.job import DeadLetter, Envelope, JobRecord
+from taskmaster.model.job import DeadLetter, Envelope, JobRecord, seal
 from taskmaster.model.states import PRIORITIES, TERMINAL, Priority
 from taskmaster.store.calls import NewJob
 
 __all__ = ["replay", "replay_of_dead", "replay_of_job"]
 
-_encode = msgspec.json.Encoder().encode
 _BY_MAX = 200
 
 
@@ -53,7 +52,7 @@ def replay(
         "replayed_by": by[:_BY_MAX],
         "root_id": root_id,
     }
-    blob = _encode(msgspec.structs.replace(envelope, **fields)).decode()
+    blob = seal(msgspec.structs.replace(envelope, **fields))
     job = NewJob(
         id=new_job_id(now_ms, slot_of(source_id)),
         queue=queue,

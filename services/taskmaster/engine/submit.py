@@ -17,8 +17,8 @@ import msgspec
 
 from taskmaster.errors import InvalidPayload, InvalidRequest, KeyMissing, KeyReused, StoreError, UnknownJobType
 from taskmaster.model.ids import digest_slot, new_job_id, partition_of
-from taskmaster.model.job import Envelope
-from taskmaster.model.retry import Backoff
+from taskmaster.model.job import Envelope, seal
+from taskmaster.model.retry import DEFAULT, Backoff
 from taskmaster.model.states import PRIORITIES, Priority
 from taskmaster.plugins.catalogue import CatalogueEntry
 from taskmaster.plugins.validation import Validator, Validators
@@ -107,7 +107,7 @@ class Bounds(Protocol):
 Prepared = tuple[int, NewJob]
 
 
-def prepare(  # noqa: PLR0917 - the hot path: keywords cost a microsecond
+def prepare(
     submission: Submission,
     entry: CatalogueEntry,
     validator: Validator,
@@ -161,8 +161,10 @@ def prepare(  # noqa: PLR0917 - the hot path: keywords cost a microsecond
         if _has_options(submission)
         else (entry.queue, 2, 0, 0, entry.attempts, entry.backoff, entry.timeout_ms)
     )
-    request = b2a_base64(blake2b(_canonical(submission), digest_size=16).digest(), newline=False)[:22].decode()
-    blob = _encode(Envelope(job_type, msgspec.Raw(raw), attempts, timeout_ms, backoff, key or "", origin, traceparent)).decode()
+    request = b2a_base64(blake2b(_canonical(submission), digest_size=8).digest(), newline=False)[:11].decode()  # for requests of one key
+    if backoff == DEFAULT:
+        backoff = DEFAULT  # the encoder leaves out what is identical, not what is equal
+    blob = seal(Envelope(job_type, msgspec.Raw(raw), key or "", attempts, timeout_ms, backoff, origin, traceparent))
     return partition, NewJob(job_id, queue, job_type, rank, due_ms, delay_ms, attempts, kx, request, blob)
 
 

@@ -7,7 +7,7 @@ import msgspec
 from taskmaster.model.retry import DEFAULT, Backoff
 from taskmaster.model.states import Priority, State
 
-__all__ = ["Attempt", "Counts", "DeadLetter", "Envelope", "Failure", "JobRecord"]
+__all__ = ["Attempt", "Counts", "DeadLetter", "Envelope", "Failure", "JobRecord", "seal"]
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True):
@@ -16,9 +16,9 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
     Attributes:
         type: job type.
         payload: as validated at submission, not decoded until a handler needs it.
+        key: the idempotency key as given, for people.
         attempts: executions at most.
         timeout_ms: how long one attempt may take.
-        key: the idempotency key as given, for people.
         origin: who made the job: api, cli, client, replay.
         traceparent: W3C trace context of the submission, or empty.
         replayed_from: the job that this one repeats, or empty.
@@ -28,15 +28,29 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
 
     type: str
     payload: msgspec.Raw
+    key: str = ""
     attempts: int = 5
     timeout_ms: int = 60_000
     backoff: Backoff = DEFAULT
-    key: str = ""
     origin: str = "api"
     traceparent: str = ""
     replayed_from: str = ""
     replayed_by: str = ""
     root_id: str = ""
+
+
+_encode = msgspec.json.Encoder().encode
+_ORIGIN = b',"api","","","",""]'
+_TAILS = (b',"",5,60000,{}' + _ORIGIN, b",5,60000,{}" + _ORIGIN, _ORIGIN)
+
+
+def seal(envelope: Envelope) -> str:
+    """The blob of *envelope*: JSON without the defaults at its end."""
+    blob = _encode(envelope)
+    for tail in _TAILS:
+        if blob.endswith(tail):
+            return str(blob[: -len(tail)] + b"]", "utf-8")
+    return blob.decode()
 
 
 class Failure(msgspec.Struct, frozen=True, array_like=True):

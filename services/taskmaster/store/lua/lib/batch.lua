@@ -3,7 +3,7 @@
 --- @include "lib/now"
 
 local CHUNK = 4000 -- values for one unpack(): Lua's C stack holds about 8,000
-local EVENTS_KEPT = 4000 -- script calls whose transitions are remembered
+local EVENTS_KEPT, CALLS_KEPT = 10000, 4000 -- about so many transitions are remembered, of at most so many script calls
 
 -- Lists carry their length in `n`: `#` would search for it every time.
 local adds, rems, counts, story, told = {}, {}, {}, {}, 0
@@ -56,6 +56,7 @@ local function write_rest()
     if by ~= 0 then call('HINCRBY', P .. 'n', field, by) end
   end
   if told > 0 then
-    call('XADD', P .. 'ev', 'MAXLEN', '~', EVENTS_KEPT, '*', 'e', table.concat(story))
+    local calls = math.min(CALLS_KEPT, math.ceil(EVENTS_KEPT / told))
+    call('XADD', P .. 'ev', 'MAXLEN', '~', calls, '*', 'e', table.concat(story))
   end
 end
