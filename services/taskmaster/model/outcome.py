@@ -13,7 +13,7 @@ from taskmaster_sdk import Cancelled, Discard, Fatal, Retry
 
 __all__ = ["Decision", "Interrupted", "Rejected", "decide", "describe"]
 
-MESSAGE_MAX, TRACE_MAX, FRAMES_MAX = 2_000, 8_000, 40
+NAME_MAX, MESSAGE_MAX, TRACE_MAX, FRAMES_MAX = 200, 2_000, 8_000, 40
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _VARIABLE = re.compile(r"0x[0-9a-fA-F]+|[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|\d+")
 
@@ -57,9 +57,16 @@ def decide(error: BaseException | None, *, failures: int, backoff: Backoff, fata
         return Decision("f", reason=error.reason)
     if isinstance(error, Fatal) or (fatal and isinstance(error, fatal)):
         return Decision("f", reason="fatal")
-    if isinstance(error, Retry) and error.after_s is not None:
-        return Decision("r", min(LONGEST_MS, max(0, int(error.after_s * 1_000))))
-    return Decision("r", delay_ms(backoff, failures + 1))
+    asked = _asked_ms(error.after_s) if isinstance(error, Retry) else None
+    return Decision("r", delay_ms(backoff, failures + 1) if asked is None else asked)
+
+
+def _asked_ms(after_s: object) -> int | None:
+    """The delay that a handler asks for, within its limits; None when it asks for none, or for what cannot be."""
+    try:
+        return min(LONGEST_MS, max(0, int(float(after_s) * 1_000)))  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def _clean(text: str, limit: int) -> str:
@@ -77,8 +84,9 @@ def describe(error: BaseException, *, job_type: str, plugin: str) -> Failure:
     name = cls.__qualname__ if cls.__module__ in ("builtins", "taskmaster_sdk.outcomes") else f"{cls.__module__}.{cls.__qualname__}"
     try:
         message = str(error)
-    except Exception:
+    except BaseException:
         message = "(its message could not be made)"
+    name = _clean(name, NAME_MAX).replace("\n", "\\n")
     frames = traceback.extract_tb(error.__traceback__, limit=-FRAMES_MAX)
     trace = "".join(traceback.format_list(frames))
     place = [f"{frame.filename.rsplit('/', 1)[-1]}:{frame.name}" for frame in frames[-3:]]
