@@ -8,7 +8,7 @@ from typing import Annotated
 from litestar import get, post
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import Parameter
+from litestar.params import FromPath, QueryParameter
 
 from taskmaster.api import cursor, shapes
 from taskmaster.api.documents import with_body
@@ -34,10 +34,10 @@ async def _entry(service: Service, text: str) -> tuple[DeadLetter, queries.Consu
 @get("/dlq", summary="List dead letters, newest first", responses={200: ResponseSpec(shapes.DeadList)})
 async def list_dead(
     request: AnyRequest,
-    job_type: Annotated[str | None, Parameter(query="type")] = None,
-    queue: str | None = None,
-    after: Annotated[str | None, Parameter(query="cursor", description="nextCursor of the page before")] = None,
-    rows: Annotated[str | None, Parameter(query="limit", description="1 to 200")] = None,
+    job_type: Annotated[str | None, QueryParameter(name="type")] = None,
+    queue: Annotated[str | None, QueryParameter()] = None,
+    after: Annotated[str | None, QueryParameter(name="cursor", description="nextCursor of the page before")] = None,
+    rows: Annotated[str | None, QueryParameter(name="limit", description="1 to 200")] = None,
 ) -> Answer:
     """A page may be short, even empty, and still have a next one."""
     service = of(request)
@@ -59,7 +59,7 @@ async def list_dead(
 
 
 @get("/dlq/{entry_id:str}", summary="One dead letter", responses={200: ResponseSpec(shapes.DeadEntry)})
-async def show_dead(request: AnyRequest, entry_id: str) -> Answer:
+async def show_dead(request: AnyRequest, entry_id: FromPath[str]) -> Answer:
     """The record as it was written when the job failed for good."""
     only(request)
     return data(shapes.dead_of(*await _entry(of(request), entry_id)))
@@ -71,7 +71,7 @@ async def show_dead(request: AnyRequest, entry_id: str) -> Answer:
     responses={202: ResponseSpec(shapes.Replayed)},
     operation_class=with_body(ReplayBody),
 )
-async def replay_dead(request: AnyRequest, entry_id: str) -> Answer:
+async def replay_dead(request: AnyRequest, entry_id: FromPath[str]) -> Answer:
     """The new job has a new id and the record's payload; the record stays as it is. An Idempotency-Key header makes a repeat safe."""
     service = of(request)
     request_id, by, trace = await replay_request(request)

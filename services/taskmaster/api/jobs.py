@@ -11,7 +11,7 @@ import msgspec
 from litestar import get, post
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import Parameter
+from litestar.params import FromPath, QueryParameter
 
 from taskmaster.api import cursor, problems, shapes, strict
 from taskmaster.api.documents import with_body
@@ -295,11 +295,11 @@ async def record_of(service: Service, text: str, parts: str) -> tuple[JobRecord,
 @get("/jobs", summary="List jobs, newest first", responses={200: ResponseSpec(shapes.JobList)})
 async def list_jobs(  # noqa: PLR0917 - the framework passes them by name
     request: AnyRequest,
-    wanted: Annotated[str | None, Parameter(query="state", description=f"one of {', '.join(STATES)}")] = None,
-    job_type: Annotated[str | None, Parameter(query="type")] = None,
-    queue: str | None = None,
-    after: Annotated[str | None, Parameter(query="cursor", description="nextCursor of the page before")] = None,
-    rows: Annotated[str | None, Parameter(query="limit", description="1 to 200")] = None,
+    wanted: Annotated[str | None, QueryParameter(name="state", description=f"one of {', '.join(STATES)}")] = None,
+    job_type: Annotated[str | None, QueryParameter(name="type")] = None,
+    queue: Annotated[str | None, QueryParameter()] = None,
+    after: Annotated[str | None, QueryParameter(name="cursor", description="nextCursor of the page before")] = None,
+    rows: Annotated[str | None, QueryParameter(name="limit", description="1 to 200")] = None,
 ) -> Answer:
     """By creation; a state's own order where one is asked for. A page may be short, even empty, and still have a next one."""
     service = of(request)
@@ -345,9 +345,9 @@ def _name(text: str | None) -> str:
 @get("/jobs/{job_id:str}", summary="Everything about a job", responses={200: ResponseSpec(shapes.Job)})
 async def show_job(
     request: AnyRequest,
-    job_id: str,
-    view: Annotated[str | None, Parameter(description="basic: without payload and result")] = None,
-    wait: Annotated[str | None, Parameter(description="seconds to wait for the job to end, at most 60")] = None,
+    job_id: FromPath[str],
+    view: Annotated[str | None, QueryParameter(description="basic: without payload and result")] = None,
+    wait: Annotated[str | None, QueryParameter(description="seconds to wait for the job to end, at most 60")] = None,
 ) -> Answer:
     """With `wait` (or `Prefer: wait=20`) it answers when the job has ended, or after that many seconds with its present state."""
     service = of(request)
@@ -393,7 +393,7 @@ def _is_known(header: str | None, tag: str) -> bool:
 
 
 @get("/jobs/{job_id:str}/status", summary="A job in short", responses={200: ResponseSpec(shapes.JobStatus)})
-async def show_status(request: AnyRequest, job_id: str) -> Answer:
+async def show_status(request: AnyRequest, job_id: FromPath[str]) -> Answer:
     """State, times, progress, and why it failed."""
     only(request)
     record, _ = await record_of(of(request), job_id, "e")
@@ -401,7 +401,7 @@ async def show_status(request: AnyRequest, job_id: str) -> Answer:
 
 
 @get("/jobs/{job_id:str}/attempts", summary="The attempts of a job", responses={200: ResponseSpec(shapes.AttemptList)})
-async def show_attempts(request: AnyRequest, job_id: str) -> Answer:
+async def show_attempts(request: AnyRequest, job_id: FromPath[str]) -> Answer:
     """Who ran it, when, with which version of the plugin, and how that ended; oldest first."""
     only(request)
     record, shown = await record_of(of(request), job_id, "h")
@@ -417,7 +417,7 @@ async def show_attempts(request: AnyRequest, job_id: str) -> Answer:
     summary="Cancel a job",
     responses={200: ResponseSpec(shapes.Cancellation), 202: ResponseSpec(shapes.Cancellation)},
 )
-async def cancel_job(request: AnyRequest, job_id: str) -> Answer:
+async def cancel_job(request: AnyRequest, job_id: FromPath[str]) -> Answer:
     """200: it is cancelled. 202: it runs, and its worker has been asked to stop."""
     service = of(request)
     known = job_id_of(job_id)
@@ -457,7 +457,7 @@ async def replay_answer(service: Service, prepared: Prepared) -> Answer:
     responses={202: ResponseSpec(shapes.Replayed)},
     operation_class=with_body(ReplayBody),
 )
-async def replay_job(request: AnyRequest, job_id: str) -> Answer:
+async def replay_job(request: AnyRequest, job_id: FromPath[str]) -> Answer:
     """The new job has a new id and the old one's payload; the old one stays as it is. An Idempotency-Key header makes a repeat safe."""
     service = of(request)
     request_id, by, trace = await replay_request(request)

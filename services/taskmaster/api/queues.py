@@ -5,6 +5,7 @@ from __future__ import annotations
 from litestar import get
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import FromPath
 
 from taskmaster.api import shapes
 from taskmaster.api.service import Answer, AnyRequest, Service, data, of, only
@@ -42,7 +43,7 @@ async def list_queues(request: AnyRequest) -> Answer:
 
 
 @get("/queues/{name:str}", summary="One queue", responses={200: ResponseSpec(shapes.Queue)})
-async def show_queue(request: AnyRequest, name: str) -> Answer:
+async def show_queue(request: AnyRequest, name: FromPath[str]) -> Answer:
     """The same for one queue."""
     service = of(request)
     only(request)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from litestar import get
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import FromPath
 
 from taskmaster.api import shapes
 from taskmaster.api.catalogue import AT_ONCE_S
@@ -27,7 +28,7 @@ async def list_types(request: AnyRequest) -> Answer:
 
 
 @get("/job-types/{job_type:str}", summary="One job type", responses={200: ResponseSpec(shapes.JobType)})
-async def show_type(request: AnyRequest, job_type: str) -> Answer:
+async def show_type(request: AnyRequest, job_type: FromPath[str]) -> Answer:
     """Schema, policy, example, plugin, version."""
     service = of(request)
     only(request)

@@ -1,0 +1,93 @@
+"""The process: it says where it is, ends in time, and refuses a store that would lose jobs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from support.eventually import eventually
+from support.servers import StoreServer
+
+from integration.api.conftest import WELCOME, HandWorker
+
+SERVICES = Path(__file__).resolve().parents[3] / "services"
+PROGRAM = """
+import sys
+from taskmaster.settings import Settings
+from taskmaster.asgi import serve
+from taskmaster.telemetry import logs
+logs.configure("warning")
+sys.exit(serve(Settings(redis_url=sys.argv[1], port=int(sys.argv[2]))))
+"""
+Started = tuple["subprocess.Popen[str]", str]
+
+
+def start(url: str, port: int = 0) -> subprocess.Popen[str]:
+    env = os.environ | {"PYTHONPATH": str(SERVICES)}
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, url, str(port)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
+    )
+
+
+@pytest.fixture
+def process(clean_server: StoreServer, worker: HandWorker) -> Iterator[Started]:
+    started = start(clean_server.url)
+    assert started.stdout is not None
+    yield started, started.stdout.readline().split()[-1]
+    started.kill()
+    started.communicate()
+
+
+@pytest.mark.server("valkey")
+def test_sigterm_ends_it_although_a_client_waits(process: Started) -> None:
+    """The one who waits is answered, the exit code is 0, within 3 seconds."""
+    running, url = process
+    job = httpx.post(f"{url}/jobs", json=WELCOME).json()
+    answers: list[httpx.Response] = []
+    waiting = threading.Thread(target=lambda: answers.append(httpx.get(f"{url}/jobs/{job['jobId']}?wait=30", timeout=40)))
+    waiting.start()
+    eventually(lambda: httpx.get(f"{url}/livez").status_code == 200)
+    time.sleep(0.2)
+
+    started = time.monotonic()
+    running.send_signal(signal.SIGTERM)
+    code = running.wait(10)
+    took_s = time.monotonic() - started
+    waiting.join(5)
+
+    assert code == 0
+    assert took_s < 3
+    assert [answer.json()["state"] for answer in answers] == ["waiting"]
+
+
+@pytest.mark.server("valkey")
+def test_taken_port_is_an_error(process: Started, clean_server: StoreServer) -> None:
+    """Two servers never share a port without saying so."""
+    _, url = process
+    second = start(clean_server.url, int(url.rpartition(":")[2]))
+    _, said = second.communicate(timeout=20)
+
+    assert second.returncode not in (0, None)
+    assert "in use" in said
+
+
+@pytest.mark.server("valkey")
+def test_evicting_store_is_refused(clean_server: StoreServer) -> None:
+    """Exit 78 before anything is served."""
+    clean_server.call("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    try:
+        started = start(clean_server.url)
+        said, _ = started.communicate(timeout=20)
+    finally:
+        clean_server.call("CONFIG", "SET", "maxmemory-policy", "noeviction")
+
+    assert (started.returncode, said) == (78, said)
+    assert "http://" not in said.splitlines()[0] if said else True

@@ -1,0 +1,311 @@
+"""GET: jobs, lists, attempts, queues, types, health; waiting; cancelling."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import msgspec
+import pytest
+from support.servers import StoreServer
+
+from integration.api.conftest import WELCOME, HandWorker, Serve
+from taskmaster.model.ids import new_job_id
+from taskmaster.store import calls
+from taskmaster.store.calls import NewJob
+from taskmaster.store.client import SyncStore
+
+pytestmark = pytest.mark.anyio
+
+
+async def _submit(client, count: int = 1, **more) -> list[str]:
+    jobs = [WELCOME | {"idempotencyKey": f"{more.get('type', '')}{i}"} | more for i in range(count)]
+    answer = await client.post("/jobs/bulk", json={"jobs": jobs})
+    return [item["job"]["jobId"] for item in answer.json()["items"]]
+
+
+async def _all(client, path: str, limit: int) -> list[str]:
+    """Every id of a list, page by page, by its Link header."""
+    found: list[str] = []
+    while path:
+        answer = await client.get(path if "limit=" in path else f"{path}{'&' if '?' in path else '?'}limit={limit}")
+        assert answer.status_code == 200, answer.text
+        found += [item["jobId"] for item in answer.json()["items"]]
+        assert len(answer.json()["items"]) <= limit
+        link = answer.headers.get("link", "")
+        assert bool(link) == bool(answer.json()["nextCursor"])
+        path = link.partition(">")[0].lstrip("<")
+    return found
+
+
+async def test_life_of_a_job_as_told(serve: Serve, worker: HandWorker) -> None:
+    """waiting, active, completed: times, worker, plugin version, result."""
+    async with serve() as client:
+        (job_id,) = await _submit(client)
+        (claimed,) = worker.claim()
+        running = (await client.get(f"/jobs/{job_id}/attempts")).json()["items"]
+        worker.end(claimed, "c", '{"sent":true}')
+        job = (await client.get(f"/jobs/{job_id}")).json()
+        basic = (await client.get(f"/jobs/{job_id}?view=basic")).json()
+        (attempt,) = (await client.get(f"/jobs/{job_id}/attempts")).json()["items"]
+
+    assert [one["outcome"] for one in running] == ["running"]
+    assert running[0]["endedAt"] is None
+    assert (job["state"], job["result"], job["payload"], job["attemptsMade"]) == ("completed", {"sent": True}, WELCOME["payload"], 1)
+    assert job["createdAt"] <= job["processedAt"] <= job["finishedAt"]
+    assert (job["failedReason"], job["error"], job["reason"], job["idempotencyKey"]) == (None, None, None, "0")
+    assert {"payload", "result"} & basic.keys() == set()
+    assert attempt["worker"] == {"consumer": "handworker", "host": "testhost", "pid": 4711, "name": "worker 1"}
+    assert (attempt["outcome"], attempt["plugin"], attempt["pluginVersion"]) == ("completed", "test", "1.0")
+
+
+async def test_retrying_job_says_why_and_when(serve: Serve, worker: HandWorker) -> None:
+    failure = msgspec.json.encode(["smtp.Refused", "try later", "fp", "trace", "test==1.0"]).decode()
+    row = msgspec.json.encode([1, "failed", 1, 2, "handworker", "smtp.Refused", "try later", "test==1.0"]).decode()
+    async with serve() as client:
+        (job_id,) = await _submit(client)
+        (claimed,) = worker.claim()
+        worker.end(claimed, "r", failure, row=row, delay_ms=60_000, fingerprint="fp")
+        status = (await client.get(f"/jobs/{job_id}/status")).json()
+        (attempt,) = (await client.get(f"/jobs/{job_id}/attempts")).json()["items"]
+
+    assert (status["state"], status["reason"], status["failedReason"]) == ("delayed", "retrying", "Refused: try later")
+    assert status["nextRunAt"] > status["processedAt"]
+    assert (attempt["error"], attempt["message"], attempt["worker"]["pid"]) == ("smtp.Refused", "try later", 4711)
+
+
+async def test_waiting_job_without_worker_says_so(serve: Serve, worker: HandWorker) -> None:
+    """`no_worker` is read from who is alive, and is gone when somebody comes."""
+    async with serve() as client:
+        (job_id,) = await _submit(client)
+        before = (await client.get(f"/jobs/{job_id}/status")).json()["reason"]
+        worker.store.raw().delete("tm:{0}:tc:welcome-email")
+        alone = (await client.get(f"/jobs/{job_id}/status")).json()["reason"]
+        health = (await client.get("/health")).json()
+        queue = (await client.get("/queues/email-queue")).json()
+
+    assert (before, alone) == (None, "no_worker")
+    assert health["status"] == "degraded"
+    assert [rule["queue"] for rule in health["rules"] if not rule["ok"]] == ["email-queue"]
+    assert queue["noWorkerTypes"] == ["welcome-email"]
+
+
+@pytest.mark.parametrize("path", ["/jobs/nope", "/jobs/01a20557-4f89-7362-bf7c-8356bbe4029a", "/jobs/{1}:*/status", "/dlq/x", "/queues/none", "/job-types/none"])
+async def test_unknown_things_are_404(serve: Serve, path: str) -> None:
+    async with serve() as client:
+        answer = await client.get(path)
+
+    assert (answer.status_code, answer.json()["type"]) == (404, "/problems/not-found")
+
+
+@pytest.mark.parametrize(
+    "query", ["state=nope", "limit=0", "limit=201", "limit=x", "cursor=zzz", "cursor=%ff", "tag=a", "state=waiting&nope=1"]
+)
+async def test_bad_parameters_are_400(serve: Serve, query: str) -> None:
+    """A filter that would be ignored is refused."""
+    async with serve() as client:
+        answer = await client.get(f"/jobs?{query}")
+
+    assert (answer.status_code, answer.json()["type"]) == (400, "/problems/bad-parameter")
+
+
+async def test_lists_filter_by_state_type_and_queue(serve: Serve, worker: HandWorker) -> None:
+    async with serve() as client:
+        mails = await _submit(client, 6)
+        free = await _submit(client, 3, type="free", payload={})
+        later = await _submit(client, 2, type="keyed", payload={}, delayMs=60_000)
+        first, second, _ = worker.claim(slots=3)
+        worker.end(first)
+        worker.end(second)
+        await client.post(f"/jobs/{mails[5]}/cancel")
+        found = {
+            query: set(await _all(client, f"/jobs?{query}", 2))
+            for query in (
+                "type=free", "queue=default", "state=waiting", "state=queued", "state=completed", "state=active", "state=delayed",
+                "state=cancelled", "state=failed", "state=waiting&type=free", "state=completed&queue=default", "queue=none", "type=None!",
+            )
+        }  # fmt: skip
+        everything = await _all(client, "/jobs", 4)
+
+    assert everything == sorted([*mails, *free, *later], reverse=True, key=lambda one: (one[:13], one))
+    assert found["type=free"] == set(free)
+    assert found["queue=default"] == {*free, *later}
+    assert found["state=waiting"] == found["state=queued"] == {*mails[3:5], *free}
+    assert found["state=completed"] == set(mails[:2])
+    assert found["state=active"] == {mails[2]}
+    assert found["state=delayed"] == set(later)
+    assert found["state=cancelled"] == {mails[5]}
+    assert found["state=waiting&type=free"] == set(free)
+    assert not found["state=failed"] | found["state=completed&queue=default"] | found["queue=none"] | found["type=None!"]
+
+
+async def test_paging_is_complete_with_equal_timestamps(serve: Serve, clean_server: StoreServer) -> None:
+    """3,000 jobs of one millisecond in two types: every one once, newest first, also when the cursor's job is gone."""
+    now_ms = SyncStore(clean_server.url).now_ms()
+    store = SyncStore(clean_server.url, now_ms=lambda: now_ms)
+    jobs = [
+        NewJob(new_job_id(now_ms), "default", f"type-{i % 2}", 2, 0, 0, 5, "", "r", f'["type-{i % 2}",{{}}]') for i in range(3_000)
+    ]
+    for start in range(0, 3_000, 500):
+        store.run(calls.submit(0, jobs[start : start + 500]))
+    ids = sorted((job.id for job in jobs), reverse=True)
+
+    async with serve() as client:
+        everything = await _all(client, "/jobs", 200)
+        one_type = await _all(client, "/jobs?type=type-1", 200)
+        page = (await client.get("/jobs?limit=100")).json()
+        gone = page["items"][-1]["jobId"]
+        await client.post(f"/jobs/{gone}/cancel")
+        store.run(calls.purge(0, [gone]))
+        after = (await client.get(f"/jobs?limit=100&cursor={page['nextCursor']}")).json()
+    store.close()
+
+    assert everything == ids
+    assert one_type == sorted((job.id for job in jobs if job.type == "type-1"), reverse=True)
+    assert [item["jobId"] for item in after["items"]] == ids[100:200]
+
+
+async def test_rare_matches_are_found_across_short_pages(serve: Serve, clean_server: StoreServer) -> None:
+    """A filter that few match looks at a bounded number of jobs a call, and the cursor goes on from there."""
+    store = SyncStore(clean_server.url)
+    now_ms = store.now_ms()
+    jobs = [
+        NewJob(new_job_id(now_ms), "rare" if i in (3, 2_500) else "default", "plain", 2, 0, 0, 5, "", "r", '["plain",{}]')
+        for i in range(2_600)
+    ]
+    for start in range(0, 2_600, 500):
+        store.run(calls.submit(0, jobs[start : start + 500]))
+    store.close()
+
+    async with serve() as client:
+        found = await _all(client, "/jobs?queue=rare", 50)
+
+    assert sorted(found) == sorted(job.id for job in jobs if job.queue == "rare")
+
+
+async def test_etag_spares_what_is_known(serve: Serve, worker: HandWorker) -> None:
+    """Strong, 304 while nothing has changed, another one when something has."""
+    async with serve() as client:
+        (job_id,) = await _submit(client)
+        first = await client.get(f"/jobs/{job_id}")
+        tag = first.headers["etag"]
+        same = await client.get(f"/jobs/{job_id}", headers={"If-None-Match": f'"x", {tag}'})
+        worker.claim()
+        changed = await client.get(f"/jobs/{job_id}", headers={"If-None-Match": tag})
+
+    assert not tag.startswith("W/")
+    assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", tag)
+    assert changed.status_code == 200
+    assert changed.headers["etag"] != tag
+
+
+@pytest.mark.parametrize("how", ["query", "prefer"])
+async def test_wait_answers_when_the_job_ends(serve: Serve, worker: HandWorker, how: str) -> None:
+    async with serve() as client:
+        (job_id,) = await _submit(client)
+        headers, query = ({}, "?wait=20") if how == "query" else ({"Prefer": "respond-async, wait=20"}, "")
+        waiting = asyncio.create_task(client.get(f"/jobs/{job_id}{query}", headers=headers))
+        (claimed,) = await asyncio.to_thread(worker.claim)
+        done, _ = await asyncio.wait({waiting}, timeout=0.3)
+        assert not done
+        ended = time.monotonic()
+        await asyncio.to_thread(worker.end, claimed)
+        answer = await waiting
+        took_s = time.monotonic() - ended
+        at_once = await client.get(f"/jobs/{job_id}?wait=20")
+
+    assert answer.json()["state"] == at_once.json()["state"] == "completed"
+    assert took_s < 1.0
+    assert answer.headers.get("preference-applied") == (None if how == "query" else "wait=20")
+
+
+async def test_wait_ends_with_the_present_state(serve: Serve) -> None:
+    async with serve() as client:
+        (job_id,) = await _submit(client)
+        started = time.monotonic()
+        answer = await client.get(f"/jobs/{job_id}?wait=0.4")
+        took_s = time.monotonic() - started
+        too_long = await client.get(f"/jobs/{job_id}?wait=61")
+        unknown = await client.get("/jobs/01a20557-4f89-7362-bf7c-8356bbe4029a?wait=20")
+
+    assert answer.json()["state"] == "waiting"
+    assert 0.4 <= took_s < 2.0
+    assert (too_long.status_code, unknown.status_code) == (400, 404)
+
+
+async def test_shutdown_answers_those_who_wait(serve: Serve) -> None:
+    context = serve()
+    client = await context.__aenter__()
+    (job_id,) = await _submit(client)
+    waiting = asyncio.create_task(client.get(f"/jobs/{job_id}?wait=30"))
+    await asyncio.wait({waiting}, timeout=0.3)
+    from taskmaster.api.app import end_waits  # noqa: PLC0415
+
+    end_waits(client._transport.app)
+    answer = await asyncio.wait_for(waiting, 2)
+    await context.__aexit__(None, None, None)
+
+    assert answer.json()["state"] == "waiting"
+
+
+async def test_cancel_of_each_state(serve: Serve, worker: HandWorker) -> None:
+    """Waiting and delayed: at once. Active: asked. Ended otherwise: 409. Twice: the same."""
+    async with serve() as client:
+        active, done, waiting = await _submit(client, 3)
+        (delayed,) = await _submit(client, 1, type="free", payload={}, delayMs=60_000)
+        first, second = worker.claim(slots=2)
+        worker.end(second)
+        answers = {name: await client.post(f"/jobs/{name}/cancel") for name in (active, done, waiting, delayed)}
+        again = await client.post(f"/jobs/{waiting}/cancel")
+        seen = (await client.get(f"/jobs/{active}/status")).json()
+        missing = await client.post("/jobs/01a20557-4f89-7362-bf7c-8356bbe4029a/cancel")
+
+    assert first[0].id == active
+    assert answers[waiting].json() == {"jobId": waiting, "status": "cancelled", "state": "cancelled"}
+    assert (answers[delayed].status_code, again.status_code, missing.status_code) == (200, 200, 404)
+    assert (answers[active].status_code, answers[active].json()["status"]) == (202, "cancelling")
+    assert (seen["state"], seen["reason"]) == ("active", "cancelling")
+    assert (answers[done].status_code, answers[done].json()["state"]) == (409, "completed")
+
+
+async def test_queues_tell_depths_and_times(serve: Serve, worker: HandWorker) -> None:
+    async with serve() as client:
+        await _submit(client, 3)
+        await _submit(client, 1, type="free", payload={}, queue="email-queue", priority="low")
+        (claimed,) = worker.claim()
+        worker.end(claimed)
+        queue = (await client.get("/queues/email-queue")).json()
+        names = [one["name"] for one in (await client.get("/queues")).json()["items"]]
+
+    assert queue["counts"] == {"waiting": 3, "delayed": 0, "active": 0, "completed": 1, "failed": 0, "cancelled": 0, "blocked": 0}
+    assert queue["byPriority"] == {"critical": 0, "high": 0, "normal": 2, "low": 1}
+    assert queue["oldestWaitingMs"] >= 0
+    assert (queue["ratePerMinute"], queue["failureRate"], queue["paused"], queue["limits"]) == (1, 0.0, False, [])
+    assert queue["runMs"].keys() == {"p50", "p95", "p99"}
+    assert names == ["default", "email-queue"]
+
+
+async def test_types_are_the_catalogue(serve: Serve) -> None:
+    async with serve() as client:
+        found = (await client.get("/job-types")).json()["items"]
+        one = (await client.get("/job-types/welcome-email")).json()
+        far = await client.get("/job-types/welcome-emale")
+
+    assert [entry["type"] for entry in found] == ["free", "keyed", "welcome-email"]
+    assert (one["plugin"], one["version"], one["keyRequired"], one["retryScheduleMs"]) == ("test", "1.0", True, [1_000, 2_000, 4_000, 8_000])
+    assert one["schema"]["required"] == ["email", "name"]
+    assert far.json()["near"] == ["welcome-email"]
+
+
+async def test_document_lists_every_route(serve: Serve) -> None:
+    """OpenAPI 3.1, with the bodies; no page that loads from elsewhere."""
+    async with serve() as client:
+        document = (await client.get("/openapi.json")).json()
+        schema_page = await client.get("/schema")
+
+    assert document["openapi"].startswith("3.1")
+    assert {"/jobs", "/jobs/bulk", "/jobs/{job_id}", "/jobs/{job_id}/status", "/dlq/{entry_id}/replay", "/health"} <= document["paths"].keys()
+    body = document["paths"]["/jobs"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert body["required"] == ["type"]
+    assert "idempotencyKey" in body["properties"]
+    assert schema_page.status_code == 404
