@@ -81,7 +81,7 @@ FAILING = {
 
 @pytest.mark.parametrize("word", ["def", "async def"])
 @pytest.mark.parametrize(("statement", "error"), FAILING.values(), ids=FAILING)
-def test_a_plugin_that_does_not_start_loses_its_types_only(plant, calls, run_async, tmp_path, word, statement, error):  # noqa: PLR0917 - fixtures
+def test_a_plugin_that_does_not_start_loses_its_types_only(plant, calls, run_async, tmp_path, word, statement, error):
     entries = [plant("aaa", TELLING), plant("bbb", f"@hookimpl\n{word} on_init(context):\n    {statement}"), plant("ccc", TELLING)]
 
     running = lifecycle.start(discover(source=lambda: entries), tmp_path, {}, run_async)

@@ -16,7 +16,7 @@ __all__ = ["Dummy", "DummyFailed", "dummy"]
 HANG_S = 3_600
 
 
-class DummyFailed(Exception):  # noqa: N818 - it failed, as it was told to
+class DummyFailed(Exception):
     """The failure that was asked for."""
 
 

@@ -22,7 +22,7 @@ __all__ = ["Delivery", "DeliveryFailed", "Outbox", "Smtp"]
 STEP_S = 15.0
 
 
-class DeliveryFailed(Exception):  # noqa: N818 - a fact, for people to read
+class DeliveryFailed(Exception):
     """The server could not be reached or asked to come back later: worth another attempt."""
 
 
