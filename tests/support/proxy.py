@@ -176,7 +176,7 @@ class StoreProxy:
         name = self._names.get(words[1])
         if name is None:
             for script in map(load, names()):
-                self._names[script.sha.encode()] = self._names[script.text.encode()] = script.name
+                self._names[script.sha.encode()] = self._names[script.text] = script.name
             name = self._names[words[1]]
         return name
 
