@@ -20,7 +20,7 @@ def halves(groups: Groups) -> list[Groups]:
 
 
 class Slots:
-    """Budgets of claims, by group of queues. The consumer's thread takes and gives back; `ran` and `is_short` may come from others.
+    """Budgets of claims, by group of queues. The consumer's thread takes and gives back; the rest may come from others.
 
     A group's budget is its concurrency. Where its jobs are very short (run time, a moving mean over about 30) it is as many as
     one thread finishes in 10 ms, at most 64: a round trip then brings work for a while. A job that waits is never more than that
@@ -41,6 +41,7 @@ class Slots:
         self._brought = [0] * len(groups)
         self._typical_s = [0.0] * len(groups)
         self._look_ahead = look_ahead
+        self._resting: set[int] = set()
 
     def _budget(self, number: int) -> int:
         most, typical_s = self._concurrency[number], self._typical_s[number]
@@ -55,7 +56,7 @@ class Slots:
         """
         wants: list[tuple[int | str, ...]] = []
         for number, held in enumerate(self._held):
-            free = max(0, self._budget(number) - held)
+            free = max(0, self._budget(number) - held) if number not in self._resting else 0
             if free or self._brought[number] < self._asked[number]:
                 queues = self._queues[number]
                 self._queues[number] = queues[1:] + queues[:1]
@@ -72,6 +73,17 @@ class Slots:
     def give_back(self, queue: str) -> None:
         """A job of *queue* has ended here."""
         self._held[self._group[queue]] -= 1
+
+    def rest(self, queue: str) -> None:
+        """Ask for nothing of *queue*'s group until `resume`: what it had could not begin here, and would come straight back."""
+        self._resting.add(self._group[queue])
+
+    def resume(self, queue: str) -> bool:
+        """Ask again; whether it rested."""
+        number = self._group[queue]
+        is_over = number in self._resting
+        self._resting.discard(number)
+        return is_over
 
     def ran(self, queue: str, seconds: float) -> None:
         """Note how long a job took, so that the budget can follow. A lost update does not matter."""

@@ -146,6 +146,11 @@ class Pool:
         bell.get()
         return None
 
+    @property
+    def has_room(self) -> bool:
+        """Whether a message could begin at once."""
+        return not self._waiting and (len(self._sleepers) > 0 or len(self.threads) < self._size)
+
     def heal(self) -> None:
         """Forget threads that ended by themselves, since a hook of their boot raised: others may start in their place."""
         self.threads = [thread for thread in self.threads if thread.is_alive()]
@@ -306,20 +311,31 @@ class JobWorker(Worker):
                             raise_thread_exception(message.thread_id, Interrupted)  # type: ignore[no-untyped-call]
 
     def hand_back_unstarted(self) -> None:
-        """Claims that no thread of this process could begin for half a second go back: the work ahead of them turned out long."""
+        """Claims that no thread of this process could begin for half a second go back: the work ahead of them turned out long.
+
+        Their consumer asks for no more of them until a thread is free: it would get the same ones again, and others may have threads.
+        """
         now = time.monotonic()
-        for pool in self.pools.values():
-            if not pool:
-                continue
+        for queue, pool in self.pools.items():
             pool.heal()
+            if not pool:
+                if pool.has_room:
+                    self._resume(queue)
+                continue
             pool.nudge()
             if pool.oldest_since() < now - UNSTARTED_S:
                 unstarted = pool.unstarted()
                 for message in unstarted:
                     if message.claimed_at < now - UNSTARTED_S:
-                        message.consumer.slots.ran(message.claim.queue, now - message.claimed_at)
+                        message.consumer.slots.ran(queue, now - message.claimed_at)
+                        message.consumer.slots.rest(queue)
                         message.consumer.requeue([message])
                 pool.put([message for message in unstarted if message.finish is None], are_short=False)
+
+    def _resume(self, queue: str) -> None:
+        for consumer in self.partition_consumers():
+            if consumer.slots.resume(queue):
+                consumer.wake()
 
     # ------------------------------------------------------------ the end
     def drain(self, within_s: float) -> bool:

@@ -69,14 +69,12 @@ def test_retries_wait_as_the_backoff_says(clean_server, is_async):
         waits = [b["started"] - a["ended"] for a, b in zip(seen.rows, seen.rows[1:], strict=False)]
         assert (seen.state, seen.reason, seen.failures, seen.deliveries) == ("failed", "attempts_exhausted", 4, 4)
         assert [row["outcome"] for row in seen.rows] == ["failed"] * 4
-        assert all(
-            wait - 50 < delay <= wait + 20 or delay <= wait < delay + 1_500 for wait, delay in zip(waits, (100, 200, 400), strict=True)
-        )
+        assert all(delay - 20 <= wait < delay + 1_500 for wait, delay in zip(waits, (100, 200, 400), strict=True))
         assert seen.failure.message == "attempt 4"
-        assert worker.dead(job_id)[b"rs".decode()] == b"attempts_exhausted"
+        assert worker.dead(job_id)["rs"] == b"attempts_exhausted"
 
 
-class Hopeless(Exception):  # noqa: N818
+class Hopeless(Exception):
     pass
 
 
@@ -233,7 +231,7 @@ def test_an_exit_in_a_handlers_own_task_does_not_end_the_loop(clean_server, erro
 
     @job("stays")
     async def stays(payload, ctx):
-        while not release.is_set():
+        while not release.is_set():  # noqa: ASYNC110 - set by another thread
             await asyncio.sleep(0.01)
         return "stayed"
 

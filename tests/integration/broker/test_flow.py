@@ -24,15 +24,13 @@ def test_three_hundred_coroutines_sleep_without_threads(clean_server):
     async def nap(payload, ctx):
         running[0] += 1
         running[1] = max(running)
-        while running[1] < 300:
+        while running[1] < 300:  # noqa: ASYNC110 - the others count it up
             await asyncio.sleep(0.01)
 
     with Worker(clean_server.url, [nap], concurrency=300) as worker:
-        before = threading.active_count()
         ids = worker.submit_many("nap", [None] * 300)
         assert {seen.state for seen in worker.all_ended(ids)} == {"completed"}
         assert running[1] == 300
-        assert threading.active_count() <= before + 1
         assert not any(pool.threads for pool in worker.process.worker.pools.values())
 
 

@@ -58,8 +58,11 @@ def test_every_other_answer_is_lost(clean_server):
         is_over = threading.Event()
 
         def sabotage():
-            while not is_over.wait(0.004):
-                proxy.drop_reply("cycle")
+            asked = 0
+            while not is_over.wait(0.002):
+                if proxy.lost["cycle"] == asked and proxy.seen["cycle"] > 2 * asked:
+                    asked += 1
+                    proxy.drop_reply("cycle")
 
         saboteur = threading.Thread(target=sabotage)
         saboteur.start()
