@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from bench.machine import Meter, python_speed, wait_for_quiet
 from bench.parts.base import Bench, Part
 from bench.parts.coroutines import ASYNC
 from bench.parts.cost import COST, SIZE
@@ -45,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for repetition in range(options.repeat):
             for subject in part.subjects:
                 if not options.subjects or subject in options.subjects:
+                    wait_for_quiet(options.patience)
                     rows.append(_measure(bench, part, subject, repetition))
                     print(_progress(rows[-1]), file=sys.stderr, flush=True)
     facts = _facts(options)
@@ -55,22 +57,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _measure(bench: Bench, part: Part, subject: str, repetition: int) -> Row:
-    load, speed = os.getloadavg()[0], _speed()
+    load, speed, meter = os.getloadavg()[0], python_speed(), Meter()
     try:
-        return Row(part.name, subject, repetition, load, speed, part.run(bench, subject))
-    except (BenchError, AssertionError, subprocess.SubprocessError, OSError) as error:
-        return Row(part.name, subject, repetition, load, speed, error=" ".join(str(error).split()) or type(error).__name__)
-
-
-def _speed() -> float:
-    start = time.perf_counter()
-    for _ in range(2_000_000):
-        pass
-    return 2 / (time.perf_counter() - start)
+        figures, error = part.run(bench, subject), ""
+    except (BenchError, AssertionError, subprocess.SubprocessError, OSError) as problem:
+        figures, error = {}, " ".join(str(problem).split()) or type(problem).__name__
+    return Row(part.name, subject, repetition, load, meter.others(), speed, figures, error)
 
 
 def _progress(row: Row) -> str:
-    said = row.error or ", ".join(f"{name} {value:,.4g}" for name, value in row.figures.items())
+    said = f"(others {row.others:.1f}) " + (row.error or ", ".join(f"{name} {value:,.4g}" for name, value in row.figures.items()))
     return f"{time.strftime('%H:%M:%S')} {row.part} {row.subject} {row.repetition + 1}: {said}"
 
 
@@ -99,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--subjects", type=lambda text: _known(text, subjects), metavar="NAME,...", help=f"systems: {', '.join(subjects)}")
     parser.add_argument("--quick", action="store_true", help="a fifth of the jobs: to see that it works, not to quote")
     parser.add_argument("--repeat", type=int, default=3, metavar="N", help="runs of each part and system, interleaved; the median is shown")
+    parser.add_argument("--patience", type=float, default=0, metavar="S", help="wait up to so long for a quiet machine before each run")
     parser.add_argument("--store", choices=KINDS, default="valkey", help="server that all systems run on")
     parser.add_argument("--aof", action="store_true", help="append-only file, everysec")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every row here")

@@ -19,6 +19,7 @@ class Row:
 
     Attributes:
         load: average number of runnable processes in the minute before it.
+        others: processors that processes of others used meanwhile.
         speed: million turns a second of an empty Python loop just before it: what the machine could do then.
         error: why there are no figures; empty: there are.
     """
@@ -27,6 +28,7 @@ class Row:
     subject: str
     repetition: int
     load: float
+    others: float
     speed: float
     figures: Mapping[str, float] = field(default_factory=dict)
     error: str = ""
@@ -45,14 +47,9 @@ def as_markdown(parts: Iterable[Part], rows: Sequence[Row], facts: Mapping[str, 
         subjects = [s for s in part.subjects if (part.name, s) in gathered]
         names = list(dict.fromkeys(name for s in subjects for name in gathered[part.name, s]))
         own = [row for row in rows if row.part == part.name]
-        load, speed = max((row.load for row in own), default=0.0), [row.speed for row in own]
-        lines += [
-            "",
-            f"### {part.name}: {part.title}",
-            "",
-            f"load average up to {load:.1f}, Python loop {_spread(speed)} million turns/s",
-            "",
-        ]
+        machine = f"load average {_spread([r.load for r in own])}, processors used by others {_spread([r.others for r in own])}, "
+        machine += f"Python loop {_spread([r.speed for r in own])} million turns/s"
+        lines += ["", f"### {part.name}: {part.title}", "", machine, ""]
         if names:
             lines += _table(["", *subjects, *(f"x {s}" for s in subjects[1:])], _figure_rows(part.name, subjects, names, gathered, medians))
         lines += [f"- {row.subject}: {row.error}" for row in own if row.error]
