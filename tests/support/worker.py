@@ -51,6 +51,7 @@ class Seen:
     handed_back: int
     body: bytes
     rows: list[dict[str, Any]]
+    is_orphan: bool
     fields: dict[str, str] = field(repr=False)
 
     @property
@@ -110,7 +111,18 @@ class Hands:
         f = shown.fields
         number = lambda name: int(f.get(name) or 0)  # noqa: E731
         rows = [dict(zip(("epoch", "outcome", "started", "ended", "by", "error"), json.loads(row), strict=False)) for row in shown.rows]
-        return Seen(state_of(f["st"]), f.get("rs", ""), number("ep"), number("fl"), number("ls"), number("hb"), shown.body, rows, f)
+        return Seen(
+            state_of(f["st"]),
+            f.get("rs", ""),
+            number("ep"),
+            number("fl"),
+            number("ls"),
+            number("hb"),
+            shown.body,
+            rows,
+            shown.is_orphan,
+            f,
+        )
 
     def state(self, job_id: str) -> str:
         seen = self.look(job_id)
