@@ -293,7 +293,7 @@ async def record_of(service: Service, text: str, parts: str) -> tuple[JobRecord,
 
 
 @get("/jobs", summary="List jobs, newest first", responses={200: ResponseSpec(shapes.JobList)})
-async def list_jobs(  # noqa: PLR0917 - the framework passes them by name
+async def list_jobs(
     request: AnyRequest,
     wanted: Annotated[str | None, QueryParameter(name="state", description=f"one of {', '.join(STATES)}")] = None,
     job_type: Annotated[str | None, QueryParameter(name="type")] = None,

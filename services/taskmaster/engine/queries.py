@@ -52,7 +52,7 @@ def job_of(job_id: str, shown: Shown) -> JobRecord:
             failure=_failure(shown.body) if shown.body and not is_result else None,
             history=tuple(_attempt(row) for row in shown.rows),
         )
-    except (KeyError, ValueError, msgspec.MsgspecError) as error:
+    except (LookupError, ValueError, msgspec.MsgspecError) as error:
         raise StoreDefect(f"job {job_id}: its record cannot be read: {type(error).__name__}: {error}") from error
 
 
@@ -60,7 +60,7 @@ def summary_of(found: Found) -> JobRecord:
     """One job from a row of `reads.find`: without payload, result and history."""
     try:
         return _record(found.id, {name: value.decode("utf-8", "replace") for name, value in found.fields.items()}, is_orphan=False)
-    except (KeyError, ValueError) as error:
+    except (LookupError, ValueError) as error:
         raise StoreDefect(f"job {found.id}: its record cannot be read: {type(error).__name__}: {error}") from error
 
 
@@ -199,7 +199,7 @@ def dead_letter(fields: Mapping[str, bytes]) -> tuple[DeadLetter, Consumer]:
             failure=_failure(fields["er"]) if fields.get("er") else None,
             fingerprint=text.get("fp", ""),
         )
-    except (KeyError, ValueError, msgspec.MsgspecError) as error:
+    except (LookupError, ValueError, msgspec.MsgspecError) as error:
         raise StoreDefect(f"a dead-letter record cannot be read: {type(error).__name__}: {error}") from error
     return record, consumer_of(wid, fields.get("who", b""))
 

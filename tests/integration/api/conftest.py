@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-from support.servers import StoreServer
 
+from support.servers import StoreServer
 from taskmaster.api.app import create_app
 from taskmaster.model.retry import Backoff
 from taskmaster.plugins.catalogue import CatalogueEntry, encode
@@ -37,7 +37,11 @@ def entry(name: str, queue: str, schema: dict[str, Any] | None = None, key_requi
     )
 
 
-TYPES = [entry("welcome-email", "email-queue", WELCOME_SCHEMA), entry("free", "default", key_required=False), entry("keyed", "default", None, True)]
+TYPES = [
+    entry("welcome-email", "email-queue", WELCOME_SCHEMA),
+    entry("free", "default", key_required=False),
+    entry("keyed", "default", None, True),
+]
 
 
 class HandWorker:
@@ -64,9 +68,7 @@ class HandWorker:
 
     def _cycle(self, finishes: list[Finish], wants: list[tuple[int | str, ...]]) -> calls.Cycle:
         self._seq += 1
-        return self.store.run(
-            calls.cycle(0, gen=self._gen, wid=self.wid, seq=self._seq, lease_ms=60_000, finishes=finishes, wants=wants)
-        )
+        return self.store.run(calls.cycle(0, gen=self._gen, wid=self.wid, seq=self._seq, lease_ms=60_000, finishes=finishes, wants=wants))
 
     def claim(self, queue: str = "email-queue", slots: int = 1) -> list[tuple[Claim, str]]:
         claims = self._cycle([], [(slots, queue)]).claims
@@ -107,7 +109,7 @@ Serve = Callable[..., contextlib.AbstractAsyncContextManager[httpx.AsyncClient]]
 
 @pytest.fixture
 def serve(clean_server: StoreServer, worker: HandWorker) -> Serve:
-    """`async with serve() as client`: an API process of its own, as far as the store can tell."""
+    """What `async with` turns into a client of an API that is a process of its own, as far as the store can tell."""
 
     def start(**settings: Any) -> contextlib.AbstractAsyncContextManager[httpx.AsyncClient]:
         return running(Settings(redis_url=clean_server.url, **settings))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from support.servers import StoreServer
 
 from integration.api.conftest import WELCOME, Serve
+from support.servers import StoreServer
 
 pytestmark = pytest.mark.anyio
 
@@ -110,7 +110,9 @@ async def test_other_media_types_are_415(serve: Serve, headers: dict[str, str]) 
 async def test_accepted_payload_comes_back_equal(serve: Serve, payload: object) -> None:
     """What is accepted is stored as it was sent."""
     async with serve() as client:
-        answer = await client.post("/jobs", content=json.dumps(WELCOME | {"payload": payload}).encode(), headers={"content-type": "application/json"})
+        answer = await client.post(
+            "/jobs", content=json.dumps(WELCOME | {"payload": payload}).encode(), headers={"content-type": "application/json"}
+        )
         job = await client.get(answer.headers["location"])
 
     assert job.json()["payload"] == payload

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from support.servers import StoreServer
 
 from integration.api.conftest import WELCOME, HandWorker, Serve
+from support.servers import StoreServer
 
 pytestmark = pytest.mark.anyio
 
@@ -110,7 +110,7 @@ async def test_any_ended_job_can_be_replayed(serve: Serve, worker: HandWorker) -
         worker.end(claimed)
         done = await client.post(f"/jobs/{waiting}/replay")
         dead = worker.kill_job()
-        from taskmaster.store import calls  # noqa: PLC0415
+        from taskmaster.store import calls
 
         worker.store.run(calls.purge(0, [dead]))
         gone = await client.get(f"/jobs/{dead}")

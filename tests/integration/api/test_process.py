@@ -13,10 +13,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from support.eventually import eventually
-from support.servers import StoreServer
 
 from integration.api.conftest import WELCOME, HandWorker
+from support.eventually import eventually
+from support.servers import StoreServer
 
 SERVICES = Path(__file__).resolve().parents[3] / "services"
 PROGRAM = """

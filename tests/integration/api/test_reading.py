@@ -7,9 +7,9 @@ import time
 
 import msgspec
 import pytest
-from support.servers import StoreServer
 
 from integration.api.conftest import WELCOME, HandWorker, Serve
+from support.servers import StoreServer
 from taskmaster.model.ids import new_job_id
 from taskmaster.store import calls
 from taskmaster.store.calls import NewJob
@@ -90,7 +90,9 @@ async def test_waiting_job_without_worker_says_so(serve: Serve, worker: HandWork
     assert queue["noWorkerTypes"] == ["welcome-email"]
 
 
-@pytest.mark.parametrize("path", ["/jobs/nope", "/jobs/01a20557-4f89-7362-bf7c-8356bbe4029a", "/jobs/{1}:*/status", "/dlq/x", "/queues/none", "/job-types/none"])
+@pytest.mark.parametrize(
+    "path", ["/jobs/nope", "/jobs/01a20557-4f89-7362-bf7c-8356bbe4029a", "/jobs/{1}:*/status", "/dlq/x", "/queues/none", "/job-types/none"]
+)
 async def test_unknown_things_are_404(serve: Serve, path: str) -> None:
     async with serve() as client:
         answer = await client.get(path)
@@ -143,9 +145,7 @@ async def test_paging_is_complete_with_equal_timestamps(serve: Serve, clean_serv
     """3,000 jobs of one millisecond in two types: every one once, newest first, also when the cursor's job is gone."""
     now_ms = SyncStore(clean_server.url).now_ms()
     store = SyncStore(clean_server.url, now_ms=lambda: now_ms)
-    jobs = [
-        NewJob(new_job_id(now_ms), "default", f"type-{i % 2}", 2, 0, 0, 5, "", "r", f'["type-{i % 2}",{{}}]') for i in range(3_000)
-    ]
+    jobs = [NewJob(new_job_id(now_ms), "default", f"type-{i % 2}", 2, 0, 0, 5, "", "r", f'["type-{i % 2}",{{}}]') for i in range(3_000)]
     for start in range(0, 3_000, 500):
         store.run(calls.submit(0, jobs[start : start + 500]))
     ids = sorted((job.id for job in jobs), reverse=True)
@@ -239,7 +239,7 @@ async def test_shutdown_answers_those_who_wait(serve: Serve) -> None:
     (job_id,) = await _submit(client)
     waiting = asyncio.create_task(client.get(f"/jobs/{job_id}?wait=30"))
     await asyncio.wait({waiting}, timeout=0.3)
-    from taskmaster.api.app import end_waits  # noqa: PLC0415
+    from taskmaster.api.app import end_waits
 
     end_waits(client._transport.app)
     answer = await asyncio.wait_for(waiting, 2)
@@ -292,7 +292,12 @@ async def test_types_are_the_catalogue(serve: Serve) -> None:
         far = await client.get("/job-types/welcome-emale")
 
     assert [entry["type"] for entry in found] == ["free", "keyed", "welcome-email"]
-    assert (one["plugin"], one["version"], one["keyRequired"], one["retryScheduleMs"]) == ("test", "1.0", True, [1_000, 2_000, 4_000, 8_000])
+    assert (one["plugin"], one["version"], one["keyRequired"], one["retryScheduleMs"]) == (
+        "test",
+        "1.0",
+        True,
+        [1_000, 2_000, 4_000, 8_000],
+    )
     assert one["schema"]["required"] == ["email", "name"]
     assert far.json()["near"] == ["welcome-email"]
 
@@ -304,7 +309,9 @@ async def test_document_lists_every_route(serve: Serve) -> None:
         schema_page = await client.get("/schema")
 
     assert document["openapi"].startswith("3.1")
-    assert {"/jobs", "/jobs/bulk", "/jobs/{job_id}", "/jobs/{job_id}/status", "/dlq/{entry_id}/replay", "/health"} <= document["paths"].keys()
+    assert {"/jobs", "/jobs/bulk", "/jobs/{job_id}", "/jobs/{job_id}/status", "/dlq/{entry_id}/replay", "/health"} <= document[
+        "paths"
+    ].keys()
     body = document["paths"]["/jobs"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert body["required"] == ["type"]
     assert "idempotencyKey" in body["properties"]

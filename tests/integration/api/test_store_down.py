@@ -6,9 +6,9 @@ import asyncio
 import time
 
 import pytest
-from support.servers import StoreServer
 
 from integration.api.conftest import WELCOME, HandWorker, Serve, running
+from support.servers import StoreServer
 from taskmaster.settings import Settings
 
 pytestmark = pytest.mark.anyio

@@ -7,11 +7,11 @@ import datetime as dt
 from typing import Any
 
 import pytest
-from support.servers import StoreServer
 
 from integration.api.conftest import WELCOME, HandWorker, Serve
-from taskmaster.model.ids import digest_slot, slot_of
+from support.servers import StoreServer
 from taskmaster.engine.submit import key_digest
+from taskmaster.model.ids import digest_slot, slot_of
 
 pytestmark = pytest.mark.anyio
 
@@ -201,7 +201,7 @@ async def test_run_at_is_an_instant(serve: Serve) -> None:
 
 async def test_late_clock_is_set_and_tried_again(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """A host whose clock is a day behind the store's still submits."""
-    from taskmaster.store.aio import AsyncStore  # noqa: PLC0415
+    from taskmaster.store.aio import AsyncStore
 
     now_ms = AsyncStore.now_ms
 
