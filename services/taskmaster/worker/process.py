@@ -112,11 +112,13 @@ def identity_of(settings: Settings, registry: Registry, part: Part) -> Identity:
     """How this process registers."""
     encode = msgspec.json.encode
     plugin_set = {name: f"{handler.plugin}=={handler.version}" for name, handler in registry.handlers.items()}
-    info = {"host": socket.gethostname(), "pid": os.getpid(), "name": part.name, "suspects": part.suspects}
+    cap = registry.fingerprint() + (LOST_BAND if part.suspects else "")
+    # `cap` leads from a consumer that is long gone to its plugin set.
+    info = {"host": socket.gethostname(), "pid": os.getpid(), "name": part.name, "suspects": part.suspects, "cap": cap}
     types = tuple(f"{name}{LOST_BAND}" for name in registry.types) if part.suspects else registry.types
     published = () if part.suspects else tuple((entry.type, catalogue.encode(entry).decode()) for entry in catalogue.entries(registry))
     return Identity(
-        cap=registry.fingerprint() + (LOST_BAND if part.suspects else ""),
+        cap=cap,
         info=encode(info).decode(),
         plugin_set=encode(plugin_set).decode(),
         types=types,
