@@ -391,12 +391,15 @@ def _send(store: SyncStore, prepared: Sequence[Prepared], first: int) -> list[Re
         answers.update(zip(indexes, _run(store, partition, jobs), strict=True))
     receipts = []
     for index in range(len(prepared)):
-        answer = answers[index]
-        if answer.status is Status.REUSED:
-            raise KeyReused("the idempotency key belongs to another request", jobId=answer.id, index=first + index)
-        if answer.status not in (Status.OK, Status.DUPLICATE):
-            raise StoreError(f"item {first + index} was not stored: {answer.status.name}", index=first + index)
-        receipts.append(Receipt(answer.id, "accepted", answer.status is Status.DUPLICATE))
+        status, _, job_id, _ = answers[index]
+        if status is Status.OK:
+            receipts.append(Receipt(job_id, "accepted", False))
+        elif status is Status.DUPLICATE:
+            receipts.append(Receipt(job_id, "accepted", True))
+        elif status is Status.REUSED:
+            raise KeyReused("the idempotency key belongs to another request", jobId=job_id, index=first + index)
+        else:
+            raise StoreError(f"item {first + index} was not stored: {status.name}", index=first + index)
     return receipts
 
 

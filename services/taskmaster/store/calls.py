@@ -68,10 +68,16 @@ class Submitted(NamedTuple):
     now_ms: int
 
 
+_NEW: dict[bytes, State] = {b"w": "waiting", b"d": "delayed"}
+
+
 def _submitted(items: Sequence[NewJob], raw: list[Any]) -> list[Submitted]:
     now = raw[0]
     out = []
     for item, row in zip(items, raw[1:], strict=True):
+        if row[0] == 0:  # nearly always: made now, under its own id
+            out.append(Submitted(Status.OK, _NEW[row[1]], item.id, now))
+            continue
         status = Status(row[0])
         state = state_of(row[1].decode()) if len(row) > 1 and row[1] else None
         job_id = row[2].decode() if len(row) > 2 else item.id
