@@ -77,8 +77,9 @@ class TaskMaster(Peer):
 
     @contextmanager
     def workers(self, store: Store, workers: Workers) -> Iterator[Running]:
-        """`taskmaster worker` with its defaults, or as many jobs at once as asked for."""
-        env = common_environment(workers.folder, store) | {"TASKMASTER_WORKER_PROCESSES": str(workers.processes)} | workers.env
+        """`taskmaster worker` with its defaults, or as many jobs at once as asked for. Every finished job is kept, as the others do."""
+        kept = {"TASKMASTER_KEEP_COMPLETED": "10000000", "TASKMASTER_WORKER_PROCESSES": str(workers.processes)}
+        env = common_environment(workers.folder, store) | kept | workers.env
         if workers.slots:
             env |= {"TASKMASTER_QUEUE_CONCURRENCY": f"{QUEUE}={workers.slots}"}
         with running(command("worker"), env=env, folder=workers.folder, name="worker") as started:
