@@ -103,7 +103,13 @@ class Hands:
                 assert all(row.status == 0 for row in said), said
         return ids
 
-    def look(self, job_id: str) -> Seen | None:
+    def look(self, job_id: str) -> Seen:
+        """The job now; it must be there."""
+        seen = self.find(job_id)
+        assert seen is not None, f"there is no job {job_id}"
+        return seen
+
+    def find(self, job_id: str) -> Seen | None:
         """The job now; None when there is none."""
         shown = self.store.run(reads.show(partition_of(job_id, self.partitions), job_id), within_s=10)
         if shown is None:
@@ -125,7 +131,7 @@ class Hands:
         )
 
     def state(self, job_id: str) -> str:
-        seen = self.look(job_id)
+        seen = self.find(job_id)
         return seen.state if seen else "gone"
 
     def until(self, job_id: str, state: str | Callable[[Seen], Any], within_s: float = 10.0) -> Seen:
@@ -133,7 +139,7 @@ class Hands:
         last: list[Seen | None] = [None]
 
         def is_so() -> Seen | None:
-            last[0] = seen = self.look(job_id)
+            last[0] = seen = self.find(job_id)
             return seen if seen and (seen.state == state if isinstance(state, str) else state(seen)) else None
 
         return eventually(is_so, within_s, lambda: f"{job_id} {state}; it is {last[0]!r}")  # type: ignore[return-value]
@@ -149,8 +155,14 @@ class Hands:
     def cancel(self, job_id: str) -> Any:
         return self.store.run(calls.cancel(partition_of(job_id, self.partitions), job_id, who="test", key_window_ms=1_000))
 
-    def dead(self, job_id: str) -> dict[str, bytes] | None:
-        return self.store.run(reads.dead(partition_of(job_id, self.partitions), job_id))
+    def dead(self, job_id: str) -> dict[str, bytes]:
+        """The dead letter's fields; none when there is none."""
+        return self.store.run(reads.dead(partition_of(job_id, self.partitions), job_id)) or {}
+
+    def counters(self) -> dict[str, int]:
+        """The first partition's."""
+        rows: Any = self.store.raw().hgetall("tm:{0}:n")
+        return {name.decode(): int(n) for name, n in rows.items()}
 
     def close(self) -> None:
         self.store.close()

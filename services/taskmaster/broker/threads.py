@@ -102,6 +102,7 @@ class Pool:
         self._waiting: deque[JobMessage] = deque()
         self._sleepers: deque[SimpleQueue[None]] = deque()
         self._is_stopped = False
+        self._lock = threading.Lock()  # of `threads`: consumers and the heartbeat may find the same place free
         self.threads: list[JobThread] = []
 
     def __len__(self) -> int:
@@ -124,12 +125,19 @@ class Pool:
                 self._start()
 
     def _start(self) -> None:
-        thread = JobThread(broker=self._worker.broker, consumers={}, work_queue=self._worker.work_queue, worker_timeout=1_000)
-        thread.pool = self
-        thread.worker = self._worker
-        thread.name = f"taskmaster-{self._queue}-{len(self.threads)}"
-        self.threads.append(thread)
-        thread.start()
+        with self._lock:
+            if len(self.threads) >= self._size:
+                return
+            thread = JobThread(broker=self._worker.broker, consumers={}, work_queue=self._worker.work_queue, worker_timeout=1_000)
+            thread.pool = self
+            thread.worker = self._worker
+            thread.name = f"taskmaster-{self._queue}-{len(self.threads)}"
+            try:
+                thread.start()
+            except RuntimeError as error:  # the system has no more threads for us: what waits is handed back in a while
+                log.error(events.UPKEEP_FAILED, duty="threads", error=str(error))
+            else:
+                self.threads.append(thread)
 
     def take(self, bell: SimpleQueue[None]) -> JobMessage | None:
         """The next message; sleeps on *bell* while there is none. None: look again."""
@@ -153,7 +161,8 @@ class Pool:
 
     def heal(self) -> None:
         """Forget threads that ended by themselves, since a hook of their boot raised: others may start in their place."""
-        self.threads = [thread for thread in self.threads if thread.is_alive()]
+        with self._lock:
+            self.threads = [thread for thread in self.threads if thread.is_alive()]
 
     def oldest_since(self) -> float:
         """When the message that waits longest was claimed, monotonic seconds; infinity when none waits."""
