@@ -78,7 +78,7 @@ def test_sigterm_lets_fifty_running_jobs_end(clean_server, hands, tmp_path):
     """Nothing is lost, nothing runs twice, what had not begun waits untouched, and the exit code is 0."""
     with WorkerService(clean_server.url, tmp_path, concurrency=25) as service:
         running = hands.submit_many("dummy", [{"sleepMs": 2_000}] * 50)
-        eventually(lambda: [hands.state(job_id) for job_id in running].count("active") == 50)
+        eventually(lambda: len(service.said("job.started")) == 50)
         waiting = hands.submit_many("dummy", [{}] * 20)
         service.send(signal.SIGTERM)
 

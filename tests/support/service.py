@@ -26,7 +26,13 @@ class WorkerService:
     """
 
     def __init__(self, url: str, folder: Path, *, plugins_folder: Path | None = None, **options: Any) -> None:
-        usual = {"lease_ms": 2_000, "worker_processes": 2, "log_format": "json", "data_dir": folder / "data", "plugins": "demo"}
+        usual: dict[str, Any] = {
+            "lease_ms": 2_000,
+            "worker_processes": 2,
+            "log_format": "json",
+            "data_dir": folder / "data",
+            "plugins": "demo",
+        }
         self._environ = os.environ | {"TASKMASTER_REDIS_URL": url, "PYTHONFAULTHANDLER": ""}
         self._environ |= {f"TASKMASTER_{name.upper()}": str(value) for name, value in (usual | options).items()}
         if plugins_folder is not None:

@@ -190,9 +190,8 @@ class Worker(Hands):
         suspects: bool = False,
         **options: Any,
     ) -> None:
-        settings = Settings(
-            **{"lease_ms": 30_000, "drain_ms": 5_000, "data_dir": Path("/nonexistent"), "store_timeout_ms": 5_000} | options
-        )
+        usual: dict[str, Any] = {"lease_ms": 30_000, "drain_ms": 5_000, "data_dir": Path("/nonexistent"), "store_timeout_ms": 5_000}
+        settings = Settings(**usual | options)
         super().__init__(direct or url, settings.partitions)
         self.wids: list[str] = []
         part = Part("test", suspects, (), os.getppid(), lambda wid, partition: self.wids.append(wid), lambda: None)
