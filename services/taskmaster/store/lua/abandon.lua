@@ -9,15 +9,7 @@ REPEAT finds fewer, changes nothing else ]]
 local wid, first = ARGV[1], tonumber(ARGV[2])
 local A_CALL = 200
 
-if first == 0 then
-  local cap = call('HGET', P .. 'w:' .. wid, 'cap')
-  call('ZREM', P .. 'ws', wid)
-  call('UNLINK', P .. 'in:' .. wid)
-  if call('HGET', P .. 'keeper', 'wid') == wid then call('DEL', P .. 'keeper') end
-  if cap then
-    for _, queue in ipairs(call('SMEMBERS', P .. 'qs')) do call('ZREM', P .. 'idle:' .. queue .. '/' .. cap, wid) end
-  end
-end
+if first == 0 then sign_off(wid) end
 local page = call('ZRANGE', P .. 'active', first, first + A_CALL - 1)
 local expired = {}
 for _, id in ipairs(page) do

@@ -4,7 +4,8 @@ KEYS   meta HASH tm:{p}:meta; all others are formed under its tag
 ARGV   gen, wid, seq (1, 2, 3 … one call in flight), lease ms,
        finishes (MessagePack list, at most 256 of [id, token, outcome, body, history row, delay ms, reason, fingerprint];
        outcome c completed, r retry, f dead letter, x discard, h hand back, s snooze; delay ms, reason and fingerprint only count for r, f, s),
-       wants (MessagePack list of groups [slots, queue, queue …], at most 64 queues; the queues of a group share its slots), keep (MessagePack [key window ms, completed, failed, cancelled kept per queue]),
+       wants (MessagePack list of groups [slots, queue, queue …], at most 64 queues; the queues of a group share its slots; 0 slots:
+       only says that it does not sleep there), keep (MessagePack [key window ms, completed, failed, cancelled kept per queue]),
        now ('' = server time)
 OUT    [OK, now ms, finish codes, claims, ms until the next due time or -1, 1 if more work was cut off by a bound];
        a claim is [id, queue, epoch, attempt, failures, blob], its token is `wid.seq`;
@@ -25,8 +26,8 @@ local STRIDE = 5040 -- divisible by every weight from 1 to 10
 
 -- ---------------------------------------------------------------- may this call run at all
 if call('HGET', KEYS[1], 'gen') ~= gen then return { STATUS.GENERATION } end
-local me = call('HMGET', P .. 'w:' .. wid, 'seq', 'cap')
-if not me[1] then return { STATUS.UNREGISTERED } end
+local me = call('HMGET', P .. 'w:' .. wid, 'seq', 'cap', 'left')
+if not me[1] or me[3] then return { STATUS.UNREGISTERED } end
 local heard, cap = tonumber(me[1]), me[2]
 if this_seq < heard then return { STATUS.STALE_OP } end
 
@@ -254,18 +255,23 @@ local function fetch(queue, slots)
   return #claims - before
 end
 
--- One group: filled from its queues in the order given; whoever has room left says that it sleeps on each of them.
+local passed_on = {}
+
+-- One group: filled from its queues in the order given; whoever has room left says that it sleeps on each of them. Whoever was picked
+-- for a queue and now has no room to look into it passes the call on.
 local function fill(group)
-  local left = group[1]
+  local left, seen = group[1], 1
   for i = 2, #group do
-    if left > 0 then left = left - fetch(group[i], left) end
+    if left > 0 then
+      left, seen = left - fetch(group[i], left), i
+    end
   end
   for i = 2, #group do
     local idle = P .. 'idle:' .. group[i] .. '/' .. cap
     if left > 0 then
       call('ZADD', idle, this_seq, wid)
-    else
-      call('ZREM', idle, wid)
+    elseif call('ZREM', idle, wid) == 0 and i > seen then
+      passed_on[#passed_on + 1] = group[i]
     end
   end
 end
@@ -292,6 +298,7 @@ write_indexes()
 waits_due = nil -- said below, by the keeper's rule
 announce(looked)
 for _, left in ipairs(leftovers) do wake(left[1], left[2], 1) end
+for _, queue in ipairs(passed_on) do wake_all_bands(queue) end
 head = call('ZRANGE', P .. 'delayed', 0, 0, 'WITHSCORES')[2]
 local keeper = call('HMGET', P .. 'keeper', 'wid', 'due')
 local next_ms = -1

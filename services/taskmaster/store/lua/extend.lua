@@ -2,7 +2,7 @@
 FLAGS  allow-oom
 KEYS   meta HASH tm:{p}:meta; all others are formed under its tag
 ARGV   wid, lease ms, alive ms, attempts (MessagePack list of [id, token]), now ('' = server time)
-OUT    now ms, then a code an attempt: OK | STALE | CANCEL (extended, and somebody asked to cancel); [UNREGISTERED] when the wid is not known
+OUT    now ms, then a code an attempt: OK | STALE | CANCEL (extended, and somebody asked to cancel); [UNREGISTERED] when the wid is not known or has signed off
 REPEAT the same, with later expiries ]]
 --- @include "lib/status"
 --- @include "lib/tag"
@@ -12,8 +12,9 @@ local wid, lease_ms, alive_ms, attempts = ARGV[1], tonumber(ARGV[2]), tonumber(A
 local KEPT_MS = 600000 -- a consumer's record outlives it, so that its late calls are still refused
 local REMEMBERED_MS = 2592000000 -- 30 days: who ran an attempt, and with which plugins
 
-local cap = call('HGET', P .. 'w:' .. wid, 'cap')
-if not cap then return { STATUS.UNREGISTERED } end
+local me = call('HMGET', P .. 'w:' .. wid, 'cap', 'left')
+local cap = me[1]
+if not cap or me[2] then return { STATUS.UNREGISTERED } end
 local out, rows = { now }, {}
 for i, attempt in ipairs(attempts) do
   local f = call('HMGET', P .. 'j:' .. attempt[1], 'st', 'tk', 'cr')

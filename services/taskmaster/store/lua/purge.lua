@@ -7,14 +7,15 @@ REPEAT answers GONE ]]
 --- @include "lib/status"
 --- @include "lib/purge"
 
-local out = {}
+local out, seen = {}, {}
 for i, id in ipairs(cmsgpack.unpack(ARGV[1])) do
   local f = call('HMGET', P .. 'j:' .. id, 'st', 'ty', 'q', 'kx')
-  if not f[1] then
+  if not f[1] or seen[id] then
     out[i] = { STATUS.GONE }
   elseif f[1] == 'c' or f[1] == 'f' or f[1] == 'x' then
     rem(P .. 'fin:' .. f[3] .. '/' .. f[1], id)
     purge(id, f[2], f[3], f[1], f[4])
+    seen[id] = true
     out[i] = { STATUS.OK }
   else
     out[i] = { STATUS.CONFLICT, f[1] }

@@ -14,7 +14,11 @@ local KEPT_MS = 600000
 local REMEMBERED_MS = 2592000000 -- 30 days: who ran an attempt, and with which plugins
 
 call('HSETNX', KEYS[1], 'gen', fresh_gen)
-if call('HSETNX', P .. 'w:' .. wid, 'seq', 0) == 1 then call('HSET', P .. 'w:' .. wid, 'cap', cap, 'info', info, 'since', now) end
+if call('HSETNX', P .. 'w:' .. wid, 'seq', 0) == 1 then
+  call('HSET', P .. 'w:' .. wid, 'cap', cap, 'info', info, 'since', now)
+elseif call('HEXISTS', P .. 'w:' .. wid, 'left') == 1 then
+  return { call('HGET', KEYS[1], 'gen'), now } -- a late copy: the consumer has signed off since
+end
 call('PEXPIRE', P .. 'w:' .. wid, KEPT_MS)
 call('ZADD', P .. 'ws', now + alive_ms, wid)
 call('DEL', P .. 'cap:' .. cap)
@@ -22,7 +26,10 @@ if #types > 0 then
   call('SADD', P .. 'cap:' .. cap, unpack(types))
   call('PEXPIRE', P .. 'cap:' .. cap, KEPT_MS)
 end
-for _, ty in ipairs(types) do call('ZADD', P .. 'tc:' .. ty, now + alive_ms, cap) end
+for _, ty in ipairs(types) do
+  call('ZREMRANGEBYSCORE', P .. 'tc:' .. ty, '-inf', now - KEPT_MS) -- plugin sets that nobody runs any more
+  call('ZADD', P .. 'tc:' .. ty, now + alive_ms, cap)
+end
 for _, entry in ipairs(catalogue) do call('HSET', P .. 'cat', entry[1], entry[2]) end
 call('SET', P .. 'o:' .. wid, info, 'PX', REMEMBERED_MS)
 call('SET', P .. 'set:' .. cap, plugin_set, 'PX', REMEMBERED_MS)

@@ -5,7 +5,7 @@ ARGV   mode ('independent' | 'atomic'), items (MessagePack list, at most 1,000 o
        [id, queue, type, priority 0-3, due ms or 0, delay ms, max attempts, key digest or '', request digest, blob, root id or '', replayed from or '']),
        now ('' = server time)
 OUT    now ms, then a row an item, in order: [OK, state, id] | [ALREADY, state, id] | [DUPLICATE, state, id of the first] |
-       [REUSED, state, id of the first] | [TOO_OLD] | [GONE] (its source is no longer there) | [ABORTED] (atomic: another item was refused)
+       [REUSED, state, id of the first] | [TOO_OLD] (the id's time is not within 30 s of the store's) | [GONE] (its source is no longer there) | [ABORTED] (atomic: another item was refused)
 REPEAT the id is the memory: the same item again answers ALREADY, or DUPLICATE with the same id ]]
 --- @include "lib/status"
 --- @include "lib/state"
@@ -13,9 +13,11 @@ REPEAT the id is the memory: the same item again answers ALREADY, or DUPLICATE w
 
 local mode, items = ARGV[1], cmsgpack.unpack(ARGV[2])
 
-local graves = {}
-for _, slice in ipairs({ tombstone_slice(now), tombstone_slice(now - RESEND_MS) }) do
-  if call('EXISTS', slice) == 1 then graves[#graves + 1] = slice end
+local graves = {} -- by slice: whether it holds anything
+local function is_buried(id)
+  local slice = tombstone_slice(id)
+  if graves[slice] == nil then graves[slice] = call('EXISTS', slice) == 1 end
+  return graves[slice] and call('SISMEMBER', slice, id) == 1
 end
 
 local function by_key(record, request)
@@ -32,11 +34,9 @@ local function known(item, look_at_key)
   else
     local state = call('HGET', P .. 'j:' .. id, 'st')
     if state then return { STATUS.ALREADY, state, id } end
-    for _, slice in ipairs(graves) do
-      if call('SISMEMBER', slice, id) == 1 then return { STATUS.ALREADY, '', id } end
-    end
+    if is_buried(id) then return { STATUS.ALREADY, '', id } end
   end
-  if id_ms(id) < now - RESEND_MS then return { STATUS.TOO_OLD } end
+  if id_ms(id) < now - RESEND_MS or id_ms(id) > now + RESEND_MS then return { STATUS.TOO_OLD } end
   if item[12] ~= '' and call('EXISTS', P .. 'd:' .. item[12], P .. 'j:' .. item[12]) == 0 then return { STATUS.GONE } end
 end
 

@@ -25,12 +25,6 @@ for _, wid in ipairs(call('ZRANGEBYSCORE', P .. 'ws', '-inf', now, 'LIMIT', 0, D
   end
 end
 local keeper = call('HGET', P .. 'keeper', 'wid')
-if not keeper or not is_alive(keeper) then
-  call('DEL', P .. 'keeper')
-  local heir = call('ZREVRANGEBYSCORE', P .. 'ws', '+inf', now, 'LIMIT', 0, 1)[1]
-  if heir then mark(heir, 'w') end
-end
-for _, queue in ipairs(queues) do
-  for _, band in ipairs(call('SMEMBERS', P .. 'bands:' .. queue)) do wake(queue, string.sub(band, 3), 1) end
-end
+if not keeper or not is_alive(keeper) then find_keeper() end
+for _, queue in ipairs(queues) do wake_all_bands(queue) end
 return { 1, call('ZCOUNT', P .. 'active', '-inf', now - grace), call('ZCOUNT', P .. 'delayed', '-inf', now), prune }

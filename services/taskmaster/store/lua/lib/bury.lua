@@ -13,7 +13,6 @@ local function bury(id, job, reason, failure, fingerprint, window)
   if job.kx then call('PEXPIRE', P .. 'k:' .. job.kx, window) end
   into_finished(id, job.q, 'f')
   count(job.ty .. '/' .. job.q .. '/failed', 1)
-  count('dlq/' .. job.ty, 1)
   tell('f', id)
 end
 

@@ -7,11 +7,12 @@ local function id_ms(id)
   return tonumber(string.sub(id, 1, 8) .. string.sub(id, 10, 13), 16)
 end
 
-local function tombstone_slice(ms)
-  return P .. 'gone:' .. math.floor(ms / RESEND_MS)
+-- Tombstones lie by the time that the id carries, so that a submission looks into one set.
+local function tombstone_slice(id)
+  return P .. 'gone:' .. math.floor(id_ms(id) / RESEND_MS)
 end
 
-local purged_keys, tombs = {}, {}
+local purged_keys, tombs = {}, {} -- keys to drop; ids to remember, by slice
 
 local function purge(id, ty, queue, state, keyed)
   local n = #purged_keys
@@ -21,15 +22,18 @@ local function purge(id, ty, queue, state, keyed)
   count(queue .. '/' .. state, -1)
   count(ty .. '/' .. queue .. '/purged', 1)
   tell('g', id)
-  if not keyed and id_ms(id) > now - RESEND_MS then tombs[#tombs + 1] = id end
+  if not keyed and id_ms(id) > now - RESEND_MS then
+    local slice = tombstone_slice(id)
+    tombs[slice] = tombs[slice] or {}
+    table.insert(tombs[slice], id)
+  end
 end
 
 local function write_purged()
   for first = 1, #purged_keys, 4000 do call('UNLINK', unpack(purged_keys, first, math.min(first + 3999, #purged_keys))) end
-  if #tombs > 0 then
-    local slice = tombstone_slice(now)
-    call('SADD', slice, unpack(tombs))
-    call('PEXPIRE', slice, 3 * RESEND_MS)
+  for slice, ids in pairs(tombs) do
+    call('SADD', slice, unpack(ids))
+    call('PEXPIRE', slice, 4 * RESEND_MS) -- an id is taken from one window before its time to one window after it
   end
   purged_keys, tombs = {}, {}
 end

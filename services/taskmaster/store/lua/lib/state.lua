@@ -43,13 +43,13 @@ local function seq()
   return seq_next
 end
 
--- Into its lane: at the end, or before all others.
+-- Into its lane: at the end, or before all others of its level. What comes back was the oldest of them when it was claimed.
 local function into_lane(id, queue, prio, btype, first)
   local lane = lane_of(queue, tonumber(prio) or NORMAL, btype)
   local score
   if first then
     local head = call('ZRANGE', lane.key, 0, 0, 'WITHSCORES')
-    score = head[2] and tonumber(head[2]) - 1 or seq()
+    score = math.min(0, head[2] and tonumber(head[2]) - 1 or 0)
   else
     score = seq()
   end

@@ -30,6 +30,31 @@ local function wake(queue, band_type, n)
   end
 end
 
+-- One consumer for each band of the queue that has work.
+local function wake_all_bands(queue)
+  for _, band in ipairs(call('SMEMBERS', P .. 'bands:' .. queue)) do wake(queue, string.sub(band, 3), 1) end
+end
+
+-- No keeper: some live consumer is marked, and its next round makes it the keeper.
+local function find_keeper()
+  call('DEL', P .. 'keeper')
+  local heir = call('ZREVRANGEBYSCORE', P .. 'ws', '+inf', '(' .. NOW, 'LIMIT', 0, 1)[1]
+  if heir then mark(heir, 'w') end
+end
+
+-- A consumer is no more: none of its late calls may run, and what it was woken for, or kept in view, goes to somebody else.
+local function sign_off(wid)
+  local cap = call('HGET', P .. 'w:' .. wid, 'cap')
+  call('ZREM', P .. 'ws', wid)
+  call('UNLINK', P .. 'in:' .. wid)
+  if cap and call('HSETNX', P .. 'w:' .. wid, 'left', NOW) == 1 then
+    for _, queue in ipairs(call('SMEMBERS', P .. 'qs')) do
+      if call('ZREM', P .. 'idle:' .. queue .. '/' .. cap, wid) == 0 then wake_all_bands(queue) end
+    end
+  end
+  if call('HGET', P .. 'keeper', 'wid') == wid then find_keeper() end
+end
+
 -- The keeper's clock is set for the next due time; tell it of an earlier one.
 local function tell_keeper(due)
   local keeper = call('HMGET', P .. 'keeper', 'wid', 'due')

@@ -1,0 +1,150 @@
+"""A partition's real keys, read in one go, and the invariants of PROTOCOL.md that can be seen in them."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from typing import Any
+
+import redis
+
+__all__ = ["Snapshot", "ids_of", "lasting", "snapshot", "violations"]
+
+Snapshot = dict[str, Any]  # key without the partition's tag -> dict, list of (member, score), set, list or text; streams: their length
+
+NAME = r"[a-z0-9][a-z0-9._-]{0,63}"
+ID = r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}"
+#: Every key that may exist: its pattern, its type, whether it has a TTL (None: it depends).
+KEYS: tuple[tuple[str, str, bool | None], ...] = (
+    ("meta|n|keeper|maint|cat", "hash", False),
+    ("qs", "set", False),
+    (f"bands:{NAME}", "set", False),
+    (f"lane:{NAME}/[0-3]/{NAME}!?/-", "zset", False),
+    (f"vt:{NAME}", "hash", False),
+    ("delayed|active|ws", "zset", False),
+    (f"fin:{NAME}/[cfx]", "zset", False),
+    (f"[jd]:{ID}", "hash", False),
+    (f"[br]:{ID}", "string", False),
+    (f"h:{ID}", "list", False),
+    (f"dlq:{NAME}|fp:.+|it:{NAME}", "zset", False),
+    ("k:[A-Za-z0-9_-]{22}", "string", None),
+    (r"gone:\d+", "set", True),
+    ("w:[^.]+", "hash", True),
+    ("o:[^.]+|set:.+", "string", True),
+    ("cap:.+", "set", True),
+    (f"tc:{NAME}!?|idle:{NAME}/.+", "zset", False),
+    ("in:[^.]+", "zset", True),
+    ("ev", "stream", False),
+)
+PATTERNS = [(re.compile(pattern), kind, ttl) for pattern, kind, ttl in KEYS]
+READ = {
+    "hash": lambda pipe, key: pipe.hgetall(key),
+    "zset": lambda pipe, key: pipe.zrange(key, 0, -1, withscores=True),
+    "set": lambda pipe, key: pipe.smembers(key),
+    "list": lambda pipe, key: pipe.lrange(key, 0, -1),
+    "string": lambda pipe, key: pipe.get(key),
+    "stream": lambda pipe, key: pipe.xlen(key),
+}
+
+
+def snapshot(client: redis.Redis, partition: int = 0) -> tuple[Snapshot, list[str]]:
+    """All keys of a partition, and what is wrong with their names, types and TTLs."""
+    tag, wrong = f"tm:{{{partition}}}:", []
+    names = sorted(str(key) for key in client.scan_iter(match="*", count=1_000))
+    kinds = []
+    for name in names:
+        found = next(((kind, ttl) for pattern, kind, ttl in PATTERNS if name.startswith(tag) and pattern.fullmatch(name[len(tag) :])), None)
+        if found is None:
+            wrong.append(f"I9 key {name} is in no documented pattern")
+        kinds.append(found or ("none", None))
+    pipe = client.pipeline(transaction=False)
+    for name, (kind, _) in zip(names, kinds, strict=True):
+        pipe.pttl(name)
+        READ.get(kind, lambda pipe, key: pipe.type(key))(pipe, name)
+    found_values = pipe.execute(raise_on_error=False)
+    out: Snapshot = {}
+    for i, (name, (_, ttl)) in enumerate(zip(names, kinds, strict=True)):
+        left, value = found_values[2 * i], found_values[2 * i + 1]
+        if isinstance(value, Exception):
+            wrong.append(f"I9 key {name}: {value}")
+            continue
+        if ttl is not None and (left > 0) is not ttl:
+            wrong.append(f"I9 key {name} has {'no' if ttl else 'a'} TTL")
+        out[name[len(tag) :]] = value
+        if name[len(tag) :].startswith("k:"):
+            out[f"ttl {name[len(tag) :]}"] = left > 0
+    return out, wrong
+
+
+def lasting(snap: Snapshot) -> Snapshot:
+    """What a repeated request must leave as it was: all but the arrival counter, which may have gaps."""
+    out = dict(snap)
+    if "meta" in out:
+        out["meta"] = {k: v for k, v in out["meta"].items() if k != "seq"}
+    return out
+
+
+def ids_of(snap: Snapshot, prefix: str) -> set[str]:
+    """The ids that keys of one kind carry."""
+    return {key[len(prefix) :] for key in snap if key.startswith(prefix)}
+
+
+def violations(snap: Snapshot) -> list[str]:
+    """Broken invariants I1-I3, I5, I6 and I8, a line each."""
+    wrong: list[str] = []
+    jobs = {job_id: snap[f"j:{job_id}"] for job_id in ids_of(snap, "j:")}
+    places: dict[str, list[str]] = defaultdict(list)
+    for key, value in snap.items():
+        if key in ("delayed", "active") or key.startswith(("lane:", "fin:")):
+            for member, _ in value:
+                places[member].append(key)
+    wrong += [f"I1 {member} is in {places[member]} and has no hash" for member in places.keys() - jobs.keys()]
+    counts: Counter[str] = Counter()
+    by_type: Counter[str] = Counter()
+    for job_id, job in jobs.items():
+        state, queue, kind = job["st"], job["q"], job["ty"]
+        failures, losses, back, epoch = (int(job.get(field, 0)) for field in ("fl", "ls", "hb", "ep"))
+        counts[f"{queue}/{state}"] += 1
+        by_type[f"{kind}/{queue}"] += 1
+        band = f"{job.get('pr', '2')}/{kind}{'!' if losses else ''}"
+        index = {"w": f"lane:{queue}/{band}/-", "d": "delayed", "a": "active"}.get(state, f"fin:{queue}/{state}")
+        if places[job_id] != [index]:
+            wrong.append(f"I1 {job_id} is in {places[job_id]}, its state {state} says {index}")
+        if state == "w" and band not in snap.get(f"bands:{queue}", ()):
+            wrong.append(f"I1 {job_id} waits in band {band}, which its queue does not list")
+        if job_id not in dict(snap.get(f"it:{kind}", ())):
+            wrong.append(f"I1 {job_id} is not listed under its type")
+        if f"b:{job_id}" not in snap:
+            wrong.append(f"I1 {job_id} has no blob")
+        if state in "wda" and (state == "a") != bool(job.get("tk")):
+            wrong.append(f"I2 {job_id} is {state} with token {job.get('tk')!r}")
+        if epoch > failures + losses + back + 1 or failures > int(job.get("ma", 5)):
+            wrong.append(f"I3 {job_id}: {epoch} deliveries, {failures} failures, {losses} losses, {back} handed back")
+        if state in "wd" and "cr" in job:
+            wrong.append(f"R3 {job_id} is {state} although somebody asked to cancel it")
+        if (state == "f") != (f"d:{job_id}" in snap):
+            wrong.append(f"I5 {job_id} is {state}, dead-letter record: {f'd:{job_id}' in snap}")
+        if "kx" in job:
+            record, ends = snap.get(f"k:{job['kx']}"), snap.get(f"ttl k:{job['kx']}")
+            if record is None or record[:36] != job_id:
+                wrong.append(f"I6 {job_id} does not own its key: {record}")
+            elif ends is not (state in "cfx"):
+                wrong.append(f"I6 the key of {job_id} ({state}) {'ends' if ends else 'never ends'}")
+    for prefix in ("b:", "r:", "h:"):
+        wrong += [f"I1 {prefix}{job_id} has no job" for job_id in ids_of(snap, prefix) - jobs.keys()]
+    listed = [member for key, value in snap.items() if key.startswith("it:") for member, _ in value]
+    wrong += [f"I1 {member} is listed under a type and has no hash" for member in set(listed) - jobs.keys()]
+    dead = ids_of(snap, "d:")
+    for prefix in ("dlq:", "fp:"):
+        rows = Counter(member for key, value in snap.items() if key.startswith(prefix) for member, _ in value)
+        if rows != Counter(dead):
+            wrong.append(f"I5 {prefix} lists {dict(rows)}, the records are {sorted(dead)}")
+    numbers = {field: int(value) for field, value in snap.get("n", {}).items()}
+    present = {field: value for field, value in numbers.items() if field.count("/") == 1 and value}
+    if present != dict(counts):
+        wrong.append(f"I8 counters {present}, recount {dict(counts)}")
+    for field, value in numbers.items():
+        pair, _, what = field.rpartition("/")
+        if what == "created" and value != by_type[pair] + numbers.get(f"{pair}/purged", 0):
+            wrong.append(f"I8 {field} = {value}, present {by_type[pair]}, purged {numbers.get(f'{pair}/purged', 0)}")
+    return wrong
