@@ -16,40 +16,18 @@ from granian.server.embed import Server
 from litestar import Litestar
 
 from taskmaster.api.app import create_app, end_waits
-from taskmaster.errors import StoreError
 from taskmaster.settings import Settings
-from taskmaster.store.client import SyncStore
-from taskmaster.store.safety import judge
 from taskmaster.telemetry import events, logs
 
-__all__ = ["EX_CONFIG", "check_store", "serve"]
+__all__ = ["serve"]
 
-#: sysexits.h: a configuration that cannot be worked with.
-EX_CONFIG: Final = 78
 #: How long open requests may take after the signal; the process is gone within 3 s.
 GRACE_S: Final = 2.0
 BACKLOG: Final = 1_024
 
 
-def check_store(settings: Settings) -> bool:
-    """Whether the store's configuration keeps jobs; says on the log what is wrong with it. A store that does not answer yet passes."""
-    store = SyncStore(settings.redis_url or "", timeout_s=settings.store_timeout_ms / 1_000)
-    try:
-        findings = judge(store.configuration())
-    except StoreError as error:
-        logs.get().warning(events.STORE_LOST, error=str(error))
-        return True
-    finally:
-        store.close()
-    for finding in findings:
-        if finding.level in ("refuse", "warn"):
-            write = logs.get().error if finding.level == "refuse" else logs.get().warning
-            write(events.STORE_WARNING, rule=finding.rule, observed=finding.observed, message=finding.message)
-    return all(finding.level != "refuse" for finding in findings)
-
-
 def serve(settings: Settings) -> int:
-    """Run the API until SIGTERM or SIGINT; the exit code: 0, or 78 when the store is not safe to use.
+    """Run the API until SIGTERM or SIGINT; the exit code.
 
     Prints the address when it listens. Open requests get 2 seconds to end; clients that wait for a job are answered at once. A second
     signal ends the process now.
@@ -59,8 +37,6 @@ def serve(settings: Settings) -> int:
         ConfigurationError: the settings name no store.
     """
     app = create_app(settings)
-    if not check_store(settings):
-        return EX_CONFIG
     with contextlib.closing(_reserve(settings.host, settings.port)) as reserved:
         address, port = reserved.getsockname()[:2]
         asyncio.run(_serve(app, address, port))

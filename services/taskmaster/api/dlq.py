@@ -10,7 +10,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, QueryParameter
 
-from taskmaster.api import cursor, shapes
+from taskmaster.api import cursor, shapes, views
 from taskmaster.api.documents import with_body
 from taskmaster.api.jobs import ReplayBody, replay_answer, replay_request
 from taskmaster.api.service import Answer, AnyRequest, Service, data, limit_of, of, only
@@ -52,7 +52,7 @@ async def list_dead(
     ]
     found, place_next = queries.merge_pages(pages, limit)
     word = cursor.pack(place_next, *filters)
-    answer = shapes.DeadList(items=[shapes.dead_of(*queries.dead_letter(row.fields)) for row in found], next_cursor=word)
+    answer = shapes.DeadList(items=[views.dead_of(*queries.dead_letter(row.fields)) for row in found], next_cursor=word)
     if word is None:
         return data(answer)
     return data(answer, headers={"link": cursor.next_link("/dlq", word, type=job_type, queue=queue, limit=rows)})
@@ -62,7 +62,7 @@ async def list_dead(
 async def show_dead(request: AnyRequest, entry_id: FromPath[str]) -> Answer:
     """The record as it was written when the job failed for good."""
     only(request)
-    return data(shapes.dead_of(*await _entry(of(request), entry_id)))
+    return data(views.dead_of(*await _entry(of(request), entry_id)))
 
 
 @post(

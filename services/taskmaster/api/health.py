@@ -38,7 +38,7 @@ async def health(request: AnyRequest) -> Answer:
     service = of(request)
     try:
         round_trip_s = await service.store.ping()
-        found = rules(await queues.views(service))
+        found = rules(await queues.overview(service))
         workers = await _workers(service)
     except StoreError as error:
         down = shapes.Health(status="unhealthy", rules=[], store={"ok": False, "problem": error.code, "roundTripMs": None}, workers=0)

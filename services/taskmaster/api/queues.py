@@ -7,7 +7,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath
 
-from taskmaster.api import shapes
+from taskmaster.api import shapes, views
 from taskmaster.api.service import Answer, AnyRequest, Service, data, of, only
 from taskmaster.engine import queries
 from taskmaster.engine.queries import QueueView
@@ -15,13 +15,13 @@ from taskmaster.errors import NotFound
 from taskmaster.store import reads
 from taskmaster_sdk.jobs import NAME
 
-__all__ = ["ROUTES", "views"]
+__all__ = ["ROUTES", "overview"]
 
 #: The last completed jobs of a queue that its wait and run times are of; fewer when all queues are asked for.
 TIMED_ONE, TIMED_ALL = 100, 50
 
 
-async def views(service: Service, *, timed: int = 0) -> list[QueueView]:
+async def overview(service: Service, *, timed: int = 0) -> list[QueueView]:
     """Every queue that ever had a job, or that a job type names."""
     rows = [row for p in service.partitions for row in await service.store.run(reads.queues(p, timed=timed))]
     found = queries.merge_queues(rows)
@@ -38,8 +38,8 @@ async def list_queues(request: AnyRequest) -> Answer:
     """Depth by state and priority, age of the oldest that waits, rates and times."""
     service = of(request)
     only(request)
-    found = await views(service, timed=TIMED_ALL)
-    return data(shapes.QueueList(items=[shapes.queue_of(view, _concurrency(service, view.name)) for view in found]))
+    found = await overview(service, timed=TIMED_ALL)
+    return data(shapes.QueueList(items=[views.queue_of(view, _concurrency(service, view.name)) for view in found]))
 
 
 @get("/queues/{name:str}", summary="One queue", responses={200: ResponseSpec(shapes.Queue)})
@@ -56,7 +56,7 @@ async def show_queue(request: AnyRequest, name: FromPath[str]) -> Answer:
     if not found:
         shown = name[:64].encode("utf-8", "backslashreplace").decode()
         raise NotFound(f"there is no queue {shown!r}", queue=shown)
-    return data(shapes.queue_of(found[0], _concurrency(service, name)))
+    return data(views.queue_of(found[0], _concurrency(service, name)))
 
 
 ROUTES: list[HTTPRouteHandler] = [list_queues, show_queue]

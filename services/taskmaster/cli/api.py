@@ -9,7 +9,7 @@ import msgspec
 import rich_click as click
 
 from taskmaster.cli.options import API, settings_from, settings_options
-from taskmaster.cli.store import store_url
+from taskmaster.cli.store import refuse_unsafe, store_url
 from taskmaster.errors import ConfigurationError
 
 __all__ = ["api"]
@@ -28,6 +28,7 @@ def api(**texts: str | None) -> None:
     from taskmaster.telemetry import logs
 
     logs.configure(settings.log_level, settings.log_format)
+    refuse_unsafe(settings)
     from taskmaster.asgi import serve
 
     try:

@@ -72,9 +72,9 @@ def follow(store: SyncStore, settings: Settings, job_id: str, wait_s: float) -> 
 
 def show(record: JobRecord, *, as_json: bool) -> None:
     """Print the job."""
-    from taskmaster.api import shapes
+    from taskmaster.api import views
 
-    full = shapes.job_of(record, basic=False)
+    full = views.job_of(record, basic=False)
     if as_json:
         echo_json(full)
         return

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from taskmaster.api import cursor, problems
 from taskmaster.api.health import rules
-from taskmaster.api.jobs import header_key
 from taskmaster.api.problems import BadParameter
-from taskmaster.api.shapes import failed_reason, instant, moment
+from taskmaster.api.shapes import instant, moment
+from taskmaster.api.submission import header_key
+from taskmaster.api.views import failed_reason
 from taskmaster.engine.queries import empty_queue
 from taskmaster.errors import KeyReused, PluginError, TaskMasterError
 from taskmaster.model.job import Counts, Failure

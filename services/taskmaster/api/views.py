@@ -1,0 +1,237 @@
+"""From what the engine knows to what the API answers. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from taskmaster.api import shapes
+from taskmaster.api.shapes import instant, moment
+from taskmaster.engine.queries import AttemptView, Consumer, QueueView
+from taskmaster.errors import StoreDefect
+from taskmaster.model.job import DeadLetter, Failure, JobRecord
+from taskmaster.model.retry import Backoff, schedule_ms
+from taskmaster.plugins.catalogue import CatalogueEntry
+
+__all__ = [
+    "attempt_of",
+    "dead_of",
+    "error_of",
+    "failed_reason",
+    "job_of",
+    "policy_of",
+    "queue_of",
+    "status_of",
+    "summary_of",
+    "type_of",
+    "worker_of",
+]
+
+_raw_decoder = msgspec.json.Decoder(msgspec.Raw)
+
+
+def policy_of(backoff: Backoff) -> shapes.Policy:
+    """The wire form of a policy, defaults included."""
+    return shapes.Policy(
+        kind=backoff.kind,
+        delay_ms=backoff.delay_ms,
+        max_ms=backoff.max_ms,
+        jitter=backoff.jitter,
+        delays_ms=list(backoff.delays_ms) if backoff.kind == "list" else None,
+    )
+
+
+def error_of(failure: Failure | None) -> shapes.Error | None:
+    """The wire form of a failure."""
+    if failure is None:
+        return None
+    return shapes.Error(
+        class_=failure.error,
+        message=failure.message,
+        fingerprint=failure.fingerprint or None,
+        trace=failure.trace or None,
+        plugin=failure.plugin or None,
+    )
+
+
+def failed_reason(failure: Failure | None, reason: str, losses: int) -> str | None:
+    """One sentence: the last error's message, else what the engine knows."""
+    if failure is not None:
+        return f"{failure.error.rpartition('.')[2]}: {failure.message}" if failure.message else failure.error
+    if reason == "worker_lost":
+        return f"worker_lost: its worker process died {losses} times while running it"
+    return reason or None
+
+
+def status_of(record: JobRecord) -> shapes.JobStatus:
+    """GET /jobs/{id}/status."""
+    return shapes.JobStatus(
+        job_id=record.id,
+        type=record.type,
+        state=record.state,
+        created_at=instant(record.created_ms),
+        processed_at=moment(record.claimed_ms),
+        failed_reason=_failed_reason(record),
+        reason=record.reason or None,
+        progress=record.progress,
+        attempts_made=record.attempts_made,
+        max_attempts=record.attempts,
+        next_run_at=moment(record.due_ms) if record.state == "delayed" else None,
+        finished_at=moment(record.finished_ms),
+    )
+
+
+def _failed_reason(record: JobRecord) -> str | None:
+    if record.state == "completed":
+        return None
+    return failed_reason(record.failure, record.reason if record.state == "failed" else "", record.losses)
+
+
+def _summary(record: JobRecord) -> dict[str, Any]:
+    return {
+        "job_id": record.id,
+        "type": record.type,
+        "state": record.state,
+        "reason": record.reason or None,
+        "queue": record.queue,
+        "priority": record.priority,
+        "created_at": instant(record.created_ms),
+        "processed_at": moment(record.claimed_ms),
+        "finished_at": moment(record.finished_ms),
+        "next_run_at": moment(record.due_ms) if record.state == "delayed" else None,
+        "progress": record.progress,
+        "attempts_made": record.attempts_made,
+        "max_attempts": record.attempts,
+        "root_job_id": record.root_id or record.id,
+        "replayed_from_job_id": record.replayed_from or None,
+    }
+
+
+def summary_of(record: JobRecord) -> shapes.JobSummary:
+    """A row of GET /jobs."""
+    return shapes.JobSummary(**_summary(record))
+
+
+def job_of(record: JobRecord, *, basic: bool) -> shapes.JobBasic:
+    """GET /jobs/{id}. The record must have its envelope.
+
+    Raises:
+        StoreDefect: it has none.
+    """
+    envelope = record.envelope
+    if envelope is None:
+        raise StoreDefect(f"job {record.id} has no submission beside it")
+    fields = _summary(record) | {
+        "progress_note": record.progress_note or None,
+        "failed_reason": _failed_reason(record),
+        "error": error_of(record.failure),
+        "failures": record.failures,
+        "losses": record.losses,
+        "handed_back": record.handed_back,
+        "cancel_requested": record.cancel_requested,
+        "timeout_ms": envelope.timeout_ms,
+        "backoff": policy_of(envelope.backoff),
+        "retry_schedule_ms": schedule_ms(envelope.backoff, record.attempts),
+        "idempotency_key": envelope.key or None,
+        "origin": envelope.origin,
+        "traceparent": envelope.traceparent or None,
+        "replayed_at": instant(record.created_ms) if record.replayed_from else None,
+        "replayed_by": envelope.replayed_by or None,
+    }
+    return shapes.JobBasic(**fields) if basic else shapes.Job(**fields, payload=envelope.payload, result=_result(record.result))
+
+
+def _result(raw: bytes) -> msgspec.Raw | None:
+    if not raw:
+        return None
+    try:
+        return _raw_decoder.decode(raw)
+    except msgspec.DecodeError:
+        return None
+
+
+def worker_of(consumer: Consumer) -> shapes.Worker:
+    """The wire form of a consumer."""
+    return shapes.Worker(consumer=consumer.id, host=consumer.host, pid=consumer.pid, name=consumer.name)
+
+
+def attempt_of(view: AttemptView) -> shapes.Attempt:
+    """An item of GET /jobs/{id}/attempts."""
+    plugin, _, version = view.plugin.partition("==")
+    return shapes.Attempt(
+        number=view.number,
+        outcome=view.outcome,
+        started_at=moment(view.started_ms),
+        ended_at=moment(view.ended_ms),
+        duration_ms=max(0, view.ended_ms - view.started_ms) if view.ended_ms and view.started_ms else None,
+        worker=worker_of(view.consumer),
+        plugin=plugin or None,
+        plugin_version=version or None,
+        error=view.error or None,
+        message=view.message or None,
+    )
+
+
+def dead_of(letter: DeadLetter, consumer: Consumer) -> shapes.DeadEntry:
+    """GET /dlq/{id}."""
+    failure, envelope = letter.failure, letter.envelope
+    plugin, _, version = (failure.plugin if failure else "").partition("==")
+    return shapes.DeadEntry(
+        entry_id=letter.job_id,
+        job_id=letter.job_id,
+        type=letter.type,
+        queue=letter.queue,
+        payload=envelope.payload,
+        reason=letter.reason,
+        failure_reason=failed_reason(failure, letter.reason, letter.losses) or letter.reason,
+        error=error_of(failure),
+        error_fingerprint=letter.fingerprint,
+        attempts=letter.attempts,
+        losses=letter.losses,
+        max_attempts=envelope.attempts,
+        created_at=instant(letter.created_ms),
+        failed_at=instant(letter.failed_ms),
+        plugin=plugin or None,
+        plugin_version=version or None,
+        worker=worker_of(consumer) if consumer.id else None,
+        trace_id=envelope.traceparent.split("-")[1] if envelope.traceparent.count("-") == 3 else None,
+        idempotency_key=envelope.key or None,
+        root_job_id=letter.root_id,
+        replayed_from_job_id=envelope.replayed_from or None,
+        replayed_by=envelope.replayed_by or None,
+    )
+
+
+def type_of(entry: CatalogueEntry, *, key_required_by_default: bool) -> shapes.JobType:
+    """GET /job-types/{type}."""
+    return shapes.JobType(
+        type=entry.type,
+        description=entry.description,
+        queue=entry.queue,
+        attempts=entry.attempts,
+        backoff=policy_of(entry.backoff),
+        retry_schedule_ms=schedule_ms(entry.backoff, entry.attempts),
+        timeout_ms=entry.timeout_ms,
+        key_required=key_required_by_default if entry.key_required is None else entry.key_required,
+        schema=entry.schema,
+        example=entry.example,
+        plugin=entry.plugin,
+        version=entry.version,
+    )
+
+
+def queue_of(view: QueueView, concurrency: int) -> shapes.Queue:
+    """GET /queues/{name}."""
+    return shapes.Queue(
+        name=view.name,
+        counts=msgspec.structs.asdict(view.counts),
+        by_priority=view.by_priority,
+        oldest_waiting_ms=view.oldest_ms,
+        rate_per_minute=view.rate_per_minute,
+        failure_rate=view.failure_ratio,
+        wait_ms=view.waited_ms,
+        run_ms=view.ran_ms,
+        concurrency=concurrency,
+        no_worker_types=list(view.orphan_types),
+    )
