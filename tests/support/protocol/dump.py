@@ -78,10 +78,8 @@ def snapshot(client: redis.Redis, partition: int = 0) -> tuple[Snapshot, list[st
 
 def lasting(snap: Snapshot) -> Snapshot:
     """What a repeated request must leave as it was: all but the arrival counter, which may have gaps."""
-    out = dict(snap)
-    if "meta" in out:
-        out["meta"] = {k: v for k, v in out["meta"].items() if k != "seq"}
-    return out
+    meta = {k: v for k, v in snap.get("meta", {}).items() if k != "seq"}
+    return {key: value for key, value in snap.items() if key != "meta"} | ({"meta": meta} if meta else {})
 
 
 def ids_of(snap: Snapshot, prefix: str) -> set[str]:

@@ -213,7 +213,7 @@ local function take(queue, level, n)
       local row = call('ZRANGE', band.lane, 0, n - 1, 'WITHSCORES')
       for i = 1, #row, 2 do heads[#heads + 1] = { row[i], tonumber(row[i + 1]), band } end
     end
-    table.sort(heads, function(a, b) return a[2] < b[2] end)
+    table.sort(heads, function(a, b) return a[2] < b[2] or (a[2] == b[2] and a[1] < b[1]) end) -- as within a lane
     for i = 1, math.min(n, #heads) do
       taken[i] = heads[i][1]
       call('ZREM', heads[i][3].lane, heads[i][1])

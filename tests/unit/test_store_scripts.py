@@ -1,0 +1,153 @@
+"""Loading scripts: includes, headers, flags; and that Lua and Python name the same answers."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from taskmaster.store import scripts
+from taskmaster.store.scripts import ScriptError
+from taskmaster.store.status import Status
+
+HEADER = """--[[ {name} — does something.
+FLAGS  {flags}
+KEYS   meta HASH tm:{{p}}:meta
+ARGV   {argv}
+OUT    OK
+REPEAT the same ]]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder in the place of the real scripts."""
+    (tmp_path / "lib").mkdir()
+    monkeypatch.setattr(scripts, "LUA", tmp_path)
+    scripts.load.cache_clear()
+    yield tmp_path
+    scripts.load.cache_clear()
+
+
+def write(folder: Path, name: str, body: str = "return 0\n", *, flags: str = "allow-oom", argv: str = "now ('' = server time)") -> None:
+    (folder / f"{name}.lua").write_text(HEADER.format(name=name, flags=flags, argv=argv) + body, encoding="utf-8")
+
+
+def test_the_headers_fit_the_code() -> None:
+    """Every script says its flags, keys, arguments, answers and how a repeat is recognised, and reads as many arguments as it says."""
+    assert scripts.problems() == []
+
+
+def test_lua_and_python_name_the_same_answers() -> None:
+    """`lib/status.lua` and `Status` hold the same words with the same numbers."""
+    text = scripts.LUA.joinpath("lib/status.lua").read_text(encoding="utf-8")
+
+    assert {word: int(number) for word, number in re.findall(r"([A-Z_]+) = (\d+)", text)} == {
+        status.name: status.value for status in Status
+    }
+
+
+def test_every_answer_in_lua_has_a_name() -> None:
+    """No script names a status that does not exist: it would be nil, and cut the answer off."""
+    used = set()
+    for path in (*scripts.LUA.iterdir(), *scripts.LUA.joinpath("lib").iterdir()):
+        if path.name.endswith(".lua"):
+            used |= set(re.findall(r"STATUS\.([A-Z_]+)", path.read_text(encoding="utf-8")))
+
+    assert used <= set(Status.__members__)
+
+
+@pytest.mark.parametrize("name", scripts.names())
+def test_a_loaded_script_is_whole(name: str) -> None:
+    """One shebang with its flags, no include left, the digest that EVALSHA asks for, each shared part once."""
+    script = scripts.load(name)
+    text = script.text.decode()
+
+    assert text.startswith("#!lua")
+    assert text.count("#!lua") == text.count("local call = redis.call") == 1
+    assert "@include" not in text
+    assert script.sha == hashlib.sha1(script.text).hexdigest()
+    assert text.count("local P = ") == 1
+    assert text.count("local now\n") <= 1
+
+
+def test_flags_become_the_shebang(folder: Path) -> None:
+    """`allow-oom` and `no-writes` reach the server; `none` sets no flag."""
+    for name, flags in (("a", "allow-oom: it is the way out"), ("b", "no-writes"), ("c", "none: refused under OOM")):
+        write(folder, name, flags=flags)
+
+    assert [scripts.load(name).text.split(b"\n")[0] for name in "abc"] == [b"#!lua flags=allow-oom", b"#!lua flags=no-writes", b"#!lua"]
+
+
+def test_an_include_is_pulled_in_once_before_its_first_use(folder: Path) -> None:
+    """Depth first: a part that two others need comes before both, and only once."""
+    (folder / "lib/base.lua").write_text("local base = 1\n")
+    (folder / "lib/left.lua").write_text('--- @include "lib/base"\nlocal left = base\n')
+    (folder / "lib/right.lua").write_text('--- @include "lib/base"\nlocal right = base\n')
+    write(folder, "a", '--- @include "lib/left"\n--- @include "lib/right"\nreturn left + right\n')
+
+    lines = [line for line in scripts.load("a").text.decode().splitlines() if line.startswith(("local", "return"))]
+
+    assert lines == ["local call = redis.call", "local base = 1", "local left = base", "local right = base", "return left + right"]
+
+
+def test_a_circle_of_includes_is_an_error(folder: Path) -> None:
+    """The message shows the way round."""
+    (folder / "lib/left.lua").write_text('--- @include "lib/right"\n')
+    (folder / "lib/right.lua").write_text('--- @include "lib/left"\n')
+    write(folder, "a", '--- @include "lib/left"\n')
+
+    with pytest.raises(ScriptError, match=r"circular include: a -> lib/left -> lib/right -> lib/left"):
+        scripts.load("a")
+
+
+def test_an_include_that_is_not_there_is_an_error(folder: Path) -> None:
+    """The message names the file."""
+    write(folder, "a", '--- @include "lib/nothing"\n')
+
+    with pytest.raises(ScriptError, match=r"no Lua file lib/nothing\.lua"):
+        scripts.load("a")
+
+
+def test_a_script_that_is_not_there_is_an_error(folder: Path) -> None:
+    """The message names the file."""
+    with pytest.raises(ScriptError, match=r"no Lua file nothing\.lua"):
+        scripts.load("nothing")
+
+
+def test_unknown_flags_are_an_error(folder: Path) -> None:
+    """A misspelt flag would change what happens under memory pressure."""
+    write(folder, "a", flags="allow-omm")
+
+    with pytest.raises(ScriptError, match="allow-omm"):
+        scripts.load("a")
+
+
+@pytest.mark.parametrize(
+    ("argv", "body", "complaint"),
+    [
+        ("id, now ('' = server time)", "return 0\n", r"lists 2 ARGV .* reads \[\]"),
+        ("now ('' = server time)", "local id = ARGV[1]\n", r"lists 1 ARGV .* reads \[1\]"),
+        ("id (a, b), now ('' = server time)", "local id, more = ARGV[1], ARGV[2]\n", r"lists 2 ARGV .* reads \[1, 2\]"),
+        ("id", "return 0\n", "the last ARGV must be now"),
+        ("id, now ('' = server time)", "\n" * 30 + "local id = ARGV[1]\n", "name arguments in its first lines"),
+        ("now ('' = server time)", "call('KEYS', '*')\n", "'KEYS' has no bound"),
+    ],
+)
+def test_the_lint_sees(folder: Path, argv: str, body: str, complaint: str) -> None:
+    """Arguments that are not named, or not used, or named too late; reads without a bound."""
+    write(folder, "a", body, argv=argv)
+
+    assert re.search(complaint, "\n".join(scripts.problems()))
+
+
+def test_the_lint_sees_a_header_that_is_not_whole(folder: Path) -> None:
+    """A missing section, and a name that is not the file's."""
+    (folder / "a.lua").write_text(HEADER.format(name="b", flags="none", argv="now ('' = server time)").replace("REPEAT the same", ""))
+
+    found = scripts.problems()
+
+    assert found == ["a.lua: no REPEAT in the header", "a.lua: the header calls it 'b'"]
