@@ -8,6 +8,7 @@ import hashlib
 import math
 from binascii import b2a_base64
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import islice
@@ -359,26 +360,47 @@ def submit_many(
     """
     validators = validators or Validators()
     receipts: list[Receipt] = []
-    for chunk in _chunks(submissions):
-        now_ms = store.now_ms()
-        prepared: list[Prepared] = []
-        for offset, submission in enumerate(chunk):
+    ready: tuple[list[Prepared], int] | None = None
+    with ThreadPoolExecutor(1, "taskmaster-submit") as sender:  # the store takes one chunk while the next is checked
+        for first, chunk in _chunks(submissions):
+            under_way = sender.submit(_send, store, *ready) if ready else None
             try:
-                entry = catalogue.get(submission.type)
-                if entry is None:
-                    raise unknown_type(submission.type, catalogue)
-                prepared.append(prepare(submission, entry, validators.of(entry.type, entry.schema), settings, now_ms, origin))
-            except InvalidRequest as error:
-                error.facts["index"] = len(receipts) + offset
-                raise
-        receipts += _send(store, prepared, len(receipts))
+                ready = _prepare_all(store, catalogue, chunk, first, settings, validators, origin), first
+            finally:
+                receipts += under_way.result() if under_way else []
+    receipts += _send(store, *ready) if ready else []
     return receipts
 
 
-def _chunks(submissions: Iterable[Submission]) -> Iterator[list[Submission]]:
-    iterator = iter(submissions)
+def _prepare_all(
+    store: SyncStore,
+    catalogue: Mapping[str, CatalogueEntry],
+    chunk: Sequence[Submission],
+    first: int,
+    settings: Bounds,
+    validators: Validators,
+    origin: str,
+) -> list[Prepared]:
+    now_ms = store.now_ms()
+    prepared: list[Prepared] = []
+    for index, submission in enumerate(chunk, first):
+        try:
+            entry = catalogue.get(submission.type)
+            if entry is None:
+                raise unknown_type(submission.type, catalogue)
+            prepared.append(prepare(submission, entry, validators.of(entry.type, entry.schema), settings, now_ms, origin))
+        except InvalidRequest as error:
+            error.facts["index"] = index
+            raise
+    return prepared
+
+
+def _chunks(submissions: Iterable[Submission]) -> Iterator[tuple[int, list[Submission]]]:
+    """Chunks with the number of their first item."""
+    iterator, first = iter(submissions), 0
     while chunk := list(islice(iterator, CHUNK)):
-        yield chunk
+        yield first, chunk
+        first += len(chunk)
 
 
 def _send(store: SyncStore, prepared: Sequence[Prepared], first: int) -> list[Receipt]:

@@ -68,6 +68,9 @@ class TaskMaster(Peer):
             return Submission(job_type, f"{run}-{next(numbers)}", payload, delay_ms=delay_ms)
 
         def send() -> None:
+            if load.chunk > 1 and not load.offsets_ms:
+                submit_many(client, catalogue, (one() for _ in range(load.count)), settings=Bounds(), validators=validators)
+                return
             for count in turns(load):
                 submit_many(client, catalogue, [one() for _ in range(count)], settings=Bounds(), validators=validators)
 
