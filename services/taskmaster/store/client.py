@@ -183,8 +183,8 @@ class Inbox:
         """
         try:
             if self._connection is None:
-                # A connection outside the pool: its time-outs are not those of a request.
-                connection = self._pool.connection_class(**{**self._pool.connection_kwargs, "socket_timeout": None})
+                # A connection outside the pool. Its own time-out bounds the handshake; `can_read` below has another.
+                connection = self._pool.connection_class(**self._pool.connection_kwargs)
                 connection.connect()
                 self._connection = connection
             connection = self._connection

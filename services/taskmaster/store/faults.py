@@ -42,6 +42,7 @@ _BY_WORD: dict[str, Action] = {
     "NOAUTH": Action.REJECT,
     "WRONGPASS": Action.REJECT,
     "NOPERM": Action.REJECT,
+    "DENIED": Action.REJECT,
 }
 #: redis-py cuts the first word off some replies and says it by the class.
 _BY_CLASS: tuple[tuple[type[Exception], Action], ...] = (
@@ -49,9 +50,11 @@ _BY_CLASS: tuple[tuple[type[Exception], Action], ...] = (
     (rx.ReadOnlyError, Action.RECONNECT),
     (rx.MasterDownError, Action.RECONNECT),
     (rx.ClusterDownError, Action.RECONNECT),
+    (rx.AskError, Action.RECONNECT),  # and MovedError
     (rx.TryAgainError, Action.RESEND),
     (rx.OutOfMemoryError, Action.REJECT),
     (rx.AuthenticationError, Action.REJECT),
+    (rx.AuthenticationWrongNumberOfArgsError, Action.REJECT),
     (rx.AuthorizationError, Action.REJECT),
     (rx.NoPermissionError, Action.REJECT),
     (rx.MaxConnectionsError, Action.RESEND),
