@@ -399,6 +399,29 @@ def test_a_key_remembers_its_job_after_purge(desk: Desk) -> None:
     ]
 
 
+@pytest.mark.parametrize("way", ["cancelled", "completed", "failed", "lost"])
+def test_a_key_outlives_the_copies_of_its_submission(desk: Desk, way: str) -> None:
+    """However short the window is set, a late copy of the submission finds the key of its job, which has ended."""
+    item, wid, none = desk.item(key="k" * 22), desk.register("w1"), calls.Limits(key_window_ms=0)
+    desk.run(calls.submit(0, [item]))
+    if way == "cancelled":
+        desk.run(calls.cancel(0, item.id, who="me", key_window_ms=0))
+    else:
+        desk.claim(wid)
+    if way == "lost":
+        desk.now += LEASE_MS + GRACE_MS
+        desk.run(calls.reap(0, grace_ms=GRACE_MS, losses=1, key_window_ms=0))
+    elif way != "cancelled":
+        outcome = "c" if way == "completed" else "f"
+        desk.cycle(wid, finishes=[desk.end(wid, item.id, outcome, reason="fatal", fingerprint="f")], limits=none)
+
+    row = desk.answer(calls.submit(0, [item]))[1]
+
+    assert (row[0], row[2].decode()) == (Status.DUPLICATE, item.id)
+    assert 59_000 < desk.raw.pttl("tm:{0}:k:" + "k" * 22) <= 60_000
+    desk.dump()
+
+
 # ---------------------------------------------------------------- whose turn it is
 BOUNDS = (3, 5, 9, 17)
 

@@ -24,7 +24,7 @@ into_finished(id, f[2], 'x')
 count(f[3] .. '/' .. f[2] .. '/cancelled', 1)
 tell('x', id)
 call('HSET', key, 'st', 'x', 'fa', NOW, 'rs', 'cancelled', 'cr', who .. ' ' .. now)
-if f[7] then call('PEXPIRE', P .. 'k:' .. f[7], window) end
+if f[7] then let_key_go(f[7], window) end
 write_indexes()
 write_rest()
 return { STATUS.OK }

@@ -57,7 +57,7 @@ local function finish(item)
   out_of_active(id, queue)
   if outcome == 'c' then
     call('HSET', key, 'st', 'c', 'fa', NOW)
-    if keyed then call('PEXPIRE', P .. 'k:' .. keyed, window) end
+    if keyed then let_key_go(keyed, window) end
     if body ~= '' then
       local n = #values
       values[n + 1], values[n + 2] = P .. 'r:' .. id, body
@@ -74,7 +74,7 @@ local function finish(item)
   local job = call('HMGET', key, 'pr', 'ma', 'ls', 'hb', 'rt', 'fl', 'ep', 'cr')
   if job[8] or outcome == 'x' then -- every other end of an attempt looks at the cancel request
     call('HSET', key, 'st', 'x', 'fa', NOW, 'rs', job[8] and 'cancelled' or 'discarded')
-    if keyed then call('PEXPIRE', P .. 'k:' .. keyed, window) end
+    if keyed then let_key_go(keyed, window) end
     if body ~= '' then call('SET', P .. 'r:' .. id, body) end
     into_finished(id, queue, 'x')
     ended_as('x', queue)

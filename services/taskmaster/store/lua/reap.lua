@@ -26,7 +26,7 @@ for _, id in ipairs(lost) do
     call('HSET', key, 'ls', losses, 'tk', '')
     if f[8] then
       call('HSET', key, 'st', 'x', 'fa', NOW, 'rs', 'cancelled')
-      if f[11] then call('PEXPIRE', P .. 'k:' .. f[11], window) end
+      if f[11] then let_key_go(f[11], window) end
       into_finished(id, queue, 'x')
       count(ty .. '/' .. queue .. '/cancelled', 1)
       tell('x', id)

@@ -10,7 +10,7 @@ local function bury(id, job, reason, failure, fingerprint, window)
   add(P .. 'fp:' .. fingerprint, NOW, id)
   call('HSET', P .. 'j:' .. id, 'st', 'f', 'fa', NOW, 'rs', reason, 'tk', job.tk)
   if failure ~= '' then call('SET', P .. 'r:' .. id, failure) end
-  if job.kx then call('PEXPIRE', P .. 'k:' .. job.kx, window) end
+  if job.kx then let_key_go(job.kx, window) end
   into_finished(id, job.q, 'f')
   count(job.ty .. '/' .. job.q .. '/failed', 1)
   tell('f', id)

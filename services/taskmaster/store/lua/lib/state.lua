@@ -70,6 +70,12 @@ local function into_finished(id, queue, state)
   count(queue .. '/' .. state, 1)
 end
 
+-- The job has ended: its key is remembered for the window, and in any case for as long as its submission might still be taken.
+local KEY_KEPT_MS = 60000
+local function let_key_go(key, window)
+  call('PEXPIRE', P .. 'k:' .. key, math.max(window, KEY_KEPT_MS))
+end
+
 -- Out of where a job that is not active stands.
 local function out_of_rest(id, state, queue, prio, btype)
   if state == 'w' then
