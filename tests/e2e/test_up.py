@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,59 @@ def up(folder: Path) -> Iterator[Up]:
 
 def all_gone(family: list[psutil.Process], within_s: float = 15) -> None:
     eventually(lambda: not psutil.wait_procs(family, timeout=0)[1], within_s=within_s, what=f"the end of {family}")
+
+
+WELCOME = {
+    "type": "welcome-email",
+    "idempotencyKey": "user-123-welcome-v1",
+    "payload": {"email": "albert@example.com", "name": "Albert", "message": "Congratulations!"},
+}
+
+
+def test_the_welcome_mail_of_the_readme_is_sent(up: Up) -> None:
+    """One command, one POST: 202 with the promised fields, then `completed`, and the mail in the outbox."""
+    answer = httpx.post(f"{up.url}/jobs", json=WELCOME, timeout=5)
+
+    assert answer.status_code == 202
+    told = answer.json()
+    assert answer.headers["location"] == f"/jobs/{told['jobId']}"
+    named = {"status": "accepted", "type": "welcome-email", "queue": "email-queue", "priority": "normal", "runAt": None, "duplicate": False}
+    assert named.items() <= told.items()
+    ended = httpx.get(f"{up.url}/jobs/{told['jobId']}?wait=20", timeout=25).json()
+    assert ended["state"] == "completed"
+    status = httpx.get(f"{up.url}/jobs/{told['jobId']}/status", timeout=5).json()
+    assert {"jobId", "type", "state", "createdAt", "processedAt", "failedReason"} <= status.keys()
+    [mail] = (up.folder / ".taskmaster" / "outbox").glob("*.eml")
+    text = mail.read_text()
+    assert "To: Albert <albert@example.com>" in text
+    assert "Congratulations!" in text
+
+
+def test_a_hundred_equal_posts_over_two_processes_make_one_job(up: Up) -> None:
+    """Whichever process takes it, one key is one job."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    other = subprocess.Popen([*TASKMASTER, "api", "--port", str(port)], cwd=up.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        urls = (up.url, f"http://127.0.0.1:{port}")
+
+        def answers() -> bool:
+            try:
+                return httpx.get(f"{urls[1]}/readyz", timeout=2).status_code == 200
+            except httpx.TransportError:
+                return False
+
+        eventually(answers, within_s=20, what="the second API answers")
+        with ThreadPoolExecutor(25) as clients:
+            told = list(clients.map(lambda n: httpx.post(f"{urls[n % 2]}/jobs", json=WELCOME, timeout=20), range(100)))
+    finally:
+        other.terminate()
+        assert other.wait(20) == 0
+
+    assert {answer.status_code for answer in told} == {202}
+    assert len({answer.json()["jobId"] for answer in told}) == 1
+    assert sorted(answer.json()["duplicate"] for answer in told) == [False] + [True] * 99
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
