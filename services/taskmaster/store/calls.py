@@ -189,7 +189,8 @@ def cycle(
 
     Args:
         seq: numbers this consumer's calls 1, 2, 3 …; an unanswered call is sent again unchanged, with the same number.
-        wants: groups (free slots, queue, queue …): the queues of a group share its slots. A full group is not named.
+        wants: groups (free slots, queue, queue …): the queues of a group share its slots. 0 slots: nothing is wanted
+            there, and nobody is to pick this consumer for it.
     """
     args = (gen, wid, seq, lease_ms, _pack(finishes), _pack(wants), _pack(limits or Limits()))
     return Call(load("cycle"), partition, args, _cycle)
