@@ -463,7 +463,7 @@ class Lifecycle(RuleBasedStateMachine):
             assert row == [Status.GONE]
         elif self.state(j) in core.TERMINAL:
             assert row == [Status.OK]
-            young = int(self.ids[j][:8] + self.ids[j][9:13], 16) > self.now - RESEND_MS
+            young = int(self.ids[j][:8] + self.ids[j][9:13], 16) >= self.now - RESEND_MS
             self.store = core.purge(self.store, j, set())
             if not young:  # too old to be taken again: no tombstone is needed
                 self.store = self.store._replace(gone=self.store.gone - {j})

@@ -382,6 +382,17 @@ def test_an_id_does_not_come_back_after_purge(desk: Desk, ahead_ms: int) -> None
     assert row == [Status.TOO_OLD]
 
 
+def test_an_id_purged_at_the_last_moment_does_not_come_back(desk: Desk) -> None:
+    """The oldest id that is still taken is the oldest that has a tombstone."""
+    item = desk.item()
+    desk.run(calls.submit(0, [item]))
+    desk.run(calls.cancel(0, item.id, who="me", key_window_ms=WINDOW_MS))
+    desk.now += 30_000
+    desk.run(calls.purge(0, [item.id]))
+
+    assert desk.answer(calls.submit(0, [item]))[1][0] == ALREADY
+
+
 def test_a_key_remembers_its_job_after_purge(desk: Desk) -> None:
     """The key record outlives the job: the same request names the first id, another one is refused."""
     item = desk.item(key="k" * 22)

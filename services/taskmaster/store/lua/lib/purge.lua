@@ -22,7 +22,7 @@ local function purge(id, ty, queue, state, keyed)
   count(queue .. '/' .. state, -1)
   count(ty .. '/' .. queue .. '/purged', 1)
   tell('g', id)
-  if not keyed and id_ms(id) > now - RESEND_MS then
+  if not keyed and id_ms(id) >= now - RESEND_MS then
     local slice = tombstone_slice(id)
     tombs[slice] = tombs[slice] or {}
     table.insert(tombs[slice], id)
