@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hiredis
 import pytest
@@ -170,7 +171,7 @@ def test_no_kind_of_connection_retries_by_itself(url: str, kind: type) -> None:
     """The library's own retries are off and its time-outs are ours, whatever the address is."""
     store = SyncStore(url, timeout_s=3.0)
     pool = store.raw().connection_pool
-    connection = pool.make_connection()
+    connection: Any = pool.make_connection()
 
     assert type(connection) is kind
     assert connection.retry.get_retries() == 0

@@ -608,7 +608,7 @@ def test_who_leaves_work_behind_wakes_one_more(desk: Desk) -> None:
     idle = desk.raw.zrange("tm:{0}:idle:one/cap-alpha", 0, -1)
     desk.raw.delete("tm:{0}:idle:one/cap-alpha")
     desk.submit()
-    desk.raw.zadd("tm:{0}:idle:one/cap-alpha", dict.fromkeys(idle, 1))  # type: ignore[arg-type]
+    desk.raw.zadd("tm:{0}:idle:one/cap-alpha", dict.fromkeys(map(str, idle), 1))
 
     desk.claim(first)
 
