@@ -173,11 +173,11 @@ def test_no_kind_of_connection_retries_by_itself(url: str, kind: type) -> None:
     pool = store.raw().connection_pool
     connection: Any = pool.make_connection()
 
-    assert type(connection) is kind
     assert connection.retry.get_retries() == 0
     assert connection.socket_timeout == 3.0
     assert pool.connection_kwargs["socket_connect_timeout"] == 2.0
     assert pool.connection_kwargs["protocol"] == 2
+    assert type(connection) is kind
     store.close()
 
 
