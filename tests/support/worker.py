@@ -91,7 +91,7 @@ class Hands:
         ids = []
         for payload in payloads:
             body = msgspec.Raw(json.dumps({} if payload is None else payload).encode())
-            envelope = Envelope(type_, body, "", attempts, int(timeout_s * 1_000), backoff)
+            envelope = Envelope(type_, body, "", "api", attempts, int(timeout_s * 1_000), backoff)
             job_id = new_job_id(self.store.now_ms(), partition)
             blob = msgspec.json.encode(envelope).decode()
             item = calls.NewJob(job_id, queue, type_, 2, 0, delay_ms, attempts, "", "", blob)

@@ -109,6 +109,7 @@ class PartitionConsumer(Consumer):
         self._bell: SimpleQueue[None] = SimpleQueue()
         self._is_waiting = False
         self._is_in_round = False
+        self._has_withdrawn = False
         self._look = True
         self._due_at: float | None = None
         self._gen = ""
@@ -177,7 +178,7 @@ class PartitionConsumer(Consumer):
                     seq=self._seq,
                     lease_ms=self.identity.lease_ms,
                     finishes=self._unsent,
-                    wants=[] if self.draining.is_set() else self.slots.free(),
+                    wants=self._wants(),
                     limits=self._limits,
                 )
             )
@@ -194,6 +195,14 @@ class PartitionConsumer(Consumer):
                 self._look = True
         finally:
             self._is_in_round = False
+
+    def _wants(self) -> list[tuple[int | str, ...]]:
+        if not self.draining.is_set():
+            return self.slots.free()
+        if self._has_withdrawn:
+            return []
+        self._has_withdrawn = True
+        return self.slots.none()  # a wake-up that was meant for us goes to somebody else
 
     @property
     def is_quiet(self) -> bool:

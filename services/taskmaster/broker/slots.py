@@ -64,6 +64,10 @@ class Slots:
             self._asked[number], self._brought[number] = free, 0
         return wants
 
+    def none(self) -> list[tuple[int | str, ...]]:
+        """Every group with 0 slots: the store is not to count on this consumer any more."""
+        return [(0, *queues) for queues in self._queues]
+
     def take(self, queue: str) -> None:
         """A job of *queue* was claimed."""
         number = self._group[queue]

@@ -165,7 +165,7 @@ def prepare(
     request = b2a_base64(blake2b(_canonical(submission), digest_size=8).digest(), newline=False)[:11].decode()  # for requests of one key
     if backoff == DEFAULT:
         backoff = DEFAULT  # the encoder leaves out what is identical, not what is equal
-    blob = seal(Envelope(job_type, msgspec.Raw(raw), key or "", attempts, timeout_ms, backoff, origin, traceparent))
+    blob = seal(Envelope(job_type, msgspec.Raw(raw), key or "", origin, attempts, timeout_ms, backoff, traceparent))
     return partition, NewJob(job_id, queue, job_type, rank, due_ms, delay_ms, attempts, kx, request, blob)
 
 

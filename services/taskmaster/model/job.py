@@ -17,9 +17,9 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
         type: job type.
         payload: as validated at submission, not decoded until a handler needs it.
         key: the idempotency key as given, for people.
+        origin: who made the job: api, cli, client, replay.
         attempts: executions at most.
         timeout_ms: how long one attempt may take.
-        origin: who made the job: api, cli, client, replay.
         traceparent: W3C trace context of the submission, or empty.
         replayed_from: the job that this one repeats, or empty.
         replayed_by: who asked for that, or empty.
@@ -29,10 +29,10 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
     type: str
     payload: msgspec.Raw
     key: str = ""
+    origin: str = "api"
     attempts: int = 5
     timeout_ms: int = 60_000
     backoff: Backoff = DEFAULT
-    origin: str = "api"
     traceparent: str = ""
     replayed_from: str = ""
     replayed_by: str = ""
@@ -40,8 +40,8 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
 
 
 _encode = msgspec.json.Encoder().encode
-_ORIGIN = b',"api","","","",""]'
-_TAILS = (b',"",5,60000,{}' + _ORIGIN, b",5,60000,{}" + _ORIGIN, _ORIGIN)
+_LINEAGE = b',"","","",""]'
+_TAILS = (b",5,60000,{}" + _LINEAGE, _LINEAGE)
 
 
 def seal(envelope: Envelope) -> str:
