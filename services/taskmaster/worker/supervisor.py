@@ -34,6 +34,8 @@ BACKOFF_FIRST_S, BACKOFF_MAX_S = 0.1, 10.0
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 #: A child that lived this long is taken for healthy: the next death of its slot starts the backoff anew.
 HEALTHY_S = 30.0
+#: After a second signal: how long children may take to hand back what they run, before they are killed.
+FORCE_S = 5.0
 
 
 @dataclass
@@ -198,15 +200,16 @@ class Supervisor:
         """SIGTERM to all; at the deadline, or at a second signal, force."""
         bad = self._signal_all(signal.SIGTERM)
         deadline = time.monotonic() + self._settings.drain_ms / 1_000 + 8.0
-        asked = self._signals
+        asked, is_forced = self._signals, False
         while any(slot.pid for slot in self._slots):
             self._sleep()
             bad = self._reap() or bad
             if self._signals > asked:
                 asked = self._signals
-                bad = True
-                self._signal_all(signal.SIGTERM)  # the second one makes a child leave what it runs
-                deadline = min(deadline, time.monotonic() + 3.0)
+                is_forced = bad = True
+                deadline = min(deadline, time.monotonic() + FORCE_S)
+            if is_forced:  # a child leaves what it runs at its second signal; two that come together count as one, so it is said again
+                self._signal_all(signal.SIGTERM)
             if time.monotonic() > deadline:
                 bad = True
                 self._signal_all(signal.SIGKILL)

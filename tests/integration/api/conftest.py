@@ -24,7 +24,7 @@ WELCOME_SCHEMA = {
     "properties": {"email": {"type": "string"}, "name": {"type": "string"}, "message": {"type": "string"}},
     "required": ["email", "name"],
 }
-WELCOME = {
+WELCOME: dict[str, Any] = {
     "type": "welcome-email",
     "idempotencyKey": "user-123-welcome-v1",
     "payload": {"email": "albert@example.com", "name": "Albert", "message": "Congratulations!"},

@@ -241,7 +241,7 @@ async def test_shutdown_answers_those_who_wait(serve: Serve) -> None:
     await asyncio.wait({waiting}, timeout=0.3)
     from taskmaster.api.app import end_waits
 
-    end_waits(client._transport.app)
+    end_waits(client._transport.app)  # type: ignore[attr-defined]
     answer = await asyncio.wait_for(waiting, 2)
     await context.__aexit__(None, None, None)
 
