@@ -61,7 +61,7 @@ def create_app(settings: Settings) -> Litestar:
         on_shutdown=[stop],
         exception_handlers={Exception: _problem},
         openapi_config=None,  # with one, the framework serves pages that load from outside hosts
-        request_max_body_size=jobs.BULK_BODIES * settings.max_body_bytes,
+        request_max_body_size=submission.BULK_BODIES * settings.max_body_bytes,
         state=State({"service": service}),
         logging_config=None,
         debug=False,

@@ -16,7 +16,7 @@ from taskmaster.api import cursor, shapes, strict, views
 from taskmaster.api.documents import with_body
 from taskmaster.api.problems import BadParameter
 from taskmaster.api.service import Answer, AnyRequest, Service, data, job_id_of, limit_of, of, only, raw
-from taskmaster.api.submission import accept, header_key, store
+from taskmaster.api.submission import accept, header_key, store, trace_context
 from taskmaster.engine import control, dlq, queries
 from taskmaster.engine.submit import Prepared
 from taskmaster.errors import NotFound
@@ -26,11 +26,7 @@ from taskmaster.store import calls, reads
 
 __all__ = ["ROUTES", "record_of", "replay_answer", "replay_request"]
 
-BULK_MAX = 1_000
-#: A bulk body may be that many times as large as a single one.
-BULK_BODIES = 8
 WAIT_MAX_S = 60
-_TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?(?=$|[,;\s])", re.IGNORECASE)
 
 
@@ -197,7 +193,7 @@ async def replay_request(request: AnyRequest) -> tuple[str, str, str]:
     request_id = header_key(header) if header is not None else ""
     if len(request_id) > 255:
         raise BadParameter("the Idempotency-Key header has more than 255 characters", parameter="Idempotency-Key")
-    return request_id, f"api: {reason}" if reason else "api", trace if _TRACEPARENT.fullmatch(trace) else ""
+    return request_id, f"api: {reason}" if reason else "api", trace_context(trace)
 
 
 async def replay_answer(service: Service, prepared: Prepared) -> Answer:

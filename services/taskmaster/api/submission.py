@@ -24,14 +24,17 @@ from taskmaster.store import reads
 from taskmaster.store.calls import NewJob, Submitted
 from taskmaster.store.status import Status
 
-__all__ = ["ROUTES", "accept", "header_key", "store"]
+__all__ = ["ROUTES", "accept", "header_key", "store", "trace_context"]
 
 BULK_MAX = 1_000
 #: A bulk body may be that many times as large as a single one.
 BULK_BODIES = 8
-WAIT_MAX_S = 60
 _TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
-_PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?(?=$|[,;\s])", re.IGNORECASE)
+
+
+def trace_context(traceparent: str | None) -> str:
+    """The W3C trace context of a request; empty for none, or for one that is malformed."""
+    return traceparent if traceparent and _TRACEPARENT.fullmatch(traceparent) else ""
 
 
 class Bulk(msgspec.Struct, forbid_unknown_fields=True):
@@ -94,7 +97,7 @@ async def check(service: Service, submission: Submission, traceparent: str | Non
     """
     entry, validator = await service.catalogue.of(submission.type)
     now_ms = await service.store.now_ms()
-    trace = traceparent if traceparent and _TRACEPARENT.fullmatch(traceparent) else ""
+    trace = trace_context(traceparent)
     return prepare(submission, entry, validator, service.settings, now_ms, "api", traceparent=trace)
 
 

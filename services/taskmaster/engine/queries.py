@@ -97,7 +97,6 @@ def _record(job_id: str, fields: Mapping[str, str], *, is_orphan: bool) -> JobRe
         cancel_requested="cr" in fields,
         root_id=get("rt", ""),
         replayed_from=get("rp", ""),
-        revision=_int(get("rv")),
     )
 
 

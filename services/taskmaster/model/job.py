@@ -108,7 +108,6 @@ class JobRecord(msgspec.Struct, frozen=True):
     cancel_requested: bool = False
     root_id: str = ""
     replayed_from: str = ""
-    revision: int = 0
     envelope: Envelope | None = None
     result: bytes = b""
     failure: Failure | None = None

@@ -38,8 +38,8 @@ __all__ = [
 
 # Lua's MessagePack does not know the binary type: what goes through it is text.
 _pack = msgspec.msgpack.Encoder().encode
-#: At most this many jobs in one submission, finishes in one cycle, ids in one purge.
-SUBMIT_MAX, FINISH_MAX, PURGE_MAX = 1_000, 256, 200
+#: At most this many jobs in one submission, finishes in one cycle.
+SUBMIT_MAX, FINISH_MAX = 1_000, 256
 
 
 class NewJob(NamedTuple):

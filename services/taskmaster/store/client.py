@@ -126,10 +126,6 @@ class SyncStore:
         """Close all connections."""
         self._redis.close()
 
-    def forget_connections(self) -> None:
-        """After a fork: connections of the parent are not ours."""
-        self._redis.connection_pool.reset()
-
 
 class Channel:
     """Runs calls on one connection of its own. One thread uses it."""

@@ -12,6 +12,7 @@ from typing import Any
 import dramatiq
 import msgspec
 import pytest
+import structlog
 from dramatiq.errors import QueueNotFound
 from dramatiq.middleware import Middleware
 from dramatiq.worker import ConsumerThread, Worker, WorkerThread
@@ -407,3 +408,25 @@ def test_a_job_that_cannot_be_read_is_put_off(store, consumer):
     finishes = msgspec.msgpack.decode(store.calls[-1][1][4])
     assert [(row[2], row[5], row[6]) for row in finishes] == [("s", 30_000, "unreadable")] * 2
     assert not consumer.held
+
+
+@pytest.mark.parametrize(
+    ("outcome", "epoch", "told"),
+    [
+        ("c", 1, ["job.completed"]),
+        ("c", 2, ["job.completed_recovered"]),
+        ("x", 1, ["job.discarded"]),
+        ("r", 1, []),
+        ("f", 1, []),
+    ],
+)
+def test_the_end_of_an_attempt_is_told_by_its_outcome(outcome, epoch, told):
+    """Completed, recovered and discarded jobs have a line of their own; failures are told when the store has taken them."""
+    broker = broker_of()
+    message = message_of(broker, claim_of(epoch=epoch))
+    message.finish = calls.Finish(message.claim.id, message.token, outcome)
+
+    with structlog.testing.capture_logs() as lines:
+        AttemptContext(lambda *_: None).after_process_message(broker, message)
+
+    assert [line["event"] for line in lines] == told

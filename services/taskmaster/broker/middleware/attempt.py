@@ -59,16 +59,15 @@ class AttemptContext(Middleware):
         message: MessageProxy,
         *,
         result: Any = None,  # noqa: ARG002
-        exception: BaseException | None = None,
+        exception: BaseException | None = None,  # noqa: ARG002
     ) -> None:
         """The line that says how it went; failures are told when the store has taken them."""
         assert isinstance(message, JobMessage)
-        if exception is None and message.finish is not None and message.finish.outcome == "c":
-            recovered = message.claim.epoch > 1
-            self._info(
-                events.JOB_COMPLETED_RECOVERED if recovered else events.JOB_COMPLETED,
-                jobId=message.claim.id,
-                type=message.envelope.type,
-                queue=message.claim.queue,
-                attempt=message.claim.attempt,
-            )
+        outcome = message.finish.outcome if message.finish is not None else ""
+        if outcome == "c":
+            event = events.JOB_COMPLETED if message.claim.epoch == 1 else events.JOB_COMPLETED_RECOVERED
+        elif outcome == "x":
+            event = events.JOB_DISCARDED
+        else:
+            return
+        self._info(event, jobId=message.claim.id, type=message.envelope.type, queue=message.claim.queue, attempt=message.claim.attempt)
