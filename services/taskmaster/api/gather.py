@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
+from taskmaster import failpoints
 from taskmaster.errors import StoreDefect, StoreError, StoreUnavailable
 from taskmaster.store import calls
 from taskmaster.store.call import Call
@@ -75,7 +76,7 @@ class Gather:
 
 class _Lane:
     def __init__(self, runner: Runner, partition: int, timeout_s: float) -> None:
-        self._runner = runner
+        self._runner = _Failing(runner) if failpoints.is_on else runner
         self._partition = partition
         self._timeout_s = timeout_s
         self._waiting: deque[Item] = deque()
@@ -143,3 +144,17 @@ class _Lane:
         self._fail(self._waiting, StoreUnavailable("the server is going down; repeat the request"))
         self._waiting.clear()
         await self._runner.close()
+
+
+class _Failing:
+    """A runner with a failpoint on both sides. Only where failpoints are on."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self.close = runner.close
+
+    async def run(self, call: Call[Any], *, within_s: float | None = None) -> Any:
+        failpoints.hit("submit.before_store")
+        answer = await self._runner.run(call, within_s=within_s)
+        failpoints.hit("submit.stored")
+        return answer

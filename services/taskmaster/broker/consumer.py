@@ -23,6 +23,7 @@ from taskmaster.broker.broker import TaskMasterBroker, partition_queue
 from taskmaster.broker.message import JobMessage, open_envelope
 from taskmaster.broker.slots import Slots
 from taskmaster.errors import StoreError, StoreUnavailable
+from taskmaster.failpoints import hit
 from taskmaster.model.job import Failure
 from taskmaster.store import calls
 from taskmaster.store.client import SyncStore
@@ -182,6 +183,7 @@ class PartitionConsumer(Consumer):
                     limits=self._limits,
                 )
             )
+            hit("cycle.sent")
             if answer.status is not Status.OK:
                 log.warning(events.STORE_REGISTERED, partition=self.partition, reason=answer.status.name.lower(), wid=self.wid)
                 self._must_register = self._look = True
@@ -190,6 +192,7 @@ class PartitionConsumer(Consumer):
             for finish, code in zip(told, answer.codes, strict=True):
                 self._told(finish, code)
             self._admit(answer, sent_at)
+            hit("cycle.answered")
             self._due_at = time.monotonic() + answer.next_ms / 1_000 if answer.next_ms >= 0 else None
             if answer.more:
                 self._look = True

@@ -18,10 +18,11 @@ import msgspec
 from dramatiq.middleware import Middleware
 from setproctitle import setproctitle
 
+from taskmaster import failpoints
 from taskmaster.broker.broker import TaskMasterBroker
 from taskmaster.broker.consumer import Identity, PartitionConsumer
 from taskmaster.broker.message import JobMessage
-from taskmaster.broker.middleware import AttemptContext, DeadLetter, Idempotency, Outcome
+from taskmaster.broker.middleware import AttemptContext, AttemptFinished, AttemptStarted, DeadLetter, Idempotency, Outcome
 from taskmaster.broker.slots import Slots, halves
 from taskmaster.broker.threads import JobWorker
 from taskmaster.errors import StoreError
@@ -178,7 +179,7 @@ class WorkerProcess:
             partitions=settings.partitions,
             halves=len(self._shares),
             make_consumer=self._make_consumer,
-            middleware=[*ours, *middleware],
+            middleware=[AttemptFinished(), *ours, *middleware, AttemptStarted()] if failpoints.is_on else [*ours, *middleware],
         )
         self.worker = JobWorker(self.broker, self.concurrency)
         self._heart = Rounds("heart", self._lease_duties())

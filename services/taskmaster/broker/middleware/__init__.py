@@ -6,7 +6,8 @@ first, then routed, then the books are closed.
 
 from taskmaster.broker.middleware.attempt import AttemptContext
 from taskmaster.broker.middleware.dead_letter import DeadLetter
+from taskmaster.broker.middleware.failpoint import AttemptFinished, AttemptStarted
 from taskmaster.broker.middleware.idempotency import Idempotency
 from taskmaster.broker.middleware.outcome import Outcome
 
-__all__ = ["AttemptContext", "DeadLetter", "Idempotency", "Outcome"]
+__all__ = ["AttemptContext", "AttemptFinished", "AttemptStarted", "DeadLetter", "Idempotency", "Outcome"]
