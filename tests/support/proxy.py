@@ -1,18 +1,21 @@
-"""A breakable road to a store server: a unix socket that passes commands on, and can lose what comes back.
+"""A breakable road to a store server: a unix socket that passes commands on, and can lose, delay, cut or tear what goes over it.
 
     with StoreProxy(server) as proxy:
         store = SyncStore(proxy.url)
         proxy.drop_reply("cycle")           # the next cycle runs, its answer is lost
 
 It reads requests command by command, so it knows which script a call runs. A client of ours has one command in flight on a connection.
+One-shot faults name a script (or a command by its name), the others hold for all that goes over the road until they are undone.
 """
 
 from __future__ import annotations
 
 import contextlib
+import random
 import socket
 import tempfile
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 from types import TracebackType
@@ -45,9 +48,15 @@ class StoreProxy:
         self._to_halve: Counter[str] = Counter()
         self._names: dict[bytes, str] = {}
         self._open: set[socket.socket] = set()
+        self._near: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._passes = threading.Event()
         self._passes.set()
+        self._answers_pass = threading.Event()
+        self._answers_pass.set()
+        self._to_close: Counter[str] = Counter()
+        self._delay_s = self._jitter_s = 0.0
+        self._piece = 0
         self._is_closed = False
         self._threads: list[threading.Thread] = []
 
@@ -64,7 +73,7 @@ class StoreProxy:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._is_closed = True
-        self._passes.set()
+        self.restore()
         with socket.socket(socket.AF_UNIX) as last:  # ends the accept
             last.connect(str(self._path))
         self.cut()
@@ -85,6 +94,31 @@ class StoreProxy:
         with self._lock:
             self._to_halve[script] += times
 
+    def close_after_request(self, script: str, times: int = 1) -> None:
+        """Pass the next requests for *script* on whole and close their connections at once, on both sides, whether or not they ran."""
+        with self._lock:
+            self._to_close[script] += times
+
+    def latency(self, delay_s: float, jitter_s: float = 0.0) -> None:
+        """Every request takes so much longer, give or take a random part of *jitter_s*. 0 undoes it."""
+        self._delay_s, self._jitter_s = delay_s, jitter_s
+
+    def split_bytes(self, size: int) -> None:
+        """Send answers in pieces of *size* bytes, each a write of its own. 0 undoes it."""
+        self._piece = size
+
+    def half_close(self) -> None:
+        """Tell every client that nothing more will come, while what it sends is still passed on: the server's end of a dying link."""
+        with self._lock:
+            ends = set(self._near)
+        for end in ends:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_WR)
+
+    def mute(self) -> None:
+        """Requests pass and run, answers are kept back, until `restore`: a road that is open in one direction."""
+        self._answers_pass.clear()
+
     def cut(self) -> None:
         """Close every connection there is."""
         with self._lock:
@@ -97,8 +131,9 @@ class StoreProxy:
         self._passes.clear()
 
     def restore(self) -> None:
-        """Undo `blackhole`: what was kept back is passed on now, late."""
+        """Undo `blackhole` and `mute`: what was kept back is passed on now, late."""
         self._passes.set()
+        self._answers_pass.set()
 
     # ------------------------------------------------------------ passing things on
     def _spawn(self, target, *args) -> None:
@@ -121,6 +156,7 @@ class StoreProxy:
                 continue
             with self._lock:
                 self._open |= {near, far}
+                self._near.add(near)
             doomed: list[str] = []
             self._spawn(self._requests, near, far, doomed)
             self._spawn(self._answers, near, far, doomed)
@@ -134,16 +170,19 @@ class StoreProxy:
                     words, end = found
                     request, kept = kept[:end], kept[end:]
                     self._passes.wait()
+                    if self._delay_s or self._jitter_s:
+                        time.sleep(self._delay_s + self._jitter_s * random.random())
                     name = self._name(words)
                     with self._lock:
                         self.seen[name] += 1
-                        halved = self._to_halve[name] > 0
-                        self._to_halve[name] -= halved
-                        if self._to_drop[name] > 0:
-                            self._to_drop[name] -= 1
+                        halved = _take(self._to_halve, name)
+                        closed = _take(self._to_close, name)
+                        if _take(self._to_drop, name):
                             doomed.append(name)
+                    if closed:
+                        _close(near)  # first, so that no answer can be quicker
                     far.sendall(request[: len(request) // 2] if halved else request)
-                    if halved:
+                    if halved or closed:
                         return
         except OSError:
             pass
@@ -154,11 +193,14 @@ class StoreProxy:
         try:
             while chunk := far.recv(_CHUNK):
                 self._passes.wait()
+                self._answers_pass.wait()
                 if doomed:
                     with self._lock:
                         self.lost[doomed.pop()] += 1
                     return
-                near.sendall(chunk)
+                size = self._piece or len(chunk)
+                for at in range(0, len(chunk), size):
+                    near.sendall(chunk[at : at + size])
         except OSError:
             pass
         finally:
@@ -167,6 +209,7 @@ class StoreProxy:
     def _end(self, near: socket.socket, far: socket.socket) -> None:
         with self._lock:
             self._open -= {near, far}
+            self._near.discard(near)
         _close(near)
         _close(far)
 
@@ -177,8 +220,16 @@ class StoreProxy:
         if name is None:
             for script in map(load, names()):
                 self._names[script.sha.encode()] = self._names[script.text] = script.name
-            name = self._names[words[1]]
+            name = self._names.get(words[1], "unknown")
         return name
+
+
+def _take(faults: Counter[str], name: str) -> bool:
+    """Use up one of the faults that are due for *name*, if there is one."""
+    if faults[name] <= 0:
+        return False
+    faults[name] -= 1
+    return True
 
 
 def _close(end: socket.socket) -> None:

@@ -25,7 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, get_args
 
-__all__ = ["KINDS", "Kind", "StoreServer", "binary_of", "version_of"]
+__all__ = ["KINDS", "Kind", "StoreServer", "binary_of", "die_with_thread", "version_of"]
 
 Kind = Literal["valkey", "redis"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -104,7 +104,7 @@ class StoreServer:
         command += ["--maxmemory-policy", "noeviction", *self.options]
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, preexec_fn=_die_with(os.getpid())
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, preexec_fn=die_with_thread()
             )
         deadline = time.monotonic() + _READY_WITHIN_S
         while not self._answers():
@@ -176,10 +176,11 @@ class StoreServer:
             return False
 
 
-def _die_with(parent: int) -> Callable[[], None] | None:
-    """What a child runs before exec so that it does not outlive a killed test run; Linux only."""
+def die_with_thread() -> Callable[[], None] | None:
+    """What a child runs before exec so that it does not outlive the thread that starts it, nor a killed test run; Linux only."""
     if sys.platform != "linux":
         return None
+    parent = os.getpid()
     prctl = ctypes.CDLL(None).prctl
 
     def arm() -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,13 +20,15 @@ __all__ = ["WorkerService", "install_plugin"]
 
 
 class WorkerService:
-    """Starts on entering; whatever is left of it is killed on leaving. Options are settings, by their names.
+    """Starts on entering; whatever is left of it is killed on leaving. Options are settings, by their names, *environ* is beside them.
 
     Attributes:
         log_path: what it said, one JSON object a line.
     """
 
-    def __init__(self, url: str, folder: Path, *, plugins_folder: Path | None = None, **options: Any) -> None:
+    def __init__(
+        self, url: str, folder: Path, *, plugins_folder: Path | None = None, environ: Mapping[str, str] | None = None, **options: Any
+    ) -> None:
         usual: dict[str, Any] = {
             "lease_ms": 2_000,
             "worker_processes": 2,
@@ -34,6 +37,7 @@ class WorkerService:
             "plugins": "demo",
         }
         self._environ = os.environ | {"TASKMASTER_REDIS_URL": url, "PYTHONFAULTHANDLER": ""}
+        self._environ |= dict(environ or {})
         self._environ |= {f"TASKMASTER_{name.upper()}": str(value) for name, value in (usual | options).items()}
         if plugins_folder is not None:
             paths = [str(plugins_folder), os.environ.get("PYTHONPATH", "")]
