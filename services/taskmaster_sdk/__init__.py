@@ -1,8 +1,24 @@
 """What a TaskMaster plugin imports, and nothing else of TaskMaster. Needs only the standard library and pluggy."""
 
 from taskmaster_sdk.context import JobContext, PluginContext
+from taskmaster_sdk.effects import Effect
 from taskmaster_sdk.hooks import API_VERSION, hookimpl
 from taskmaster_sdk.jobs import Backoff, Job, job
-from taskmaster_sdk.outcomes import Cancelled, Discard, Fatal, Retry
+from taskmaster_sdk.outcomes import Cancelled, Discard, EffectUnknown, Fatal, LeaseLost, Retry
 
-__all__ = ["API_VERSION", "Backoff", "Cancelled", "Discard", "Fatal", "Job", "JobContext", "PluginContext", "Retry", "hookimpl", "job"]
+__all__ = [
+    "API_VERSION",
+    "Backoff",
+    "Cancelled",
+    "Discard",
+    "Effect",
+    "EffectUnknown",
+    "Fatal",
+    "Job",
+    "JobContext",
+    "LeaseLost",
+    "PluginContext",
+    "Retry",
+    "hookimpl",
+    "job",
+]

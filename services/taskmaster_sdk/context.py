@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from taskmaster_sdk.effects import Effect, Guards, Mode
 from taskmaster_sdk.outcomes import Cancelled
 
 __all__ = ["JobContext", "PluginContext"]
@@ -28,7 +29,20 @@ class JobContext:
         logger: records carry job id, type, queue and attempt.
     """
 
-    __slots__ = ("_cancelled", "_logger", "_report", "attempt", "deadline", "job_id", "max_attempts", "queue", "root_id", "type")
+    __slots__ = (
+        "_cancelled",
+        "_guards",
+        "_host",
+        "_logger",
+        "_report",
+        "attempt",
+        "deadline",
+        "job_id",
+        "max_attempts",
+        "queue",
+        "root_id",
+        "type",
+    )
 
     def __init__(
         self,
@@ -41,6 +55,8 @@ class JobContext:
         root_id: str,
         deadline: float,
         report: Callable[[JobContext, float, str], None] | None = None,
+        guards: Callable[[JobContext], Guards] | None = None,
+        host: Any = None,
     ) -> None:
         self.job_id = job_id
         self.type = type
@@ -50,6 +66,8 @@ class JobContext:
         self.root_id = root_id
         self.deadline = deadline
         self._report = report
+        self._guards = guards
+        self._host = host  # the host's own record of this attempt, for what it has passed in
         self._cancelled = False
         self._logger: logging.LoggerAdapter[logging.Logger] | None = None
 
@@ -79,6 +97,38 @@ class JobContext:
         """
         if self._cancelled:
             raise Cancelled("cancelled while running")
+
+    def once(self, name: str, key: str = "", *, unless: tuple[type[BaseException], ...] = ()) -> Effect:
+        """A guard for an effect that must not happen twice, whatever crashes: see `effect`, mode `at_most_once`."""
+        return self.effect(name, key, unless=unless)
+
+    def effect(
+        self,
+        name: str,
+        key: str = "",
+        *,
+        mode: Mode = "at_most_once",
+        verify: Callable[[Effect], bool | None] | None = None,
+        unless: tuple[type[BaseException], ...] = (),
+    ) -> Effect:
+        """A guard around something that this handler does to the world outside, for `with` and `async with`.
+
+        Args:
+            name: which effect: `smtp`, `charge`. 1 to 64 characters.
+            key: tells apart several of that name within one job: the recipient, the number of the item.
+            mode: what happens when an earlier attempt had the licence and was not heard of since. at_most_once: `EffectUnknown` is
+                raised, which ends the job for a person to look at. at_least_once: it is done again, with the same `Effect.key`.
+                verify: the callback is asked.
+            verify: gets the effect, asks the provider about `Effect.key`; True: it happened, False: it did not, None: nobody knows.
+            unless: exceptions which say that the effect surely did not happen, so that a retry may try again.
+
+        Raises:
+            ValueError: a name, key or mode that cannot be.
+            RuntimeError: the host offers no guards.
+        """
+        if self._guards is None:
+            raise RuntimeError("this context has no effect guards; in a test, use taskmaster_sdk.testing.run")
+        return Effect(self._guards(self), self.root_id, name, key, mode, verify, unless)
 
     def progress(self, fraction: float, note: str = "") -> None:
         """Tell people how far the work is. Cheap: sent at most a few times a second, the last word wins.

@@ -5,7 +5,7 @@ Any other exception is a failure that is retried by the job's policy.
 
 from __future__ import annotations
 
-__all__ = ["Cancelled", "Discard", "Fatal", "Outcome", "Retry"]
+__all__ = ["Cancelled", "Discard", "EffectUnknown", "Fatal", "LeaseLost", "Outcome", "Retry"]
 
 
 class Outcome(Exception):
@@ -39,3 +39,14 @@ class Discard(Outcome):
 
 class Cancelled(Outcome):
     """Somebody cancelled the job; raised by `JobContext.check` and thrown into coroutine handlers."""
+
+
+class EffectUnknown(Outcome):
+    """Nobody knows whether an effect happened: an earlier attempt had its licence and was not heard of since.
+
+    Let it pass: the job is dead-lettered with reason `effect_unknown`, and the effect is listed for a person to settle.
+    """
+
+
+class LeaseLost(Outcome):
+    """The job is not this attempt's any more. Let it pass: whatever the attempt says is refused."""

@@ -20,10 +20,11 @@ from typing import Any, Literal, Union
 from uuid import UUID
 
 from taskmaster_sdk.context import JobContext
+from taskmaster_sdk.effects import Reservation
 from taskmaster_sdk.jobs import Job
 from taskmaster_sdk.outcomes import Outcome
 
-__all__ = ["Result", "convert", "run"]
+__all__ = ["Ledger", "Result", "convert", "run"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,37 @@ class Result:
     progress: list[tuple[float, str]] = field(default_factory=list)
 
 
+class Ledger:
+    """Effects kept in memory, by the host's rules. Hand the same one to several `run`s to see what a second attempt or a replay does.
+
+    Attributes:
+        effects: effect key -> (`reserved` or `done`, licence, result as JSON).
+    """
+
+    def __init__(self) -> None:
+        self.effects: dict[str, tuple[Literal["reserved", "done"], str, bytes]] = {}
+        self._calls = 0
+
+    def reserve(self, effect: str, name: str, key: str, again: bool) -> Reservation:  # noqa: ARG002
+        """As `Guards.reserve`."""
+        held = self.effects.get(effect)
+        if held is not None and held[0] == "done":
+            return Reservation("done", result=held[2])
+        if held is not None and not again:
+            return Reservation("unknown")
+        self._calls += 1
+        licence = str(self._calls)
+        self.effects[effect] = ("reserved", licence, b"")
+        return Reservation("ok", licence)
+
+    def settle(self, effect: str, licence: str, happened: bool, result: bytes) -> None:
+        """As `Guards.settle`."""
+        if happened:
+            self.effects[effect] = ("done", licence, result)
+        else:
+            del self.effects[effect]
+
+
 def run(
     job: Job,
     payload: Any,
@@ -52,6 +84,7 @@ def run(
     timeout_s: float | None = None,
     cancelled: bool = False,
     on_progress: Callable[[JobContext, float, str], None] | None = None,
+    ledger: Ledger | None = None,
 ) -> Result:
     """Run one attempt of *job* and say how it ended. An `async def` handler runs on an event loop of its own.
 
@@ -65,6 +98,7 @@ def run(
         timeout_s: seconds to the deadline in the context, which is not enforced; None takes the job's.
         cancelled: whether somebody has asked to cancel before the handler begins.
         on_progress: called at each report of progress, say to cancel half-way.
+        ledger: of effects; None is a new one.
 
     Raises:
         TypeError, ValueError: the payload does not fit its annotation.
@@ -77,6 +111,7 @@ def run(
         if on_progress is not None:
             on_progress(context, fraction, note)
 
+    effects = Ledger() if ledger is None else ledger
     context = JobContext(
         job_id=job_id,
         type=job.name,
@@ -86,6 +121,7 @@ def run(
         root_id=job_id if root_id is None else root_id,
         deadline=monotonic() + (job.timeout_s if timeout_s is None else timeout_s),
         report=report,
+        guards=lambda _: effects,
     )
     if cancelled:
         context.request_cancel()

@@ -47,11 +47,15 @@ class AttemptContext(Middleware):
             max_attempts=envelope.attempts,
             root_id=envelope.root_id or claim.id,
             deadline=message.deadline,
-            report=lambda _, fraction, note: self._report(message, fraction, note),
+            report=self._tell,
+            host=message,
         )
         if message.is_cancelled:  # after the context is there: `PartitionConsumer.cancel` sets the one, then looks for the other
             raise NotRun("cancelled")
         self._info(events.JOB_STARTED, jobId=claim.id, type=envelope.type, queue=claim.queue, attempt=claim.attempt)
+
+    def _tell(self, context: JobContext, fraction: float, note: str) -> None:
+        self._report(context._host, fraction, note)
 
     def after_process_message(
         self,
