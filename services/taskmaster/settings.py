@@ -64,6 +64,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     keep_failed: Annotated[Count, Meta(description="failed jobs kept per queue")] = 50_000
     keep_cancelled: Annotated[Count, Meta(description="cancelled jobs kept per queue")] = 10_000
 
+    sweep_every_ms: Annotated[
+        int, Meta(ge=1_000, le=604_800_000, description="from one sweep over the store's records and indexes to the next")
+    ] = 600_000
+    durability: Annotated[
+        Literal["default", "strict"], Meta(description="strict: run only on a store that writes every job to disk before its answer")
+    ] = "default"
+
     #: Where each value comes from, by name; not a setting.
     sources: dict[str, str] = {}
     #: `TASKMASTER_PLUGIN_…` from `.env` and the environment, for the plugins; not a setting.
@@ -76,7 +83,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 #: Every setting, in the order in which they are shown.
 NAMES: Final[tuple[str, ...]] = tuple(name for name in Settings.__struct_fields__ if name not in ("sources", "plugin_environ"))
 _LISTS: Final = frozenset({"queues", "plugins"})
-_CHOICES: Final = frozenset({"idempotency", "log_level", "log_format"})
+_CHOICES: Final = frozenset({"idempotency", "log_level", "log_format", "durability"})
 _SCHEMES: Final = ("redis", "rediss", "unix")
 
 

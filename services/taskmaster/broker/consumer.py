@@ -42,6 +42,8 @@ PATIENCE_S = 10.0
 #: The lease of a handler that does not end so long after its deadline is kept no more: somebody else may try.
 OVERDUE_S = 5.0
 FINISHES_A_CALL = calls.FINISH_MAX
+#: The store keeps a consumer's record for ten minutes after each beat: one that it does not know sooner was lost.
+KNOWN_FOR_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,8 @@ class PartitionConsumer(Consumer):
         self.wid = ""
         self._seq = 0
         self._must_register = True
+        self._known_at = -KNOWN_FOR_S
+        self._loss = ""
         self._listener: _Listener | None = None
 
     # ------------------------------------------------------------ Dramatiq's interface
@@ -186,7 +190,8 @@ class PartitionConsumer(Consumer):
             hit("cycle.sent")
             if answer.status is not Status.OK:
                 log.warning(events.STORE_REGISTERED, partition=self.partition, reason=answer.status.name.lower(), wid=self.wid)
-                self._must_register = self._look = True
+                self._forgotten(answer.status)
+                self._look = True
                 return
             told, self._unsent = self._unsent, []
             for finish, code in zip(told, answer.codes, strict=True):
@@ -279,8 +284,25 @@ class PartitionConsumer(Consumer):
                     log.info(events.STORE_REGAINED, partition=self.partition, away_s=round(time.monotonic() - away_since, 1))
                 return answer
 
+    def _forgotten(self, status: Status) -> None:
+        """The store does not know this consumer as it should: begin a new life, and say first if something was lost."""
+        is_loss = status in (Status.GENERATION, Status.REWOUND)
+        if is_loss or (status is Status.UNREGISTERED and time.monotonic() - self._known_at < KNOWN_FOR_S):
+            self._loss = status.name.lower()
+        self._must_register = True
+
+    def _tell_loss(self) -> None:
+        """What the store had answered is not there any more: a new generation, so that everybody notices, and a sweep."""
+        sign, self._loss = self._loss, ""
+        call = calls.store_rewound(self.partition, known=self._gen, fresh=consumer_id(), sign=sign)
+        loss = self._until_answered(call)
+        if loss.how:
+            log.error(events.STORE_REWOUND, partition=self.partition, how=loss.how, sign=sign)
+
     def _register(self) -> None:
         """Begin a new life: fresh wid, calls counted from 1."""
+        if self._loss:
+            self._tell_loss()
         if self._listener is not None:
             self._listener.stop()
         self.wid, self._seq = consumer_id(), 0
@@ -300,6 +322,7 @@ class PartitionConsumer(Consumer):
             )
         )
         self._gen = registered.gen
+        self._known_at = time.monotonic()
         self._must_register = False
         self._listener = _Listener(self)
         self._listener.start()
@@ -331,7 +354,7 @@ class PartitionConsumer(Consumer):
 
     def lose(self) -> None:
         """The store does not know this consumer any more: begin a new life."""
-        self._must_register = True
+        self._forgotten(Status.UNREGISTERED)
         self.wake()
 
     def cancel(self, job_id: str) -> None:
@@ -361,6 +384,7 @@ class PartitionConsumer(Consumer):
         if codes is None:
             self.lose()
             return
+        self._known_at = now
         for message, code in zip(kept, codes, strict=True):
             if code is Status.STALE:
                 if message.context is not None and message.finish is None:

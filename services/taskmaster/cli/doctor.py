@@ -78,7 +78,7 @@ def _store(settings: Settings) -> Iterator[Check]:
         round_trip_s = store.ping()
         kind = "given" if settings.redis_url else "embedded"
         yield Check("store", "ok", f"{kind}, {masked_url(url)}, answers in {round_trip_s * 1_000:.1f} ms")
-        for finding in judge(store.configuration()):
+        for finding in judge(store.configuration(), strict=settings.durability == "strict"):
             level = "fail" if finding.level == "refuse" else finding.level
             yield Check(finding.rule, level, finding.observed, finding.message, EX_CONFIG if level == "fail" else EX_OK)
         alive = worker_processes([row for partition in range(settings.partitions) for row in store.run(reads.workers(partition))])

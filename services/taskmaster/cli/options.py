@@ -17,7 +17,7 @@ __all__ = ["API", "STORE", "WORKER", "as_json", "echo_json", "settings_from", "s
 C = TypeVar("C", bound=Callable[..., Any])
 
 #: Settings of those who only need the store.
-STORE = ("data_dir", "redis_url", "partitions")
+STORE = ("data_dir", "redis_url", "partitions", "durability")
 API = (*STORE, "host", "port", "idempotency", "store_timeout_ms", "max_body_bytes", "log_level", "log_format")
 WORKER = tuple(name for name in NAMES if name not in ("host", "port", "idempotency", "max_body_bytes"))
 

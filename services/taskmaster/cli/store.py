@@ -45,15 +45,18 @@ def refuse_unsafe(settings: Settings) -> None:
     """Log what is wrong with the store's configuration. A store that does not answer yet passes: it is waited for elsewhere.
 
     Raises:
-        StoreUnsafe: it would lose jobs in normal use; says how to change that.
+        StoreUnsafe: it would lose jobs in normal use, or does not keep what durability strict promises; says how to change that.
+        StoreUnavailable: with durability strict: it does not answer, so nothing can be verified.
     """
     from taskmaster.telemetry import events, logs
 
     log = logs.get()
     store = connect(settings)
     try:
-        findings = judge(store.configuration())
+        findings = judge(store.configuration(), strict=settings.durability == "strict")
     except StoreUnavailable as error:
+        if settings.durability == "strict":  # nothing is promised that was not seen
+            raise
         log.warning(events.STORE_LOST, error=error.message)
         return
     finally:

@@ -37,11 +37,10 @@ def up(**texts: str | None) -> None:
     settings = msgspec.structs.replace(settings, port=free_port(settings.host, settings.port))
     store: embedded.EmbeddedStore | None = None
     if settings.redis_url is None:
-        store = embedded.start(settings.data_dir)
+        store = embedded.start(settings.data_dir, fsync="always" if settings.durability == "strict" else "everysec")
         settings = msgspec.structs.replace(settings, redis_url=store.url)
-    else:
-        refuse_unsafe(settings)
     try:
+        refuse_unsafe(settings)
         environ = os.environ | to_environ(settings)
         code = Launcher(settings, store, environ, lambda: _announce(settings, store)).run()
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from taskmaster.maintenance.sweeper import Sweeper
 from taskmaster.store import calls
 from taskmaster.store.client import SyncStore
 
@@ -28,6 +29,7 @@ class Upkeep:
         limits: counts and windows.
         keep_age_ms: age at which finished jobs go, whatever their number.
         grace_ms: see GRACE_MS.
+        sweep_every_ms: from the end of one sweep to the begin of the next.
     """
 
     store: SyncStore
@@ -35,6 +37,7 @@ class Upkeep:
     limits: calls.Limits
     keep_age_ms: int = 7 * DAY_MS
     grace_ms: int = GRACE_MS
+    sweep_every_ms: int = 600_000
 
     def tick(self) -> list[str]:
         """Do what this second asks for, if no other process has; the ids of attempts that were found lost.
@@ -64,4 +67,6 @@ class Upkeep:
             for _ in range(_ROUNDS):
                 if not run(calls.prune(self.partition, [(count, self.keep_age_ms) for count in counts])):
                     break
+        if said.to_sweep:
+            Sweeper(self.store, self.partition, self.sweep_every_ms, self.limits.key_window_ms).step(is_urgent=said.to_sweep > 1)
         return lost

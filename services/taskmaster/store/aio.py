@@ -15,8 +15,9 @@ from hiredis import ProtocolError, Reader, ReplyError, pack_command
 from taskmaster.errors import StoreUnavailable
 from taskmaster.store.call import Call, meta_key
 from taskmaster.store.client import connection_options
-from taskmaster.store.faults import Action, classify, translate
+from taskmaster.store.faults import Action, classify, is_denied, translate
 from taskmaster.store.keys import key
+from taskmaster.store.safety import PARAMETERS, SECTIONS, Vitals, vitals
 
 __all__ = ["AsyncStore", "Channel"]
 
@@ -50,7 +51,10 @@ class AsyncStore:
             StoreRefused: the store takes no writes; it did not take effect.
             StoreDefect: the request or the keys are wrong.
         """
-        return call.decode(await _resending(call.script.name, self.timeout_s, lambda: self._send(call)))
+        return call.decode(await _resending(call.script.name, self.timeout_s, lambda: self._send(call), self._drop))
+
+    async def _drop(self) -> None:
+        await self._redis.connection_pool.disconnect(inuse_connections=False)
 
     async def _send(self, call: Call[Any]) -> Any:
         meta = meta_key(call.partition)
@@ -103,6 +107,27 @@ class AsyncStore:
             await self._redis.ping()
         return time.monotonic() - started
 
+    async def configuration(self) -> dict[str, str] | None:
+        """As `SyncStore.configuration`."""
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                found = await self._redis.config_get(*PARAMETERS)
+        except (redis.RedisError, OSError) as error:
+            if is_denied(error):
+                return None
+            raise translate(error, "config get") from error
+        return {_text(name): _text(value) for name, value in found.items()}
+
+    async def vitals(self) -> Vitals | None:
+        """As `SyncStore.vitals`."""
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                return vitals({name: value for section in SECTIONS for name, value in (await self._redis.info(section)).items()})
+        except (redis.RedisError, OSError) as error:
+            if is_denied(error):
+                return None
+            raise translate(error, "info") from error
+
     async def close(self) -> None:
         """Close all connections of the pool."""
         await self._redis.aclose()
@@ -146,7 +171,10 @@ class Channel:
             except (redis.RedisError, OSError) as error:
                 if loop.time() >= deadline:
                     raise StoreUnavailable(f"{name}: no answer within {within_s:g} s; repeat the request", timeout_s=within_s) from error
-                if classify(error) in (Action.BUG, Action.REJECT) or wait_s > _LAST_WAIT_S or loop.time() + wait_s > deadline:
+                action = classify(error)
+                if action is Action.RECONNECT:  # also one that answers, but as a replica: who is asked is found anew
+                    await self.close()
+                if action in (Action.BUG, Action.REJECT) or wait_s > _LAST_WAIT_S or loop.time() + wait_s > deadline:
                     raise translate(error, name) from error
             await asyncio.sleep(wait_s)
             wait_s *= _WAIT_GROWTH
@@ -168,6 +196,10 @@ class Channel:
             wire.drop(redis.ConnectionError("closed"))
         if connection is not None:
             await connection.disconnect(nowait=True)
+
+
+def _text(value: bytes | str | None) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 _NOT_YET = object()
@@ -238,7 +270,7 @@ class _Wire(asyncio.Protocol):
         self._transport.abort()
 
 
-async def _resending(name: str, within_s: float, send: Callable[[], Awaitable[Any]]) -> Any:
+async def _resending(name: str, within_s: float, send: Callable[[], Awaitable[Any]], drop: Callable[[], Awaitable[None]]) -> Any:
     try:
         async with asyncio.timeout(within_s):
             wait_s = _FIRST_WAIT_S
@@ -246,7 +278,10 @@ async def _resending(name: str, within_s: float, send: Callable[[], Awaitable[An
                 try:
                     return await send()
                 except (redis.RedisError, OSError) as error:
-                    if classify(error) in (Action.BUG, Action.REJECT) or wait_s > _LAST_WAIT_S:
+                    action = classify(error)
+                    if action is Action.RECONNECT:
+                        await drop()
+                    if action in (Action.BUG, Action.REJECT) or wait_s > _LAST_WAIT_S:
                         raise translate(error, name) from error
                 await asyncio.sleep(wait_s)
                 wait_s *= _WAIT_GROWTH

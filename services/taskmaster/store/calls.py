@@ -30,7 +30,9 @@ __all__ = [
     "purge",
     "reap",
     "register",
+    "store_rewound",
     "submit",
+    "sweep",
     "tick",
     "token_of",
     "unregister",
@@ -144,7 +146,7 @@ class Limits(NamedTuple):
 
 
 class Cycle(NamedTuple):
-    """Answer of a round. `status` OK, STALE_OP, UNREGISTERED or GENERATION; all else is empty unless OK."""
+    """Answer of a round. `status` OK, STALE_OP, UNREGISTERED, GENERATION or REWOUND; all else is empty unless OK."""
 
     status: Status
     now_ms: int = 0
@@ -298,8 +300,74 @@ class Ticked(NamedTuple):
     to_reap: int = 0
     to_promote: int = 0
     to_prune: bool = False
+    to_sweep: int = 0  # 1 a sweep is due or under way, 2 at once: the store lost something
 
 
 def tick(partition: int, *, grace_ms: int) -> Call[Ticked]:
     """Once a second, by whichever process comes first."""
-    return Call(load("tick"), partition, (grace_ms,), lambda raw: Ticked(True, raw[1], raw[2], raw[3] == 1) if raw[0] else Ticked(False))
+    return Call(load("tick"), partition, (grace_ms,), _ticked)
+
+
+def _ticked(raw: list[Any]) -> Ticked:
+    return Ticked(True, raw[1], raw[2], raw[3] == 1, raw[4]) if raw[0] else Ticked(False)
+
+
+class Repair(msgspec.Struct, frozen=True):
+    """One thing that a sweep found.
+
+    Attributes:
+        at: ms.
+        what: the kind of damage, a word of PROTOCOL.md, "Repair".
+        id: of the job, else the key or the counter.
+        where: the index or key concerned, or what was there.
+        mended: it was put right; else it needs a person.
+    """
+
+    at: int
+    what: str
+    id: str
+    where: str = ""
+    mended: bool = False
+
+
+class Swept(NamedTuple):
+    """One page of a sweep. Not due: nothing was looked at."""
+
+    is_due: bool
+    is_done: bool = True
+    repairs: tuple[Repair, ...] = ()
+
+
+_repair = msgspec.json.Decoder(Repair).decode
+
+
+def sweep(partition: int, *, every_ms: int, key_window_ms: int, now: bool = False) -> Call[Swept]:
+    """The next page of the sweep: 200 rows of indexes held against their jobs, or jobs against the indexes.
+
+    Args:
+        every_ms: from the end of one sweep to the begin of the next.
+        now: begin one although none is due, unless one is under way.
+    """
+
+    def decode(raw: list[Any]) -> Swept:
+        return Swept(True, raw[0] == 1, tuple(map(_repair, raw[1:]))) if raw else Swept(False)
+
+    return Call(load("sweep"), partition, ("now" if now else "", every_ms, key_window_ms), decode)
+
+
+class Loss(NamedTuple):
+    """How a store lost what it had answered: rewound (the same one, earlier), emptied, replaced; '' when that loss was known before."""
+
+    gen: str
+    how: str
+
+
+def store_rewound(partition: int, *, known: str, fresh: str, sign: str) -> Call[Loss]:
+    """Note that the store lost what it had answered; everybody else notices by the new generation.
+
+    Args:
+        known: the generation that the caller worked with, '' if none.
+        fresh: to be used from now on.
+        sign: what gave it away, a word.
+    """
+    return Call(load("store_rewound"), partition, (known, fresh, sign), lambda raw: Loss(raw[1].decode(), raw[2].decode()))

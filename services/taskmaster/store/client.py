@@ -13,8 +13,8 @@ from redis.retry import Retry
 
 from taskmaster.errors import StoreError, StoreUnavailable
 from taskmaster.store.call import Call, meta_key
-from taskmaster.store.faults import Action, classify, translate
-from taskmaster.store.safety import PARAMETERS
+from taskmaster.store.faults import Action, classify, is_denied, translate
+from taskmaster.store.safety import PARAMETERS, SECTIONS, Vitals, vitals
 
 __all__ = ["Channel", "Inbox", "SyncStore", "connection_options"]
 
@@ -95,11 +95,24 @@ class SyncStore:
         """The server's settings that `safety.judge` looks at; None when CONFIG is not allowed."""
         try:
             found = self._redis.config_get(*PARAMETERS)
-        except redis.exceptions.ResponseError:
-            return None
         except (redis.RedisError, OSError) as error:
+            if is_denied(error):
+                return None
             raise translate(error, "config get") from error
         return {_text(k): _text(v) for k, v in found.items()}
+
+    def vitals(self) -> Vitals | None:
+        """How the server is now; None when INFO is not allowed.
+
+        Raises:
+            StoreError: it does not answer.
+        """
+        try:
+            return vitals({name: value for section in SECTIONS for name, value in self._redis.info(section).items()})
+        except (redis.RedisError, OSError) as error:
+            if is_denied(error):
+                return None
+            raise translate(error, "info") from error
 
     def ping(self) -> float:
         """Round trip to a store that takes commands, seconds.

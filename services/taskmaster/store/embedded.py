@@ -7,7 +7,8 @@
     <data_dir>/store.log    what the server says
 
 The server is told by the kernel when its parent dies (Linux), and ends in order; SIGKILL of either loses nothing that was acknowledged,
-a power cut at most the last second. Nothing here imports redis-py: a start takes a tenth of a second, its import alone takes longer.
+a power cut at most the last second, or with `fsync="always"` nothing either. Nothing here imports redis-py: a start takes a tenth of a
+second, its import alone takes longer.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ _PR_SET_PDEATHSIG: Final = 1
 _POLL_S: Final = 0.01
 
 _Answer = Literal["ready", "loading", "silent"]
+Fsync = Literal["everysec", "always"]
 
 
 class _Address(msgspec.Struct, frozen=True):
@@ -73,13 +75,16 @@ class EmbeddedStore:
         is_attached: somebody else started the server and will stop it.
     """
 
-    def __init__(self, data_dir: Path, address: _Address, pid: int, process: subprocess.Popen[bytes] | None) -> None:
+    def __init__(
+        self, data_dir: Path, address: _Address, pid: int, process: subprocess.Popen[bytes] | None, fsync: Fsync = "everysec"
+    ) -> None:
         self.url = address.url
         self.is_attached = process is None
         self._data_dir = data_dir
         self._address = address
         self._pid = pid
         self._process = process
+        self._fsync: Fsync = fsync
 
     @property
     def pid(self) -> int:
@@ -102,7 +107,7 @@ class EmbeddedStore:
             return
         lock = _wait_for_lock(self._data_dir, time.monotonic() + ready_timeout_s)
         try:
-            self._process = _launch(self._data_dir, self._address, lock, ready_timeout_s)
+            self._process = _launch(self._data_dir, self._address, lock, ready_timeout_s, self._fsync)
         finally:
             os.close(lock)
         self._pid = self._process.pid
@@ -115,7 +120,7 @@ class EmbeddedStore:
             _end(self._process, timeout_s)
 
 
-def start(data_dir: Path, *, ready_timeout_s: float = 10.0) -> EmbeddedStore:
+def start(data_dir: Path, *, ready_timeout_s: float = 10.0, fsync: Fsync = "everysec") -> EmbeddedStore:
     """A server on *data_dir* that answers: a new one, or the one that is already there.
 
     Main thread only: the kernel's message that the parent died follows the thread that started the child.
@@ -123,6 +128,7 @@ def start(data_dir: Path, *, ready_timeout_s: float = 10.0) -> EmbeddedStore:
     Args:
         data_dir: made if it is not there, for this user alone.
         ready_timeout_s: how long the server may be silent. One that says it is loading its data is waited for.
+        fsync: when what was written is surely on disk: within a second, or before each answer. One that is there already keeps its own.
 
     Raises:
         ConfigurationError: there is no server program, or it cannot run with this folder; says what it said.
@@ -146,10 +152,10 @@ def start(data_dir: Path, *, ready_timeout_s: float = 10.0) -> EmbeddedStore:
         time.sleep(_POLL_S)
     try:
         address = _choose_address(data_dir)
-        process = _launch(data_dir, address, lock, ready_timeout_s)
+        process = _launch(data_dir, address, lock, ready_timeout_s, fsync)
     finally:
         os.close(lock)
-    return EmbeddedStore(data_dir, address, process.pid, process)
+    return EmbeddedStore(data_dir, address, process.pid, process, fsync)
 
 
 def attach(data_dir: Path) -> EmbeddedStore | None:
@@ -222,7 +228,7 @@ def _choose_address(data_dir: Path) -> _Address:
         return _Address(port=probe.getsockname()[1], password=secrets.token_hex(16))
 
 
-def _launch(data_dir: Path, address: _Address, lock: int, ready_timeout_s: float) -> subprocess.Popen[bytes]:
+def _launch(data_dir: Path, address: _Address, lock: int, ready_timeout_s: float, fsync: Fsync) -> subprocess.Popen[bytes]:
     """A server that answers. It inherits *lock*; the caller closes its own copy."""
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError("the embedded store must be started from the main thread")
@@ -233,7 +239,7 @@ def _launch(data_dir: Path, address: _Address, lock: int, ready_timeout_s: float
     log_mode = "ab" if log_path.exists() and log_path.stat().st_size < _LOG_BYTES else "wb"
     with log_path.open(log_mode) as log:
         began = log.tell()
-        process = _spawn(_configuration(data_dir, address), lock, log.fileno())
+        process = _spawn(_configuration(data_dir, address, fsync), lock, log.fileno())
     try:
         _publish(data_dir, _Published(address, process.pid))
         deadline = time.monotonic() + ready_timeout_s
@@ -280,12 +286,12 @@ def _spawn(configuration: str, lock: int, log: int) -> subprocess.Popen[bytes]:
     )
 
 
-def _configuration(data_dir: Path, address: _Address) -> str:
+def _configuration(data_dir: Path, address: _Address, fsync: Fsync) -> str:
     lines = [
         ("daemonize", "no"),
         ("dir", str(data_dir / "store")),
         ("appendonly", "yes"),
-        ("appendfsync", "everysec"),
+        ("appendfsync", fsync),
         ("save", ""),
         ("maxmemory-policy", "noeviction"),
         ("port", str(address.port)),

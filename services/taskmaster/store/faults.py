@@ -13,7 +13,7 @@ from redis import exceptions as rx
 
 from taskmaster.errors import StoreDefect, StoreError, StoreRefused, StoreUnavailable
 
-__all__ = ["Action", "classify", "translate"]
+__all__ = ["Action", "classify", "is_denied", "translate"]
 
 
 class Action(Enum):
@@ -76,6 +76,11 @@ def classify(error: BaseException) -> Action:
         if isinstance(error, kind):
             return action
     return Action.BUG
+
+
+def is_denied(error: BaseException) -> bool:
+    """Whether the server refuses this command to us, or has taken it away; it would not help to ask again."""
+    return isinstance(error, rx.NoPermissionError) or str(error).lower().startswith(("noperm", "unknown command", "err unknown command"))
 
 
 def translate(error: BaseException, what: str) -> StoreError:

@@ -5,10 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
+import msgspec
+
 from taskmaster.store.call import Call
+from taskmaster.store.calls import Repair
 from taskmaster.store.scripts import load
 
-__all__ = ["Found", "Index", "Page", "QueueRow", "Shown", "WorkerRow", "catalogue", "dead", "find", "queues", "show", "workers"]
+__all__ = [
+    "Found",
+    "Index",
+    "Integrity",
+    "LastSweep",
+    "Page",
+    "QueueRow",
+    "Shown",
+    "WorkerRow",
+    "catalogue",
+    "dead",
+    "find",
+    "integrity",
+    "queues",
+    "show",
+    "workers",
+]
 
 Index = Literal["created", "finished", "waiting", "delayed", "active", "dead"]
 #: Consumers that `workers` answers at most.
@@ -161,3 +180,52 @@ def workers(partition: int) -> Call[tuple[WorkerRow, ...]]:
         return tuple(WorkerRow(row[0].decode(), row[1].decode(), row[2], int(row[3]), int(float(row[4]))) for row in raw)
 
     return Call(load("workers"), partition, (WORKERS_MAX,), decode)
+
+
+class LastSweep(msgspec.Struct, frozen=True):
+    """The last sweep that came to its end. Times in ms; `found` is what could not be mended."""
+
+    since: int
+    ended: int
+    looked: int
+    mended: int
+    found: int
+
+
+class Integrity(NamedTuple):
+    """How far one partition's data can be trusted.
+
+    Attributes:
+        gen: its generation, '' when it has none.
+        seq: arrival counter; it never falls in a store that forgets nothing.
+        last: None when no sweep has ended yet.
+        is_sweeping: one is under way.
+        lost_at: ms of the last loss, 0 when there was none; `how` and `sign` say what it was.
+        is_checked: a sweep has ended since the last loss.
+        repairs: newest first.
+    """
+
+    gen: str
+    seq: int
+    last: LastSweep | None
+    is_sweeping: bool
+    lost_at: int
+    how: str
+    sign: str
+    is_checked: bool
+    repairs: tuple[Repair, ...]
+
+
+def integrity(partition: int, *, repairs: int = 0) -> Call[Integrity]:
+    """Generation, losses, and what the sweeper found; at most *repairs* rows of its report."""
+    return Call(load("integrity"), partition, (repairs,), _integrity)
+
+
+def _integrity(raw: list[Any]) -> Integrity:
+    f = _fields(raw[2])
+    last = msgspec.json.decode(f["last"], type=LastSweep) if f.get("last") else None
+    lost_at, ended = int(f.get("lostAt") or 0), int(f.get("ended") or 0)
+    rows = tuple(msgspec.json.decode(row, type=Repair) for row in raw[3])
+    return Integrity(
+        raw[0].decode(), raw[1], last, bool(f.get("at")), lost_at, f.get("how", ""), f.get("sign", ""), ended > lost_at or not lost_at, rows
+    )

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
-__all__ = ["PARAMETERS", "Finding", "Level", "judge"]
+__all__ = ["PARAMETERS", "SECTIONS", "Finding", "Level", "Vitals", "judge", "vitals"]
 
 Level = Literal["refuse", "warn", "info", "ok"]
 
 #: What CONFIG GET has to be asked for.
 PARAMETERS = ("maxmemory", "maxmemory-policy", "appendonly", "appendfsync")
+#: Sections of INFO that `vitals` reads.
+SECTIONS = ("server", "memory", "persistence", "replication")
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -32,10 +34,44 @@ class Finding(msgspec.Struct, frozen=True):
     message: str
 
 
-def judge(config: Mapping[str, str] | None) -> list[Finding]:
+class Vitals(msgspec.Struct, frozen=True, rename="camel"):
+    """How the server is now, as INFO tells it.
+
+    Attributes:
+        version: of Valkey, else of Redis.
+        role: master or slave; a slave takes no writes.
+        memory_bytes: used; `memory_limit_bytes` is 0 without a limit.
+        last_write_ok: False: the last write to the append-only file failed, or the last snapshot; the disk may be full.
+    """
+
+    version: str
+    role: str
+    memory_bytes: int
+    memory_limit_bytes: int
+    append_only: bool
+    last_write_ok: bool
+    is_loading: bool
+
+
+def vitals(info: Mapping[str, Any]) -> Vitals:
+    """What INFO says, as the client library reads it."""
+    get = info.get
+    return Vitals(
+        version=str(get("valkey_version") or get("redis_version") or ""),
+        role=str(get("role", "")),
+        memory_bytes=int(get("used_memory", 0)),
+        memory_limit_bytes=int(get("maxmemory", 0)),
+        append_only=bool(int(get("aof_enabled", 0))),
+        last_write_ok=get("aof_last_write_status", "ok") == "ok" and get("rdb_last_bgsave_status", "ok") == "ok",
+        is_loading=bool(int(get("loading", 0))),
+    )
+
+
+def judge(config: Mapping[str, str] | None, *, strict: bool = False) -> list[Finding]:
     """One finding per rule, in a fixed order.
 
     Args:
+        strict: every accepted job must be on disk before its answer: what does not do that, or cannot be looked at, is refused.
         config: the server's answers, by parameter name. A parameter that is missing was not shown by the server; None: CONFIG is denied,
             as by most managed services.
     """
@@ -45,8 +81,24 @@ def judge(config: Mapping[str, str] | None) -> list[Finding]:
             f"the server does not show its configuration. Look it up with your provider: maxmemory-policy must be noeviction and "
             f"append-only persistence on; or allow the command: ACL SETUSER <user> +config|get (asked for: {names})"
         )
-        return [Finding("readable", "info", "CONFIG GET denied", message)]
-    return [_eviction(config), _persistence(config), _fsync(config)]
+        if strict:
+            message = f"with durability strict the append-only settings must be seen: {message}; or set durability to default"
+        return [Finding("readable", "refuse" if strict else "info", "CONFIG GET denied", message)]
+    found = [_eviction(config), _persistence(config), _fsync(config)]
+    return [found[0], *map(_strictly, found[1:])] if strict else found
+
+
+def _strictly(finding: Finding) -> Finding:
+    """What the strict profile makes of persistence and fsync."""
+    wanted = {"persistence": ("appendonly yes", "appendonly yes"), "fsync": ("appendfsync always", "appendfsync always")}
+    observed, change = wanted[finding.rule]
+    if finding.observed == observed:
+        return finding
+    message = (
+        f"durability is strict, and that promises an answer only after the job is on disk. Change it: CONFIG SET {change}, and the same in "
+        "the server's configuration file; or set durability to default"
+    )
+    return Finding(finding.rule, "refuse", finding.observed, message)
 
 
 def _eviction(config: Mapping[str, str]) -> Finding:

@@ -25,3 +25,4 @@ class Status(IntEnum):
     CANCELLING = 12
     CANCEL = 13
     ABORTED = 14
+    REWOUND = 15

@@ -253,7 +253,10 @@ class WorkerProcess:
                 log.warning(events.JOB_LOST, jobId=job_id)
 
         grace_ms = min(5_000, self.settings.lease_ms // 2)
-        upkeeps = [Upkeep(self.store, partition, self._limits, grace_ms=grace_ms) for partition in range(self.settings.partitions)]
+        upkeeps = [
+            Upkeep(self.store, partition, self._limits, grace_ms=grace_ms, sweep_every_ms=self.settings.sweep_every_ms)
+            for partition in range(self.settings.partitions)
+        ]
         flush = partial(self.progress.flush, self.store)
         return [Duty("progress", 0.0, flush), *(Duty("tick", TICK_S, partial(tick, upkeep)) for upkeep in upkeeps)]
 

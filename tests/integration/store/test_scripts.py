@@ -240,6 +240,16 @@ def _ticked(desk: Desk) -> tuple[Call[Any], Any]:
     return calls.tick(0, grace_ms=GRACE_MS), [0]
 
 
+def _swept(desk: Desk) -> tuple[Call[Any], Any]:
+    desk.submit()
+    return calls.sweep(0, every_ms=1_000, key_window_ms=WINDOW_MS), []
+
+
+def _rewound(desk: Desk) -> tuple[Call[Any], Any]:
+    desk.register("w1")
+    return calls.store_rewound(0, known="g", fresh="h", sign="rewound"), [Status.CONFLICT, b"h", b""]
+
+
 def _read(call: Callable[[str], Call[Any]]) -> Callable[[Desk], tuple[Call[Any], Any]]:
     def arrange(desk: Desk) -> tuple[Call[Any], Any]:
         job_id, wid = desk.submit(), desk.register("w1")
@@ -268,6 +278,9 @@ REPEATS: dict[str, Callable[[Desk], tuple[Call[Any], Any]]] = {
     "register": _registered,
     "unregister": _unregistered,
     "tick": _ticked,
+    "sweep": _swept,
+    "store_rewound": _rewound,
+    "integrity": _read(lambda _: reads.integrity(0, repairs=10)),
     "show": _read(lambda job_id: reads.show(0, job_id)),
     "dead": _read(lambda job_id: reads.dead(0, job_id)),
     "find": _read(lambda _: reads.find(0, "created")),

@@ -178,6 +178,8 @@ def cycle(cfg: Config, s: Store, wid: Any, seq: int, finishes: tuple[Any, ...], 
         return s, ("UNREGISTERED", ("STALE",) * len(finishes), ())
     if seq < last and "late_call_runs" not in bad:
         return s, ("STALE_OP", ("STALE",) * len(finishes), ())
+    if seq > last + 1 and "rewind_unseen" not in bad:
+        return s, ("REWOUND", ("STALE",) * len(finishes), ())
     said = []
     for j, epoch, its_token, outcome in finishes:
         s, code = end_attempt(cfg, s, j, epoch, its_token, outcome, bad)
@@ -397,6 +399,8 @@ def heard(w: Worker, m: Message, said: Any) -> Worker:
     """The worker reads the answer to its pending request."""
     w = w._replace(pending=None)
     free = w._replace(phase="idle", job=-1, epoch=0, token=None, call=0)
+    if m[0] == "cycle" and said[0] == "REWOUND":
+        return w._replace(life=w.life + 1, seq=0)  # what it holds it tells again, in the numbering of its new life
     if m[0] == "cycle":
         return free._replace(phase="held", job=said[2][0][0], epoch=said[2][0][1], token=(m[1], m[2])) if said[2] else free
     if said == "STALE":
@@ -451,6 +455,8 @@ def check_step(cfg: Config, a: World, b: World, m: Message | None, said: Any) ->
             return "claimed by a late repeat: nobody will ever run it"
     if m is None:
         return None
+    if m[0] == "cycle" and said[0] == "OK" and m[2] > 1 + next((n for wid, n, _ in a.store.consumers if wid == m[1]), 0):
+        return "the store forgot rounds that it had answered, and nobody noticed"
     if m[0] == "cycle" and m[1] in a.store.left and not a.rewinds and any(job.token == (m[1], m[2]) for job in b.store.jobs if job.epoch):
         claimed = [x for x, y in zip(a.store.jobs, b.store.jobs, strict=True) if y.epoch > x.epoch]
         if claimed:

@@ -16,7 +16,8 @@ NAME = r"[a-z0-9][a-z0-9._-]{0,63}"
 ID = r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}"
 #: Every key that may exist: its pattern, its type, whether it has a TTL (None: it depends).
 KEYS: tuple[tuple[str, str, bool | None], ...] = (
-    ("meta|n|keeper|maint|cat", "hash", False),
+    ("meta|n|keeper|maint|cat|sweep", "hash", False),
+    ("swept", "list", False),
     ("qs", "set", False),
     (f"bands:{NAME}", "set", False),
     (f"lane:{NAME}/[0-3]/{NAME}!?/-", "zset", False),

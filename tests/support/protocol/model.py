@@ -104,7 +104,7 @@ MUTANTS = {
         "submit_without_memory",
         "purge_without_tombstone",
     ),
-    "rewind": ("epoch_without_token",),
+    "rewind": ("epoch_without_token", "rewind_unseen"),
     "cancel and force": (
         "retry_forgets_cancel",
         "cancel_beats_finish",

@@ -9,7 +9,7 @@ ARGV   gen, wid, seq (1, 2, 3 … one call in flight), lease ms,
        now ('' = server time)
 OUT    [OK, now ms, finish codes, claims, ms until the next due time or -1, 1 if more work was cut off by a bound];
        a claim is [id, queue, epoch, attempt, failures, blob], its token is `wid.seq`;
-       [STALE_OP] | [UNREGISTERED] | [GENERATION]: nothing was done
+       [STALE_OP] | [UNREGISTERED] | [GENERATION] | [REWOUND] (rounds that were answered are forgotten): nothing was done
 REPEAT equal seq: the finishes answer ALREADY, the claims are those of the first run that are still current. Smaller seq: STALE_OP ]]
 --- @include "lib/status"
 --- @include "lib/state"
@@ -30,6 +30,7 @@ local me = call('HMGET', P .. 'w:' .. wid, 'seq', 'cap', 'left')
 if not me[1] or me[3] then return { STATUS.UNREGISTERED } end
 local heard, cap = tonumber(me[1]), me[2]
 if this_seq < heard then return { STATUS.STALE_OP } end
+if this_seq > heard + 1 then return { STATUS.REWOUND } end
 
 -- ---------------------------------------------------------------- finish
 local values, ended, completed = {}, {}, {} -- results to store; how many ended, by queue and state

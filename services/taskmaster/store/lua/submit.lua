@@ -22,7 +22,8 @@ end
 
 local function by_key(record, request)
   local first = string.sub(record, 1, 36)
-  return { string.sub(record, 38) == request and STATUS.DUPLICATE or STATUS.REUSED, call('HGET', P .. 'j:' .. first, 'st') or '', first }
+  local its = string.sub(record, 38) -- '-': the sweeper made the record anew, and the request's digest is lost
+  return { (its == request or its == '-') and STATUS.DUPLICATE or STATUS.REUSED, call('HGET', P .. 'j:' .. first, 'st') or '', first }
 end
 
 -- What is known of the item before anything is written; nil: it is new. A keyed item is remembered by its key record alone.

@@ -2,7 +2,8 @@
 FLAGS  allow-oom
 KEYS   meta HASH tm:{p}:meta; all others are formed under its tag
 ARGV   grace ms, now ('' = server time)
-OUT    [0] another process had this second | [1, leases to reap, jobs to promote, 1 when it is time to prune]
+OUT    [0] another process had this second | [1, leases to reap, jobs to promote, 1 when it is time to prune,
+       0 no sweep is due, 1 one is due or under way, 2 at once: the store lost something]
 REPEAT another process had this second ]]
 --- @include "lib/wake"
 
@@ -14,6 +15,13 @@ if duties[1] and tonumber(duties[1]) > now and tonumber(duties[1]) <= now + TICK
 call('HSET', P .. 'maint', 'tick', now + TICK_MS - 50)
 local prune = (not duties[2] or tonumber(duties[2]) <= now) and 1 or 0
 if prune == 1 then call('HSET', P .. 'maint', 'prune', now + PRUNE_MS) end
+
+-- A foreign key must not stop the tick.
+local sweep = redis.pcall('HMGET', P .. 'sweep', 'at', 'due', 'lostAt', 'ended')
+local to_sweep = 0
+if not sweep.err and ((sweep[1] and sweep[1] ~= '') or (tonumber(sweep[2]) or 0) <= now) then
+  to_sweep = (tonumber(sweep[3]) or 0) > (tonumber(sweep[4]) or 0) and 2 or 1
+end
 
 local queues = call('SMEMBERS', P .. 'qs')
 for _, wid in ipairs(call('ZRANGEBYSCORE', P .. 'ws', '-inf', now, 'LIMIT', 0, DEAD_A_CALL)) do
@@ -27,4 +35,4 @@ end
 local keeper = call('HGET', P .. 'keeper', 'wid')
 if not keeper or not is_alive(keeper) then find_keeper() end
 for _, queue in ipairs(queues) do wake_all_bands(queue) end
-return { 1, call('ZCOUNT', P .. 'active', '-inf', now - grace), call('ZCOUNT', P .. 'delayed', '-inf', now), prune }
+return { 1, call('ZCOUNT', P .. 'active', '-inf', now - grace), call('ZCOUNT', P .. 'delayed', '-inf', now), prune, to_sweep }

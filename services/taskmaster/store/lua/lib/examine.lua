@@ -1,0 +1,198 @@
+-- One job, or one row of an index, held against what the other side says, and put right. Never completes, fails or re-runs a job.
+--- @include "lib/state"
+
+local rows, mended, found = {}, 0, 0 -- the report; how much of it was put right, and how much needs a person
+local ROWS = 1000 -- told in one call
+local KNOWN = { w = true, d = true, a = true, c = true, f = true, x = true }
+
+-- what: the kind of damage; id: of the job, or the key; more: where, or what was there.
+local function report(what, id, more, is_mended)
+  if is_mended then
+    mended = mended + 1
+    if #id == 36 and string.find(id, '^%x+%-%x+%-7') then tell('m', id) end
+  else
+    found = found + 1
+  end
+  if #rows < ROWS then rows[#rows + 1] = cjson.encode({ at = now, what = what, id = id, where = more or '', mended = is_mended }) end
+end
+
+local function short(key)
+  return string.sub(key, #P + 1)
+end
+
+local function made_ms(id)
+  return tonumber(string.sub(id, 1, 8) .. string.sub(id, 10, 13), 16) or now
+end
+
+local function lane_key(f)
+  return lane_of(f.q, tonumber(f.pr) or NORMAL, band_type(f.ty, f.ls)).key
+end
+
+-- Where a job of this state stands.
+local function home_of(f)
+  if f.st == 'w' then return lane_key(f) end
+  if f.st == 'd' then return P .. 'delayed' end
+  if f.st == 'a' then return P .. 'active' end
+  return P .. 'fin:' .. f.q .. '/' .. f.st
+end
+
+-- Back where it belongs. The doors count; whether the counters are right is another page's question, so here they stay.
+local function put_home(id, f)
+  if f.st == 'w' then
+    into_lane(id, f.q, f.pr, band_type(f.ty, f.ls), false)
+  elseif f.st == 'd' then
+    into_delayed(id, f.q, tonumber(f.ra) or now)
+  elseif f.st == 'a' then
+    add(P .. 'active', NOW, id) -- its lease is over, unless its worker extends it within the grace
+    return
+  else
+    add(P .. 'fin:' .. f.q .. '/' .. f.st, tonumber(f.fa) or now, id)
+    return
+  end
+  count(f.q .. '/' .. f.st, -1)
+end
+
+local FIELDS = { 'st', 'q', 'ty', 'pr', 'ls', 'kx', 'ra', 'fa', 'tk', 'ep', 'hb', 'rt' }
+
+-- The fields of a job that is whole; nil: there is none (`gone`), or it makes no sense.
+local function job_of(id)
+  local key = P .. 'j:' .. id
+  local values = call('HMGET', key, unpack(FIELDS))
+  local f = {}
+  for i, name in ipairs(FIELDS) do f[name] = values[i] or nil end
+  if f.q and f.ty and KNOWN[f.st or ''] then return f end
+  if refused[key] then return nil end
+  if call('EXISTS', key) == 0 then return nil, true end
+  report('record_broken', id, short(key), false)
+  return nil
+end
+
+local function forget_row(id, here)
+  call('ZREM', here, id)
+  call('UNLINK', P .. 'b:' .. id, P .. 'r:' .. id, P .. 'h:' .. id, P .. 'g:' .. id)
+  report('record_lost', id, short(here), true)
+end
+
+-- What a failed job must have: a record that says what is known still.
+local function keep_dead_letter(id, f)
+  local record = P .. 'd:' .. id
+  if call('EXISTS', record) == 0 then
+    local failure = call('GET', P .. 'r:' .. id) or ''
+    local is_read, parts = pcall(cjson.decode, failure) -- model.job.Failure
+    local print = is_read and type(parts) == 'table' and type(parts[3]) == 'string' and parts[3] or 'record_lost:' .. f.ty
+    call('HSET', record, 'id', id, 'q', f.q, 'ty', f.ty, 'rs', 'record_lost', 'er', failure, 'fp', print,
+      'at', (tonumber(f.ep) or 0) - (tonumber(f.hb) or 0), 'ls', f.ls or 0, 'fa', f.fa or NOW, 'rt', f.rt or id, 'ow', owner(f.tk),
+      'b', call('GET', P .. 'b:' .. id) or '')
+    add(P .. 'dlq:' .. f.q, f.fa or NOW, id)
+    add(P .. 'fp:' .. print, f.fa or NOW, id)
+    report('dead_letter_lost', id, short(record), true)
+  elseif not call('ZSCORE', P .. 'dlq:' .. f.q, id) and not refused[record] then
+    add(P .. 'dlq:' .. f.q, f.fa or NOW, id)
+    report('dead_letter_unlisted', id, 'dlq:' .. f.q, true)
+  end
+end
+
+-- One key names one job for as long as the job lives, and then for the window.
+local function keep_key(id, f, window)
+  local key, lives = P .. 'k:' .. f.kx, f.st == 'w' or f.st == 'd' or f.st == 'a'
+  local record = call('GET', key)
+  if refused[key] then return end
+  if not record then
+    if lives then
+      call('SET', key, id .. ' -') -- without the digest of the request: whoever shows the key is told of this job
+      report('key_lost', id, short(key), true)
+    end
+  elseif string.sub(record, 1, 36) ~= id then
+    if lives then report('key_conflict', id, short(key), false) end
+  elseif lives and call('PTTL', key) >= 0 then
+    call('PERSIST', key)
+    report('key_ends', id, short(key), true)
+  elseif not lives and call('PTTL', key) == -1 then
+    let_key_go(f.kx, window)
+    report('key_endless', id, short(key), true)
+  end
+end
+
+local listed = {} -- queues and bands that this call knows to be listed
+local function keep_listed(set, member, what, id)
+  local name = set .. ' ' .. member
+  if listed[name] then return end
+  listed[name] = true
+  if call('SADD', set, member) == 1 then report(what, id, short(set) .. ' ' .. member, true) end
+end
+
+-- A row of an index: its job must be there and say that it stands there. Answers the job's fields when all is well.
+local function examine_row(id, here)
+  local f, gone = job_of(id)
+  if gone then forget_row(id, here) end
+  if not f then return nil end
+  local home = home_of(f)
+  if home ~= here then
+    call('ZREM', here, id)
+    report('index_wrong', id, short(here), true)
+    if not call('ZSCORE', home, id) and not refused[home] then
+      put_home(id, f)
+      report('index_missing', id, short(home), true)
+    end
+  end
+  if not call('ZSCORE', P .. 'it:' .. f.ty, id) and not refused[P .. 'it:' .. f.ty] then
+    add(P .. 'it:' .. f.ty, made_ms(id), id)
+    report('type_unlisted', id, 'it:' .. f.ty, true)
+  end
+  return f
+end
+
+-- A job as its type lists it: everything that must stand beside it does, and it stands nowhere else.
+local function examine_job(id, here, window)
+  local f, gone = job_of(id)
+  if gone then forget_row(id, here) end
+  if not f then return end
+  if here ~= P .. 'it:' .. f.ty then
+    call('ZREM', here, id)
+    add(P .. 'it:' .. f.ty, made_ms(id), id)
+    report('type_wrong', id, short(here), true)
+  end
+  local home = home_of(f)
+  local fin = P .. 'fin:' .. f.q .. '/'
+  for _, other in ipairs({ P .. 'active', P .. 'delayed', fin .. 'c', fin .. 'f', fin .. 'x' }) do
+    if other ~= home and call('ZREM', other, id) == 1 then report('index_wrong', id, short(other), true) end
+  end
+  if not call('ZSCORE', home, id) and not refused[home] then
+    put_home(id, f)
+    report(f.st == 'a' and 'lease_missing' or 'index_missing', id, short(home), true)
+  end
+  keep_listed(P .. 'qs', f.q, 'queue_unlisted', id)
+  if f.st == 'w' then
+    local lane = lane_of(f.q, tonumber(f.pr) or NORMAL, band_type(f.ty, f.ls))
+    if not listed[P .. 'bands:' .. f.q .. ' ' .. lane.band] and call('SISMEMBER', P .. 'bands:' .. f.q, lane.band) == 0 and lane.got == 0 then
+      fresh[#fresh + 1], lane.got = lane, 1 -- somebody is to be woken for it
+    end
+    keep_listed(P .. 'bands:' .. f.q, lane.band, 'band_unlisted', id)
+  elseif f.st == 'f' then
+    keep_dead_letter(id, f)
+  end
+  if call('EXISTS', P .. 'b:' .. id) == 0 then report('payload_lost', id, 'b:' .. id, false) end
+  if f.kx then keep_key(id, f, window) end
+end
+
+-- A row of a dead-letter index: its record must be there and name that queue.
+local function examine_dead(id, here)
+  local record = P .. 'd:' .. id
+  local f = call('HMGET', record, 'q', 'fp', 'fa')
+  if refused[record] then return end
+  if not f[1] then
+    call('ZREM', here, id)
+    report('dead_letter_lost', id, short(here), true)
+    return
+  end
+  local right = P .. 'dlq:' .. f[1]
+  if right ~= here then
+    call('ZREM', here, id)
+    add(right, f[3] or NOW, id)
+    report('index_wrong', id, short(here), true)
+  end
+  if f[2] and not call('ZSCORE', P .. 'fp:' .. f[2], id) and not refused[P .. 'fp:' .. f[2]] then
+    add(P .. 'fp:' .. f[2], f[3] or NOW, id)
+    report('dead_letter_unlisted', id, 'fp:' .. f[2], true)
+  end
+end

@@ -1,0 +1,70 @@
+-- Counters held against what they count.
+--- @include "lib/examine"
+
+local RECOUNTED = 20000 -- members that one call reads to count them anew
+
+local function set_count(field, should)
+  local is = tonumber(call('HGET', P .. 'n', field) or 0) or 0
+  if is == should or refused[P .. 'n'] then return end
+  call('HSET', P .. 'n', field, should)
+  report('counter', field, is .. ' -> ' .. should, true)
+end
+
+-- How many members of an index belong to each queue; nil: too many to count in one call.
+local function by_queue(key)
+  if call('ZCARD', key) > RECOUNTED then return nil end
+  local of = {}
+  for _, id in ipairs(call('ZRANGE', key, 0, -1)) do
+    local queue = call('HGET', P .. 'j:' .. id, 'q')
+    if queue then of[queue] = (of[queue] or 0) + 1 end
+  end
+  return of
+end
+
+-- Waiting and ended jobs have indexes of their queue.
+local function recount_queue(queue)
+  local waiting = 0
+  for _, band in ipairs(call('SMEMBERS', P .. 'bands:' .. queue)) do
+    waiting = waiting + call('ZCARD', P .. 'lane:' .. queue .. '/' .. band .. '/-')
+  end
+  set_count(queue .. '/w', waiting)
+  for _, state in ipairs({ 'c', 'f', 'x' }) do set_count(queue .. '/' .. state, call('ZCARD', P .. 'fin:' .. queue .. '/' .. state)) end
+end
+
+-- Delayed and active jobs of all queues share an index each.
+local function recount_shared(name, state, queues)
+  local sum = 0
+  for _, queue in ipairs(queues) do sum = sum + (tonumber(call('HGET', P .. 'n', queue .. '/' .. state) or 0) or 0) end
+  local size = call('ZCARD', P .. name)
+  if sum == size then return end
+  local of = by_queue(P .. name)
+  if not of then
+    report('counter', name, sum .. ' counted, ' .. size .. ' there', false)
+    return
+  end
+  for _, queue in ipairs(queues) do set_count(queue .. '/' .. state, of[queue] or 0) end
+end
+
+-- created = present + purged. A job that vanished otherwise counts as purged.
+local function recount_type(ty, fields)
+  local sum = 0
+  for queue, f in pairs(fields) do sum = sum + f.created - f.purged end
+  local key = P .. 'it:' .. ty
+  local size = call('ZCARD', key)
+  if sum == size or refused[key] then return end
+  local of = by_queue(key)
+  if not of then
+    report('counter', ty, sum .. ' counted, ' .. size .. ' there', false)
+    return
+  end
+  for queue in pairs(of) do fields[queue] = fields[queue] or { created = 0, purged = 0 } end
+  for queue, f in pairs(fields) do
+    local present = of[queue] or 0
+    local pair = ty .. '/' .. queue
+    if f.created - f.purged > present then
+      set_count(pair .. '/purged', f.created - present)
+    elseif f.created - f.purged < present then
+      set_count(pair .. '/created', present + f.purged)
+    end
+  end
+end

@@ -1,0 +1,138 @@
+--[[ sweep — one page of the comparison of indexes with records, both ways; what does not fit is put right and reported.
+FLAGS  allow-oom
+KEYS   meta HASH tm:{p}:meta; all others are formed under its tag
+ARGV   begin ('' = when it is due | 'now'; one that is under way goes on), ms from one end to the next begin, key window ms, now ('' = server time)
+OUT    [] nothing is due | [1 when that was the last page, repairs as JSON rows ...]
+REPEAT looks at the next page: every item is read again in the call that repairs it ]]
+--- @include "lib/careful"
+--- @include "lib/recount"
+
+local begin, every_ms, window = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local LOOKED_AT, KEYS_A_CALL, REPORTED = 200, 100, 200
+
+local sweep = call('HMGET', P .. 'sweep', 'at', 'due', 'since', 'looked', 'mended', 'found')
+local is_under_way = sweep[1] and sweep[1] ~= ''
+if not is_under_way and begin == '' and (tonumber(sweep[2]) or 0) > now then return {} end
+local at = is_under_way and cjson.decode(sweep[1]) or { 1, '', '', '' }
+local stage, name, score, member = at[1], at[2], at[3], at[4]
+local since = is_under_way and tonumber(sweep[3]) or now
+local looked = is_under_way and tonumber(sweep[4]) or 0
+local mended_before, found_before = is_under_way and tonumber(sweep[5]) or 0, is_under_way and tonumber(sweep[6]) or 0
+
+-- ---------------------------------------------------------------- what there is to walk
+call('HGET', KEYS[1], 'gen') -- not needed, but told if it is foreign
+local queues = call('SMEMBERS', P .. 'qs')
+
+local pairs_of = {} -- type -> queue -> {created, purged}
+for _, ty in ipairs(call('HKEYS', P .. 'cat')) do pairs_of[ty] = {} end
+local fields = call('HGETALL', P .. 'n')
+for i = 1, #fields, 2 do
+  local ty, queue, what = string.match(fields[i], '^([^/]+)/([^/]+)/([^/]+)$')
+  if what == 'created' or what == 'purged' then
+    pairs_of[ty] = pairs_of[ty] or {}
+    pairs_of[ty][queue] = pairs_of[ty][queue] or { created = 0, purged = 0 }
+    pairs_of[ty][queue][what] = tonumber(fields[i + 1]) or 0
+  end
+end
+
+local function just(key)
+  return function() return { key } end
+end
+
+local function of_queues(form)
+  return function()
+    local out = {}
+    for _, queue in ipairs(queues) do form(out, queue) end
+    return out
+  end
+end
+
+local function types()
+  local out = {}
+  for ty in pairs(pairs_of) do out[#out + 1] = ty end
+  return out
+end
+
+local function row(id, key) examine_row(id, P .. key) end
+
+-- In this order: what later stages rely on is in order by then.
+local STAGES = {
+  { just('active'), row },
+  { just('delayed'), row },
+  { of_queues(function(out, queue)
+    for _, band in ipairs(call('SMEMBERS', P .. 'bands:' .. queue)) do out[#out + 1] = 'lane:' .. queue .. '/' .. band .. '/-' end
+  end), row },
+  { of_queues(function(out, queue)
+    for _, state in ipairs({ 'c', 'f', 'x' }) do out[#out + 1] = 'fin:' .. queue .. '/' .. state end
+  end), row },
+  { of_queues(function(out, queue) out[#out + 1] = 'dlq:' .. queue end), function(id, key) examine_dead(id, P .. key) end },
+  { function()
+    local out = types()
+    for i, ty in ipairs(out) do out[i] = 'it:' .. ty end
+    return out
+  end, function(id, key) examine_job(id, P .. key, window) end },
+  { of_queues(function(out, queue) out[#out + 1] = queue end), nil, recount_queue },
+  { just(''), nil, function()
+    recount_shared('delayed', 'd', queues)
+    recount_shared('active', 'a', queues)
+  end },
+  { types, nil, function(ty) recount_type(ty, pairs_of[ty]) end },
+}
+
+-- ---------------------------------------------------------------- one page
+local room, keys = LOOKED_AT, KEYS_A_CALL
+
+local function rank_of_next(key)
+  if member == '' then return 0 end
+  local rank = call('ZRANK', key, member)
+  if rank and call('ZSCORE', key, member) == score then return rank + 1 end
+  return call('ZCOUNT', key, '-inf', '(' .. score)
+end
+
+-- The next rows of one index; true when there may be more.
+local function walk(its_name, look)
+  local key = P .. its_name
+  local rank = rank_of_next(key)
+  local page = call('ZRANGE', key, rank, rank + room - 1, 'WITHSCORES')
+  for i = 1, #page, 2 do look(page[i], its_name) end
+  local n = #page / 2
+  if n > 0 then member, score = page[#page - 1], page[#page] end
+  looked, room = looked + n, room - n
+  return room == 0
+end
+
+while stage <= #STAGES and room > 0 and keys > 0 do
+  local names, look, once = STAGES[stage][1](), STAGES[stage][2], STAGES[stage][3]
+  table.sort(names)
+  write_indexes() -- later stages count what earlier ones put back
+  open_bands()
+  for _, its_name in ipairs(names) do
+    if its_name >= name and room > 0 and keys > 0 then
+      if its_name > name then score, member = '', '' end
+      keys, name = keys - 1, its_name
+      local has_more = false
+      if look then has_more = walk(its_name, look) else once(its_name) end
+      if not has_more then name, score, member = its_name .. '\0', '', '' end -- the smallest name behind it
+    end
+  end
+  if room > 0 and keys > 0 then stage, name, score, member = stage + 1, '', '', '' end
+end
+-- ---------------------------------------------------------------- write and tell
+write_indexes()
+open_bands()
+announce()
+write_rest()
+for _, key in ipairs(refusals) do report('foreign_key', short(key), refused[key], false) end
+local is_done = stage > #STAGES or refused[P .. 'sweep'] ~= nil
+mended, found = mended_before + mended, found_before + found
+if is_done then
+  local last = cjson.encode({ since = since, ended = now, looked = looked, mended = mended, found = found })
+  call('HSET', P .. 'sweep', 'at', '', 'due', now + every_ms, 'ended', now, 'last', last)
+else
+  call('HSET', P .. 'sweep', 'at', cjson.encode({ stage, name, score, member }), 'since', since, 'looked', looked, 'mended', mended, 'found', found)
+end
+if #rows > 0 then
+  call('LPUSH', P .. 'swept', unpack(rows))
+  call('LTRIM', P .. 'swept', 0, REPORTED - 1)
+end
+return { is_done and 1 or 0, unpack(rows) }
