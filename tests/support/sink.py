@@ -10,6 +10,7 @@ program (`python sink.py <socket> <database>`) it serves until it is killed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import sqlite3
@@ -133,14 +134,10 @@ class _Server:
             threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
 
     def _answer(self, connection: socket.socket) -> None:
-        with connection, connection.makefile("rwb") as lines:
+        """One sender. It may be gone before its answer: the effect has happened all the same."""
+        with contextlib.suppress(OSError), connection, connection.makefile("rb") as lines:
             for line in lines:
-                said = self._do(json.loads(line))
-                try:
-                    lines.write(json.dumps(said).encode() + b"\n")
-                    lines.flush()
-                except OSError:
-                    return
+                connection.sendall(json.dumps(self._do(json.loads(line))).encode() + b"\n")
 
     def _do(self, question: dict[str, Any]) -> dict[str, Any]:
         verb = question["do"]

@@ -673,6 +673,20 @@ def test_a_cancel_request_marks_the_one_who_runs_the_job(desk: Desk) -> None:
     assert (desk.field(held, "st"), desk.field(held, "rs")) == ("x", "cancelled")
 
 
+def test_a_success_that_comes_first_beats_a_cancel_request(desk: Desk) -> None:
+    """The answer to the request was "asked", never "cancelled": what has been done stays done."""
+    held = desk.submit()
+    wid = desk.register("w1")
+    desk.claim(wid)
+    token = desk.token(wid)
+    assert desk.run(calls.cancel(0, held, who="me", key_window_ms=WINDOW_MS)).status is Status.CANCELLING
+
+    desk.cycle(wid, finishes=[desk.end(wid, held, "c", token)])
+
+    assert desk.field(held, "st") == "c"
+    desk.dump()
+
+
 # ---------------------------------------------------------------- calls that must do nothing
 def test_refused_rounds_do_nothing(desk: Desk) -> None:
     """Another generation, an unknown consumer, a number that is past: no finish, no claim, no key changes."""

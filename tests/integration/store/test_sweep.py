@@ -1,4 +1,3 @@
-# ruff: noqa: F811 - the fixture `desk` is imported
 """What the sweeper finds, mends and reports, for each kind of damage that a foreign hand, an eviction or a lost write can do."""
 
 from __future__ import annotations
@@ -8,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from integration.store.test_scripts import WINDOW_MS, Desk, desk  # noqa: F401 - the fixture
+from support.desk import WINDOW_MS, Desk
 from support.protocol.dump import snapshot, violations
 from taskmaster.maintenance.sweeper import Sweeper
 from taskmaster.store import calls, reads

@@ -46,6 +46,31 @@ def plain(payload: Payload, ctx: JobContext) -> dict[str, Any]:
     return {"n": happen(ctx, payload["key"])}
 
 
+@job("once", backoff=SOON)
+def once(payload: Payload, ctx: JobContext) -> dict[str, Any]:
+    """At most once: an outcome that nobody knows ends the job."""
+    with ctx.once("sink") as effect:
+        if effect.is_new:
+            effect.result = {"n": happen(ctx, payload["key"])}
+    return dict(effect.result or {})
+
+
+@job("at-least-once", backoff=SOON)
+def at_least_once(payload: Payload, ctx: JobContext) -> None:
+    """Repeated under the same key when nobody knows."""
+    with ctx.effect("sink", mode="at_least_once") as effect:
+        if effect.is_new:
+            effect.result = happen(ctx, payload["key"])
+
+
+@job("verify", backoff=SOON)
+def verify(payload: Payload, ctx: JobContext) -> None:
+    """Asks the sink when nobody knows."""
+    with ctx.effect("sink", mode="verify", verify=lambda _: has_happened(payload["key"])) as effect:
+        if effect.is_new:
+            effect.result = happen(ctx, payload["key"])
+
+
 @job("failing", backoff=SOON)
 def failing(payload: Payload, ctx: JobContext) -> int:
     """Fails the first `n` attempts."""
@@ -107,7 +132,7 @@ def huge(payload: Payload, ctx: JobContext) -> str:
     return "x" * 400_000
 
 
-JOBS = [plain, failing, crash_once, poison, gated, nap, huge]
+JOBS = [plain, once, at_least_once, verify, failing, crash_once, poison, gated, nap, huge]
 
 
 @hookimpl

@@ -1,0 +1,1 @@
+"""Broken variants of the scripts and of the worker, each of which some test must notice."""

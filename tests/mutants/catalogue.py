@@ -1,0 +1,237 @@
+"""What is broken on purpose: one rule a mutant, as a change of text that must apply, and the tests that must notice."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = ["MUTANTS", "SCRIPTS", "Mutant"]
+
+SCRIPTS = "tests/integration/store/test_scripts.py"
+MACHINE = "tests/integration/store/test_lifecycle_machine.py"
+#: Quick tests first: the run ends at the first failure.
+STORE = (SCRIPTS, MACHINE, "-k", "valkey")
+BROKER = "tests/integration/broker"
+
+
+class Mutant(NamedTuple):
+    """One broken rule.
+
+    Attributes:
+        name: what is wrong with it.
+        file: below `services/taskmaster`.
+        old: a text that is there once.
+        new: what stands in its place.
+        tests: arguments for pytest; at least one of these tests must fail.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+def lua(name: str, file: str, old: str, new: str) -> Mutant:
+    """A broken script."""
+    return Mutant(name, f"store/lua/{file}.lua", old, new, STORE)
+
+
+def python(name: str, file: str, old: str, new: str, *tests: str) -> Mutant:
+    """A broken worker."""
+    return Mutant(name, f"{file}.py", old, new, tests)
+
+
+_LUA = [
+    lua("finish_without_token", "cycle", "if f[1] ~= 'a' or f[5] ~= its_token then", "if f[1] ~= 'a' then"),
+    lua("finish_without_state", "cycle", "if f[1] ~= 'a' or f[5] ~= its_token then", "if f[5] ~= its_token then"),
+    lua("op_id_not_stored", "cycle", "if this_seq == heard then", "if false then"),
+    lua("late_call_runs", "cycle", "if this_seq < heard then return { STATUS.STALE_OP } end", ""),
+    lua("claims_not_remembered", "cycle", "'claims', table.concat(ids))", "'claims', '')"),
+    lua("claim_pops_before_lease", "cycle", "  add(P .. 'active', expiry, id)\n", ""),
+    lua("gone_may_claim", "cycle", "if not me[1] or me[3] then", "if not me[1] then"),
+    lua("epoch_without_token", "cycle", "'tk', token, 'sa', NOW)", "'tk', wid .. '.1', 'sa', NOW)"),
+    lua("retry_forgets_cancel", "cycle", "if job[8] or outcome == 'x' then", "if outcome == 'x' then"),
+    lua("cancel_beats_finish", "cycle", "if outcome == 'c' then", "if outcome == 'c' and not call('HGET', key, 'cr') then"),
+    lua("retries_unbounded", "cycle", "failures < (tonumber(job[2]) or ATTEMPTS)", "failures < 99"),
+    lua("hand_back_not_counted", "cycle", "'en', its_token, 'tk', '', 'hb', (tonumber(job[4]) or 0) + 1)", "'en', its_token, 'tk', '')"),
+    lua("promotion_forgotten_in_the_round", "cycle", "more = promote(PROMOTED_A_CALL)", "more = 0"),
+    lua("idle_told_later", "cycle", "call('ZADD', idle, this_seq, wid)", "local _ = idle"),
+    lua("no_pass_on", "cycle", "passed_on[#passed_on + 1] = group[i]", "local _ = group"),
+    lua("no_chain", "cycle", "for _, left in ipairs(leftovers) do wake(left[1], left[2], 1) end", ""),
+    lua("credit_for_idling", "cycle", "math.max(F[p], V)", "F[p]"),
+    lua("reap_without_grace", "reap", "'-inf', now - grace, 'LIMIT'", "'-inf', now, 'LIMIT'"),
+    lua("reap_of_the_living", "reap", "'-inf', now - grace, 'LIMIT'", "'-inf', '+inf', 'LIMIT'"),
+    lua("losses_not_counted", "reap", "(tonumber(f[5]) or 0) + 1", "(tonumber(f[5]) or 0)"),
+    lua("reap_forgets_cancel", "reap", "if f[8] then", "if false then"),
+    lua("reap_keeps_token", "reap", "'ls', losses, 'tk', '')", "'ls', losses)"),
+    lua("submit_without_memory", "submit", "if state then return { STATUS.ALREADY, state, id } end", ""),
+    lua("late_submission_is_taken", "submit", "if id_ms(id) < now - RESEND_MS or id_ms(id) > now + RESEND_MS then", "if false then"),
+    lua("one_key_two_jobs", "submit", "if record then answer = by_key(record, item[9]) end", ""),
+    lua("atomic_stores_the_rest", "submit", "if refused then return out end", ""),
+    lua("cancel_without_cas", "cancel", "if state == 'c' or state == 'f' then return { STATUS.CONFLICT, state } end", ""),
+    lua("cancel_keeps_index", "cancel", "out_of_rest(id, state, f[2], f[4], band_type(f[3], f[5]))", "count(f[2] .. '/' .. state, -1)"),
+    lua("extend_without_token", "extend", "if f[1] == 'a' and f[2] == attempt[2] then", "if f[1] == 'a' then"),
+    lua("progress_without_token", "progress", "if f[1] == 'a' and f[2] == word[2] then", "if f[1] == 'a' then"),
+    lua("purge_without_tombstone", "lib/purge", "if not keyed and id_ms(id) >= now - RESEND_MS then", "if false then"),
+    lua("purge_keeps_the_types_index", "lib/purge", "  rem(P .. 'it:' .. ty, id)\n", ""),
+    lua("purge_frees_key", "lib/purge", "  tell('g', id)\n", "  tell('g', id)\n  if keyed then call('DEL', P .. 'k:' .. keyed) end\n"),
+    lua("purge_counts_twice", "purge", "if not f[1] or seen[id] then", "if not f[1] then"),
+    lua("purge_of_the_living", "purge", "elseif f[1] == 'c' or f[1] == 'f'", "elseif f[1] == 'w' or f[1] == 'c' or f[1] == 'f'"),
+    lua("prune_takes_one_more", "lib/purge", "call('ZCARD', key) - keep, limit)", "call('ZCARD', key) - keep + 1, limit)"),
+    lua("dead_letter_without_group", "lib/bury", "  add(P .. 'fp:' .. fingerprint, NOW, id)\n", ""),
+    lua("dead_letter_not_listed", "lib/bury", "  add(P .. 'dlq:' .. job.q, NOW, id)\n", ""),
+    lua("dead_letter_before_state", "lib/bury", "'st', 'f', 'fa', NOW, 'rs', reason", "'fa', NOW, 'rs', reason"),
+    lua("band_not_opened", "lib/state", "call('SADD', P .. 'bands:' .. lane.queue, lane.band)", "local _ = lane"),
+    lua("earlier_due_unsaid", "lib/state", "if waits_due then tell_keeper(waits_due) end", ""),
+    lua("promotion_keeps_the_delayed_row", "lib/promote", "    rem(P .. 'delayed', id)\n", ""),
+    lua("wake_any", "lib/wake", "P .. 'tc:' .. band_type, now, '+inf'", "P .. 'ws', now, '+inf'"),
+    lua("wakes_the_dead", "lib/wake", "if is_alive(sleeper) then", "if true then"),
+    lua("no_handover", "lib/wake", "if call('HGET', P .. 'keeper', 'wid') == wid then find_keeper() end", ""),
+    lua("no_tick", "tick", "for _, queue in ipairs(queues) do wake_all_bands(queue) end", ""),
+    lua("unlisted_ttl", "register", "call('PEXPIRE', P .. 'w:' .. wid, KEPT_MS)", ""),
+    lua("key_dies_with_its_window", "lib/state", "math.max(window, KEY_KEPT_MS)", "window"),
+]
+
+_SEND_OTHER = (
+    "        time.sleep(wait_s)\n        attempt += 1\n",
+    """        time.sleep(wait_s)
+        attempt += 1
+        if call.script.name == "cycle":
+            from dataclasses import replace
+
+            call = replace(call, args=({}))
+""",
+)
+
+_PYTHON = [
+    python(
+        "ack_before_the_handler",
+        "broker/threads",
+        "        try:\n            try:\n                message.thread_id",
+        '        message.finish = Finish(message.claim.id, message.token, "c")\n        message.consumer.ack(message)\n'
+        "        try:\n            try:\n                message.thread_id",
+        f"{BROKER}/test_attempts.py",
+    ),
+    python(
+        "unjudged_end_is_acknowledged",
+        "broker/threads",
+        "            message.finish = None\n            log.error(events.JOB_OUTCOME_REFUSED",
+        '            message.finish = Finish(message.claim.id, message.token, "c")\n            log.error(events.JOB_OUTCOME_REFUSED',
+        f"{BROKER}/test_guards.py",
+    ),
+    python(
+        "guard_trusts_any_lease",
+        "broker/middleware/idempotency",
+        "if time.monotonic() - message.confirmed_at > self._trusted_s:",
+        "if False:",
+        f"{BROKER}/test_store_faults.py",
+        "-k",
+        "too_late",
+    ),
+    python(
+        "lease_counted_from_the_answer",
+        "broker/consumer",
+        "            message.confirmed_at = sent_at",
+        "            message.confirmed_at = now",
+        f"{BROKER}/test_store_faults.py",
+        "-k",
+        "too_late",
+    ),
+    python(
+        "hook_that_raises_is_passed_over",
+        "broker/broker",
+        'self._overridden(f"before_{signal}"):\n            hook(self, *args, **kwargs)',
+        'self._overridden(f"before_{signal}"):\n'
+        "            try:\n                hook(self, *args, **kwargs)\n            except BaseException:\n                continue",
+        f"{BROKER}/test_guards.py",
+    ),
+    python(
+        "stale_is_ignored",
+        "broker/consumer",
+        "            if code is Status.STALE:",
+        "            if False:",
+        "tests/faults/test_races.py",
+        "-k",
+        "lease_was_lost",
+    ),
+    python(
+        "resend_with_a_new_number",
+        "store/client",
+        _SEND_OTHER[0],
+        _SEND_OTHER[1].format("*call.args[:2], int(call.args[2]) + 1, *call.args[3:]"),
+        f"{BROKER}/test_store_faults.py",
+        "-k",
+        "lost_answer or every_other",
+    ),
+    python(
+        "resend_without_what_ended",
+        "store/client",
+        _SEND_OTHER[0],
+        _SEND_OTHER[1].format('*call.args[:4], b"\\x90", *call.args[5:]'),
+        f"{BROKER}/test_store_faults.py",
+        "-k",
+        "halve or restarted or held",
+    ),
+    python(
+        "lease_for_ever",
+        "broker/consumer",
+        "if m.finish is not None or not m.deadline or now < m.deadline + OVERDUE_S]",
+        "]",
+        f"{BROKER}/test_times.py",
+    ),
+    python(
+        "no_heartbeat",
+        "worker/process",
+        'Duty("beat", self.settings.lease_ms / 3_000, worker.beat),',
+        "",
+        f"{BROKER}/test_times.py",
+    ),
+    python(
+        "nothing_is_handed_back",
+        "broker/threads",
+        "                taken.append(self._waiting.popleft())",
+        "                return taken",
+        f"{BROKER}/test_flow.py",
+        "-k",
+        "drain",
+    ),
+    python(
+        "claims_while_draining",
+        "broker/consumer",
+        "        if not self.draining.is_set():\n            return self.slots.free()",
+        "        if True:\n            return self.slots.free()",
+        f"{BROKER}/test_flow.py",
+        "tests/e2e/test_worker.py",
+        "-k",
+        "drain or sigterm_lets",
+    ),
+    python(
+        "stop_strands_what_runs",
+        "broker/threads",
+        "                intake.consumer.requeue(list(intake.consumer.held.values()))\n",
+        "",
+        f"{BROKER}/test_flow.py",
+        "tests/e2e/test_worker.py",
+        "-k",
+        "strands or forces",
+    ),
+    python(
+        "suspects_run_beside_others",
+        "worker/process",
+        'types = tuple(f"{name}{LOST_BAND}" for name in registry.types) if part.suspects else registry.types',
+        'types = (*registry.types, *(f"{name}{LOST_BAND}" for name in registry.types))',
+        "tests/e2e/test_worker.py",
+        "-k",
+        "poison",
+    ),
+    python(
+        "result_rejected_is_retried",
+        "model/outcome",
+        "isinstance(error, Rejected)",
+        "isinstance(error, KeyboardInterrupt)",
+        f"{BROKER}/test_attempts.py",
+        "tests/unit/model/test_outcome.py",
+    ),
+]
+
+MUTANTS = {mutant.name: mutant for mutant in (*_LUA, *_PYTHON)}
