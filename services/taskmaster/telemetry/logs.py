@@ -1,4 +1,7 @@
-"""Logging: structlog events of ours and standard records of others through one formatter, to standard error."""
+"""Logging: structlog events of ours and standard records of others through one formatter, to standard error.
+
+What cannot be written does not hold up the work: it is counted, and told once lines get through again (`stream`).
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,9 @@ from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
+
+from taskmaster.telemetry import events
+from taskmaster.telemetry.stream import LogStream
 
 __all__ = ["configure", "get"]
 
@@ -40,13 +46,19 @@ def configure(level: str, form: str = "auto") -> None:
     ]
     pretty = form == "console" or (form == "auto" and sys.stderr.isatty())
     render: Any = structlog.dev.ConsoleRenderer() if pretty else structlog.processors.JSONRenderer()
+    stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
+
+    def notice(lines: int) -> str:
+        return str(render(None, "warning", stamp(None, "warning", {"event": events.LOG_DROPPED, "level": "warning", "lines": lines})))
+
+    stream: Any = LogStream(sys.stderr, notice)
     structlog.configure(
         processors=[*shared, render],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared[1:], _extras],
