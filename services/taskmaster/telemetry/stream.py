@@ -1,6 +1,7 @@
 """Where log lines go: standard error, in a way that can neither hold up nor fail the work that is logged.
 
-A pipe whose reader has stopped would block whoever logs: a hook, the heartbeat, the loop. A reader that died, or a full disk, would raise there.
+A pipe whose reader has stopped would block whoever logs: a hook, the heartbeat, the loop. A reader that died, or a full disk, would raise
+there.
 """
 
 from __future__ import annotations
