@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from support.desk import Desk, desk_at
 from support.servers import KINDS, StoreServer, binary_of, version_of
 
 
@@ -47,6 +48,13 @@ def clean_server(server: StoreServer) -> StoreServer:
     server.start()
     server.flush()
     return server
+
+
+@pytest.fixture
+def desk(clean_server: StoreServer) -> Iterator[Desk]:
+    """A store with a clock of its own."""
+    with desk_at(clean_server) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

@@ -27,16 +27,17 @@ class JobContext:
         root_id: the job that this one is a replay of, over all replays; its own id if it is none. The key for effects.
         deadline: when this attempt must have ended, seconds of `time.monotonic`.
         logger: records carry job id, type, queue and attempt.
+        host: the host's own record of this attempt; nothing of it is promised.
     """
 
     __slots__ = (
         "_cancelled",
         "_guards",
-        "_host",
         "_logger",
         "_report",
         "attempt",
         "deadline",
+        "host",
         "job_id",
         "max_attempts",
         "queue",
@@ -67,7 +68,7 @@ class JobContext:
         self.deadline = deadline
         self._report = report
         self._guards = guards
-        self._host = host  # the host's own record of this attempt, for what it has passed in
+        self.host = host
         self._cancelled = False
         self._logger: logging.LoggerAdapter[logging.Logger] | None = None
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from integration.store.test_scripts import REPEATS
-from support.desk import Desk, desk_at
+from support.desk import Desk
 from support.eventually import eventually
 from support.proxy import StoreProxy
 from support.servers import StoreServer
@@ -18,12 +18,6 @@ from taskmaster.errors import StoreUnavailable
 from taskmaster.store.client import SyncStore
 from taskmaster.store.scripts import load
 from taskmaster_sdk import job
-
-
-@pytest.fixture
-def desk(clean_server: StoreServer) -> Iterator[Desk]:
-    with desk_at(clean_server) as made:
-        yield made
 
 
 @pytest.mark.parametrize("name", REPEATS)

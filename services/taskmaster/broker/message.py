@@ -18,6 +18,7 @@ from taskmaster.store.calls import Claim, Finish
 if TYPE_CHECKING:
     from taskmaster.broker.broker import HandlerActor
     from taskmaster.broker.consumer import PartitionConsumer
+    from taskmaster.broker.guards import AttemptGuards
     from taskmaster_sdk import JobContext
 
 __all__ = ["JobMessage", "open_envelope"]
@@ -47,6 +48,8 @@ class JobMessage(MessageProxy):
         thread_id, task: who runs the handler now.
         interrupted: whether it was thrown at for outliving its time.
         is_cancelled: somebody asked to cancel the job.
+        guards: of its effects, once it has asked for one.
+        is_recovered: it found an effect done by an earlier attempt.
     """
 
     failed = False
@@ -60,6 +63,8 @@ class JobMessage(MessageProxy):
     task: asyncio.Task[None] | None = None
     interrupted = False
     is_cancelled = False
+    guards: AttemptGuards | None = None
+    is_recovered = False
 
     def __init__(
         self, claim: Claim, envelope: Envelope, actor: HandlerActor, consumer: PartitionConsumer, token: str, now_ms: int, now: float

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from taskmaster.model.ids import digest
 from taskmaster.model.job import Failure
 from taskmaster.model.retry import LONGEST_MS, Backoff, delay_ms
-from taskmaster_sdk import Cancelled, Discard, Fatal, Retry
+from taskmaster_sdk import Cancelled, Discard, EffectUnknown, Fatal, Retry
 
 __all__ = ["Decision", "Interrupted", "Rejected", "decide", "describe"]
 
@@ -55,6 +55,8 @@ def decide(error: BaseException | None, *, failures: int, backoff: Backoff, fata
         return Decision("x")
     if isinstance(error, Rejected):
         return Decision("f", reason=error.reason)
+    if isinstance(error, EffectUnknown):
+        return Decision("f", reason="effect_unknown")
     if isinstance(error, Fatal) or (fatal and isinstance(error, fatal)):
         return Decision("f", reason="fatal")
     asked = _asked_ms(error.after_s) if isinstance(error, Retry) else None

@@ -59,6 +59,7 @@ class NewJob(NamedTuple):
     blob: str
     root_id: str = ""
     replayed_from: str = ""
+    accept_unknown: int = 0  # 1: replay also while an effect of the lineage is not settled
 
 
 class Submitted(NamedTuple):
@@ -92,7 +93,8 @@ def _submitted(items: Sequence[NewJob], raw: list[Any]) -> list[Submitted]:
 def submit(partition: int, items: Sequence[NewJob], *, atomic: bool = False) -> Call[list[Submitted]]:
     """Record new jobs. Independent: each item has its own answer; atomic: all or, on any refusal, none.
 
-    Statuses: OK, DUPLICATE, REUSED, TOO_OLD (the id's time is older than the resend window), GONE (source of a replay), ABORTED.
+    Statuses: OK, DUPLICATE, REUSED, TOO_OLD (the id's time is older than the resend window), GONE (source of a replay),
+    UNKNOWN (an effect of a replay's lineage is not settled), ABORTED.
     """
     return Call(load("submit"), partition, ("atomic" if atomic else "independent", _pack(items)), lambda raw: _submitted(items, raw))
 

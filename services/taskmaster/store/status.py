@@ -26,3 +26,5 @@ class Status(IntEnum):
     CANCEL = 13
     ABORTED = 14
     REWOUND = 15
+    DONE = 16
+    UNKNOWN = 17

@@ -21,6 +21,7 @@ from setproctitle import setproctitle
 from taskmaster import failpoints
 from taskmaster.broker.broker import TaskMasterBroker
 from taskmaster.broker.consumer import Identity, PartitionConsumer
+from taskmaster.broker.guards import GuardDesk
 from taskmaster.broker.message import JobMessage
 from taskmaster.broker.middleware import AttemptContext, AttemptFinished, AttemptStarted, DeadLetter, Idempotency, Outcome
 from taskmaster.broker.slots import Slots, halves
@@ -170,10 +171,11 @@ class WorkerProcess:
         self._running: lifecycle.Running | None = None
         self.store = SyncStore(url, timeout_s=settings.store_timeout_ms / 1_000)
         self.progress = Progress()
+        self.guards = GuardDesk(self.store, settings.lease_ms)
         groups = groups_of(settings, registry, suspects=part.suspects)
         self._shares = halves(groups)
         self.concurrency = {queue: most for most, queues in groups for queue in queues}
-        ours = [AttemptContext(self.progress.report), Idempotency(settings.lease_ms), DeadLetter(), Outcome()]
+        ours = [AttemptContext(self.progress.report, self.guards.of), Idempotency(settings.lease_ms), DeadLetter(), Outcome()]
         self.broker = TaskMasterBroker(
             registry,
             partitions=settings.partitions,
@@ -258,7 +260,11 @@ class WorkerProcess:
             for partition in range(self.settings.partitions)
         ]
         flush = partial(self.progress.flush, self.store)
-        return [Duty("progress", 0.0, flush), *(Duty("tick", TICK_S, partial(tick, upkeep)) for upkeep in upkeeps)]
+        return [
+            Duty("progress", 0.0, flush),
+            Duty("effects", 0.0, self.guards.settle_debts),
+            *(Duty("tick", TICK_S, partial(tick, upkeep)) for upkeep in upkeeps),
+        ]
 
 
 def run(settings: Settings, registry: Registry, url: str, part: Part, environ: Mapping[str, str]) -> int:

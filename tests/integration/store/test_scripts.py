@@ -14,7 +14,7 @@ from support.desk import ALIVE_MS, BEGINNING_MS, GRACE_MS, LEASE_MS, WINDOW_MS, 
 from support.protocol.dump import lasting, snapshot
 from support.servers import StoreServer
 from taskmaster.errors import StoreDefect, StoreRefused
-from taskmaster.store import calls, reads
+from taskmaster.store import calls, effects, reads
 from taskmaster.store.call import Call
 from taskmaster.store.status import Status
 
@@ -154,6 +154,33 @@ def _read(call: Callable[[str], Call[Any]]) -> Callable[[Desk], tuple[Call[Any],
     return arrange
 
 
+def _held(desk: Desk) -> tuple[str, str]:
+    job_id, wid = desk.submit(), desk.register("w1")
+    desk.claim(wid)
+    return job_id, desk.token(wid)
+
+
+def _reserved(desk: Desk) -> tuple[Call[Any], Any]:
+    job_id, token = _held(desk)
+    return effects.reserve(0, job_id, token, 1, "e" * 32, name="smtp", key="", again=False), [OK]
+
+
+def _told(happened: bool) -> Callable[[Desk], tuple[Call[Any], Any]]:
+    def told(desk: Desk) -> tuple[Call[Any], Any]:
+        job_id, token = _held(desk)
+        desk.run(effects.reserve(0, job_id, token, 1, "e" * 32, name="smtp", key="", again=False))
+        return effects.done(0, job_id, "e" * 32, token, 1, happened=happened, result=b"1"), ALREADY
+
+    return told
+
+
+def _settled(desk: Desk) -> tuple[Call[Any], Any]:
+    job_id, token = _held(desk)
+    desk.run(effects.reserve(0, job_id, token, 1, "e" * 32, name="smtp", key="", again=False))
+    desk.cycle("w1", finishes=[desk.end("w1", job_id, "f", token=token, reason="effect_unknown", fingerprint="f")])
+    return effects.settle(0, job_id, "e" * 32, happened=True, who="ann", reason="in the provider's log", at_it_ms=LEASE_MS), [ALREADY]
+
+
 REPEATS: dict[str, Callable[[Desk], tuple[Call[Any], Any]]] = {
     "submit": _submitted,
     "submit keyed": _submitted_keyed,
@@ -174,6 +201,12 @@ REPEATS: dict[str, Callable[[Desk], tuple[Call[Any], Any]]] = {
     "tick": _ticked,
     "sweep": _swept,
     "store_rewound": _rewound,
+    "guard_reserve": _reserved,
+    "guard_done": _told(True),
+    "guard_done given back": _told(False),
+    "guard_settle": _settled,
+    "effects": _read(lambda job_id: effects.lineage(0, job_id)),
+    "unsettled": _read(lambda _: effects.unsettled(0)),
     "integrity": _read(lambda _: reads.integrity(0, repairs=10)),
     "show": _read(lambda job_id: reads.show(0, job_id)),
     "dead": _read(lambda job_id: reads.dead(0, job_id)),

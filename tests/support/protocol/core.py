@@ -30,6 +30,8 @@ class Config(NamedTuple):
     max_losses: int = 2
     outcomes: tuple[str, ...] = ("ok", "retry")
     effect: bool = False
+    again: bool = False  # an attempt that finds another's reservation takes it over: at least once
+    person: bool = False  # somebody settles what is unknown, truthfully
     touch: bool = False  # heartbeat, progress, log: the small writes of an attempt
     limiter: int = 0  # slots of one concurrency limiter over all jobs; 0 = none
     crashes: int = 0
@@ -59,7 +61,7 @@ class Job(NamedTuple):
 
 class Store(NamedTuple):
     jobs: tuple[Job, ...]
-    guards: tuple[Any, ...]  # per lineage root: None, ("reserved", owner), ("done", owner); owner = (token, call)
+    guards: tuple[Any, ...]  # per lineage root: None, ("reserved" | "done" | "free", owner); owner = (token, call)
     slots: frozenset[int] = frozenset()
     dlq: tuple[tuple[int, str], ...] = ()
     keys: tuple[tuple[Any, int], ...] = ()  # idempotency records: the job that owns each key
@@ -226,28 +228,63 @@ def reap(cfg: Config, s: Store, j: int, bad: set[str]) -> tuple[Store, str]:
     return (s._replace(slots=slots) if "reap_keeps_slot" in bad else s), "OK"
 
 
-def reserve(s: Store, j: int, epoch: int, token: Any, call: int, bad: set[str]) -> tuple[Store, str]:
+def put_guard(s: Store, g: int, word: str, owner: Any) -> Store:
+    return s._replace(guards=(*s.guards[:g], (word, owner), *s.guards[g + 1 :]))
+
+
+def reserve(s: Store, j: int, epoch: int, token: Any, call: int, again: bool, bad: set[str]) -> tuple[Store, str]:
     """Licence for one effect of one lineage. A reservation belongs to one call of one attempt, so only its own repeat is told OK."""
     if not is_current(s.jobs[j], token) and "reserve_without_token" not in bad:
         return s, "STALE"
     g = j if "guard_per_job" in bad else s.jobs[j].root
     held = s.guards[g]
-    if held is None or (held[0] == "reserved" and "reserved_is_free" in bad):
-        return s._replace(guards=(*s.guards[:g], ("reserved", (token, call)), *s.guards[g + 1 :])), "OK"
-    if held[0] == "done" or "reserved_is_done" in bad:
+    if held is not None and held[0] == "done":
         return s, "DONE"
-    mine = held[1][0] == token if "guard_owned_by_attempt" in bad else held[1] == (token, call)
-    return s, "OK" if mine else "UNKNOWN"
+    if held is not None and held[0] == "reserved" and "reserved_is_free" not in bad:
+        if "reserved_is_done" in bad:
+            return s, "DONE"
+        if held[1] == (token, call) or ("guard_owned_by_attempt" in bad and held[1][0] == token):
+            return s, "OK"
+        if not again:
+            return s, "UNKNOWN"
+    if held is not None and held[1][0] == token and held[1][1] >= call:
+        return s, "STALE"  # a late copy of a call that is over
+    return put_guard(s, g, "reserved", (token, call)), "OK"
 
 
-def settle(s: Store, j: int, epoch: int, token: Any, call: int, bad: set[str]) -> tuple[Store, str]:
-    """The effect happened: reserved becomes done."""
+def settle(s: Store, j: int, epoch: int, token: Any, call: int, bad: set[str], word: str = "done") -> tuple[Store, str]:
+    """The holder says that the effect happened, or that it did not. Facts: taken from the holder also when its lease is lost."""
     g = j if "guard_per_job" in bad else s.jobs[j].root
-    if s.guards[g] == ("done", (token, call)):
-        return s, "ALREADY"
-    if not is_current(s.jobs[j], token) or s.guards[g] != ("reserved", (token, call)):
+    held = s.guards[g]
+    if held is None:
+        return s, "GONE"
+    if held[1] != (token, call) and not ("giveback_by_anyone" in bad and word == "free"):
         return s, "STALE"
-    return s._replace(guards=(*s.guards[:g], ("done", (token, call)), *s.guards[g + 1 :])), "OK"
+    if held[0] != "reserved":
+        return s, "ALREADY" if held[0] == word else "STALE"
+    return drop_guard(put_guard(s, g, word, held[1]), g, bad), "OK"
+
+
+def give_back(s: Store, j: int, epoch: int, token: Any, call: int, bad: set[str]) -> tuple[Store, str]:
+    """The effect surely did not happen: the next attempt may try."""
+    return settle(s, j, epoch, token, call, bad, "free")
+
+
+def judge(s: Store, root: int, happened: bool, bad: set[str]) -> tuple[Store, str]:
+    """A person settles an effect whose attempt does not hold its job any more."""
+    held = s.guards[root]
+    if held is None or held[0] != "reserved" or any(is_current(job, held[1][0]) for job in s.jobs):
+        return s, "CONFLICT"
+    return drop_guard(put_guard(s, root, "done" if happened else "free", held[1]), root, bad), "OK"
+
+
+def drop_guard(s: Store, root: int, bad: set[str]) -> Store:
+    """A guard goes when neither a job nor a dead-letter record of the lineage could lead to a replay, and nothing about it is open."""
+    held = s.guards[root]
+    alive = any(job.root == root and job.births and job.state != "purged" for job in s.jobs)
+    record = any(s.jobs[k].root == root for k, _ in s.dlq) and "guard_dies_with_job" not in bad
+    is_open = held is not None and held[0] == "reserved" and "guard_dies_with_job" not in bad
+    return s if alive or record or is_open else s._replace(guards=(*s.guards[:root], None, *s.guards[root + 1 :]))
 
 
 def touch(s: Store, j: int, epoch: int, token: Any, bad: set[str]) -> tuple[Store, str]:
@@ -295,9 +332,7 @@ def purge(s: Store, j: int, bad: set[str]) -> Store:
         s = s._replace(gone=s.gone | {j})
     if "purge_frees_key" in bad:
         s = s._replace(keys=tuple(k for k in s.keys if k[1] != j))
-    rest = any(job.root == root and job.births and job.state != "purged" for job in s.jobs)
-    record = any(s.jobs[k].root == root for k, _ in s.dlq) and "guard_dies_with_job" not in bad
-    return s if rest or record else s._replace(guards=(*s.guards[:root], None, *s.guards[root + 1 :]))
+    return drop_guard(s, root, bad)
 
 
 def set_pause(s: Store, paused: bool, rev: int, bad: set[str]) -> tuple[Store, str]:
@@ -319,6 +354,8 @@ def run(cfg: Config, s: Store, m: Message, bad: set[str]) -> tuple[Store, Any]:
         "leave": leave,
         "reserve": reserve,
         "settle": settle,
+        "give_back": give_back,
+        "judge": judge,
         "touch": touch,
         "cancel": cancel,
         "force": force,
@@ -375,17 +412,25 @@ def wants(cfg: Config, w: Worker, i: int, s: Store) -> Iterator[tuple[Message, W
         if cfg.touch:
             yield ("touch", *attempt), w
         if cfg.effect:
-            yield ("reserve", *attempt, w.call + 1), w._replace(call=w.call + 1)
+            yield ("reserve", *attempt, w.call + 1, cfg.again), w._replace(call=w.call + 1)
         else:
             for outcome in cfg.outcomes:
                 if outcome not in ("release", "snooze") or not s.jobs[w.job].handed_back:
                     yield from call((*attempt, outcome))
-    elif w.phase == "licensed" and "retry" in cfg.outcomes:
-        yield from call((*attempt, "retry"))  # the handler gave up before its effect
+    elif w.phase == "licensed":
+        if "retry" in cfg.outcomes:
+            yield from call((*attempt, "retry"))  # the handler gave up before its effect
+        yield ("give_back", *attempt, w.call), w  # the provider refused
+    elif w.phase == "refused":
+        for outcome in cfg.outcomes:
+            if outcome != "ok":
+                yield from call((*attempt, outcome))
+        if w.call < 2:
+            yield ("reserve", *attempt, w.call + 1, cfg.again), w._replace(call=w.call + 1)
     elif w.phase == "acted":
         yield ("settle", *attempt, w.call), w
         if w.call < 2:  # the provider's answer was lost and the handler simply asks for the licence again
-            yield ("reserve", *attempt, w.call + 1), w._replace(call=w.call + 1)
+            yield ("reserve", *attempt, w.call + 1, cfg.again), w._replace(call=w.call + 1)
         if "retry" in cfg.outcomes:
             yield from call((*attempt, "retry"))
     elif w.phase == "recorded":
@@ -403,11 +448,13 @@ def heard(w: Worker, m: Message, said: Any) -> Worker:
         return w._replace(life=w.life + 1, seq=0)  # what it holds it tells again, in the numbering of its new life
     if m[0] == "cycle":
         return free._replace(phase="held", job=said[2][0][0], epoch=said[2][0][1], token=(m[1], m[2])) if said[2] else free
+    if m[0] in ("settle", "give_back"):
+        return w._replace(phase="recorded" if m[0] == "settle" else "refused") if said in ("OK", "ALREADY") else free
     if said == "STALE":
         return free
     if m[0] == "reserve":
         return w._replace(phase={"OK": "licensed", "DONE": "recorded", "UNKNOWN": "unknown"}[said])
-    return w._replace(phase="recorded") if m[0] == "settle" else w
+    return w
 
 
 def check_store(s: Store, cfg: Config) -> str | None:
@@ -461,7 +508,7 @@ def check_step(cfg: Config, a: World, b: World, m: Message | None, said: Any) ->
         claimed = [x for x, y in zip(a.store.jobs, b.store.jobs, strict=True) if y.epoch > x.epoch]
         if claimed:
             return "claimed by a consumer that has left: nobody will ever run it"
-    attempt = (m[3][0] if m[3] else None) if m[0] == "cycle" else m[1:] if m[0] in ("reserve", "settle", "touch") else None
+    attempt = (m[3][0] if m[3] else None) if m[0] == "cycle" else m[1:] if m[0] in ("reserve", "touch") else None
     answer = (said[1][0] if said[1] else None) if m[0] == "cycle" else said
     if attempt and answer == "OK" and m[0] != "reserve" and not is_current(a.store.jobs[attempt[0]], attempt[2]):
         return f"B1 {m[0]} of a lost lease was accepted"
@@ -520,6 +567,10 @@ def core_steps(cfg: Config, world: World, bad: set[str]) -> Iterator[tuple[bool,
             yield True, world._replace(store=move(s, j, "waiting")), None
         if cfg.purge and job.state in TERMINAL:
             yield False, world._replace(store=purge(s, j, bad)), None
+        if cfg.person and judge(s, j, True, bad)[1] == "OK":
+            token = s.guards[j][1][0]  # a holder that has lost its lease is out of its effect before a person is asked
+            if "settle_while_owner_lives" in bad or not any(w.phase == "licensed" and w.token == token for w in world.workers):
+                yield False, world._replace(store=judge(s, j, world.effects > 0, bad)[0]), None
         if "guard_expires" in bad and job.state in (*TERMINAL, "delayed"):
             yield False, world._replace(store=s._replace(guards=(None,) * cfg.jobs)), None
     if world.rewinds < cfg.rewinds:
@@ -549,8 +600,11 @@ def forget(cfg: Config, world: World) -> World:
             return m[2] > last.get(m[1], 0) and m[1] not in s.left
         if m[0] == "leave":
             return m[1] not in s.left
-        if m[0] in ("reserve", "settle", "touch"):
+        if m[0] in ("reserve", "touch"):
             return live(s.jobs[m[1]], m[2], m[3])
+        if m[0] in ("settle", "give_back"):
+            held = s.guards[s.jobs[m[1]].root]
+            return live(s.jobs[m[1]], m[2], m[3]) or (held is not None and held == ("reserved", (m[3], m[4])))
         if m[0] in ("reap", "cancel", "force"):
             return s.jobs[m[1]].state not in (*TERMINAL, "purged")
         return m[0] not in ("pause", "resume") or m[1] >= s.pause_rev
@@ -577,7 +631,7 @@ def core_verdict(cfg: Config, world: World) -> str | None:
     wrong = check_store(world.store, cfg)
     if wrong or not cfg.effect or cfg.rewinds:
         return wrong
-    if world.effects > 1:
+    if world.effects > 1 and not cfg.again:
         return "B2 the effect happened twice"
     if not world.effects and any(job.state == "completed" for job in world.store.jobs):
         return "F3 success claimed, but the effect never happened"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter, defaultdict
 from typing import Any
@@ -25,6 +26,9 @@ KEYS: tuple[tuple[str, str, bool | None], ...] = (
     ("delayed|active|ws", "zset", False),
     (f"fin:{NAME}/[cfx]", "zset", False),
     (f"[jd]:{ID}", "hash", False),
+    (f"e:{ID}", "hash", False),
+    (f"line:{ID}", "set", False),
+    ("eu", "zset", False),
     (f"[br]:{ID}", "string", False),
     (f"h:{ID}", "list", False),
     (f"dlq:{NAME}|fp:.+|it:{NAME}", "zset", False),
@@ -35,7 +39,7 @@ KEYS: tuple[tuple[str, str, bool | None], ...] = (
     ("cap:.+", "set", True),
     (f"tc:{NAME}!?|idle:{NAME}/.+", "zset", False),
     ("in:[^.]+", "zset", True),
-    ("ev", "stream", False),
+    ("ev|audit", "stream", False),
 )
 PATTERNS = [(re.compile(pattern), kind, ttl) for pattern, kind, ttl in KEYS]
 READ = {
@@ -88,8 +92,30 @@ def ids_of(snap: Snapshot, prefix: str) -> set[str]:
     return {key[len(prefix) :] for key in snap if key.startswith(prefix)}
 
 
+def effect_violations(snap: Snapshot, jobs: dict[str, Any], dead: set[str]) -> list[str]:
+    """I7: a lineage is held by exactly its jobs, the records that outlive them and its open effects; and it holds its effects."""
+    wrong: list[str] = []
+    unsettled = {member for member, _ in snap.get("eu", ())}
+    for root in ids_of(snap, "e:") | ids_of(snap, "line:"):
+        fields, line = snap.get(f"e:{root}", {}), set(snap.get(f"line:{root}", ()))
+        rows = {name: json.loads(row) for name, row in fields.items() if name != "#" and not name.startswith("r/")}
+        reserved = {name for name, row in rows.items() if row[0] == "r"}
+        if int(fields.get("#", 0)) != len(reserved):
+            wrong.append(f"I7 {root} counts {fields.get('#')} unsettled effects of {sorted(reserved)}")
+        if {f"{root}/{name}" for name in reserved} != {member for member in unsettled if member.startswith(root)}:
+            wrong.append(f"I7 the unsettled effects of {root} are {sorted(reserved)}, listed are {sorted(unsettled)}")
+        members = {job_id for job_id, job in jobs.items() if job.get("rt") == root or (job_id == root and "gd" in job)}
+        letters = {f"d/{job_id}" for job_id in dead - set(jobs) if snap[f"d:{job_id}"]["rt"] == root and f"d/{job_id}" in line}
+        by_rights = members | letters | {f"e/{name}" for name in reserved}
+        if line != by_rights or not line:
+            wrong.append(f"I7 the lineage of {root} is held by {sorted(line)}, by rights by {sorted(by_rights)}")
+    held = ids_of(snap, "line:")
+    parts = {job_id: job.get("rt", job_id) for job_id, job in jobs.items() if "gd" in job}
+    return wrong + [f"I7 {job_id} has a part in a lineage that nothing holds" for job_id, root in parts.items() if root not in held]
+
+
 def violations(snap: Snapshot) -> list[str]:
-    """Broken invariants I1-I3, I5, I6 and I8, a line each."""
+    """Broken invariants I1-I3, I5-I8, a line each."""
     wrong: list[str] = []
     jobs = {job_id: snap[f"j:{job_id}"] for job_id in ids_of(snap, "j:")}
     places: dict[str, list[str]] = defaultdict(list)
@@ -138,6 +164,7 @@ def violations(snap: Snapshot) -> list[str]:
         rows = Counter(member for key, value in snap.items() if key.startswith(prefix) for member, _ in value)
         if rows != Counter(dead):
             wrong.append(f"I5 {prefix} lists {dict(rows)}, the records are {sorted(dead)}")
+    wrong += effect_violations(snap, jobs, dead)
     numbers = {field: int(value) for field, value in snap.get("n", {}).items()}
     present = {field: value for field, value in numbers.items() if field.count("/") == 1 and value}
     if present != dict(counts):

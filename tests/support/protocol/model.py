@@ -86,6 +86,17 @@ CORE = [  # small ones first
     core.Config("snooze, discard", 1, outcomes=("snooze", "discard"), operator=(("cancel", 0),)),
     core.Config("lease and retry", crashes=1),
     core.Config("rewind", rewinds=1, max_attempts=1, outcomes=("ok",)),
+    core.Config(
+        "effect settled by a person",
+        jobs=2,
+        effect=True,
+        person=True,
+        operator=(("replay", 0, 1, "r"),),
+        max_losses=1,
+        max_attempts=1,
+        outcomes=("ok",),
+    ),
+    core.Config("effect, at least once", effect=True, again=True, crashes=1, max_losses=1),
     core.Config("effect, at most once", effect=True, crashes=1),
 ]
 #: Rules that can be broken, by the configuration that gives them away.
@@ -131,6 +142,8 @@ MUTANTS = {
         "replay_draws_id",
         "gone_may_claim",
     ),
+    "effect settled by a person": ("settle_while_owner_lives",),
+    "effect, at most once": ("giveback_by_anyone",),
     "small writes": ("extend_without_token",),
     "same key twice, purge": ("purge_frees_key",),
     "two plugin sets": (

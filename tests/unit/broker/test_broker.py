@@ -56,6 +56,11 @@ def claim_of(type_: str = "echo", payload: Any = None, **facts: Any) -> calls.Cl
     return calls.Claim(**fields | facts)
 
 
+def no_guards(_):
+    """For attempts that ask for no effect."""
+    raise AssertionError
+
+
 def message_of(broker: TaskMasterBroker, claim: calls.Claim | None = None, token: str = "w.1") -> JobMessage:
     claim = claim or claim_of()
     envelope = open_envelope(claim.blob)
@@ -238,7 +243,7 @@ def test_a_cancelled_attempt_does_not_begin():
     message.is_cancelled = True
 
     with pytest.raises(NotRun, match="cancelled"):
-        AttemptContext(lambda *_: None).before_process_message(broker, message)
+        AttemptContext(lambda *_: None, no_guards).before_process_message(broker, message)
 
 
 # ---------------------------------------------------------------- threads and loop
@@ -411,22 +416,24 @@ def test_a_job_that_cannot_be_read_is_put_off(store, consumer):
 
 
 @pytest.mark.parametrize(
-    ("outcome", "epoch", "told"),
+    ("outcome", "epoch", "recovered", "told"),
     [
-        ("c", 1, ["job.completed"]),
-        ("c", 2, ["job.completed_recovered"]),
-        ("x", 1, ["job.discarded"]),
-        ("r", 1, []),
-        ("f", 1, []),
+        ("c", 1, False, ["job.completed"]),
+        ("c", 2, False, ["job.completed"]),
+        ("c", 2, True, ["job.completed_recovered"]),
+        ("x", 1, False, ["job.discarded"]),
+        ("r", 1, False, []),
+        ("f", 1, False, []),
     ],
 )
-def test_the_end_of_an_attempt_is_told_by_its_outcome(outcome, epoch, told):
-    """Completed, recovered and discarded jobs have a line of their own; failures are told when the store has taken them."""
+def test_the_end_of_an_attempt_is_told_by_its_outcome(outcome, epoch, recovered, told):
+    """Completed jobs, those that found an effect done before, and discarded ones have lines; failures are told later."""
     broker = broker_of()
     message = message_of(broker, claim_of(epoch=epoch))
     message.finish = calls.Finish(message.claim.id, message.token, outcome)
+    message.is_recovered = recovered
 
     with structlog.testing.capture_logs() as lines:
-        AttemptContext(lambda *_: None).after_process_message(broker, message)
+        AttemptContext(lambda *_: None, no_guards).after_process_message(broker, message)
 
     assert [line["event"] for line in lines] == told

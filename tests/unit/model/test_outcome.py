@@ -10,7 +10,7 @@ import pytest
 
 from taskmaster.model.outcome import FRAMES_MAX, MESSAGE_MAX, TRACE_MAX, Decision, Interrupted, Rejected, decide, describe
 from taskmaster.model.retry import DEFAULT, LONGEST_MS, Backoff
-from taskmaster_sdk import Cancelled, Discard, Fatal, Retry
+from taskmaster_sdk import Cancelled, Discard, EffectUnknown, Fatal, Retry
 
 
 class BrokeError(Exception):
@@ -40,6 +40,7 @@ class BrokeBadlyError(BrokeError):
         (Retry(after_s=-3), 0, Decision("r", 0)),
         (Retry(after_s=1e12), 0, Decision("r", LONGEST_MS)),
         (Fatal("no"), 0, Decision("f", reason="fatal")),
+        (EffectUnknown("who knows"), 0, Decision("f", reason="effect_unknown")),
         (Discard("gone"), 0, Decision("x")),
         (Cancelled("asked"), 0, Decision("x")),
         (Rejected("result_rejected", "no JSON"), 0, Decision("f", reason="result_rejected")),

@@ -15,6 +15,7 @@ from taskmaster.broker.message import JobMessage
 from taskmaster.telemetry import events
 from taskmaster.telemetry.logs import get
 from taskmaster_sdk import JobContext
+from taskmaster_sdk.effects import Guards
 
 __all__ = ["AttemptContext"]
 
@@ -23,11 +24,13 @@ class AttemptContext(Middleware):
     """Builds `JobContext` and decodes the payload. A payload that does not fit any more is the attempt's failure, not a reason not to run.
 
     Args:
-        report: takes (job id, token, partition queue, text) of handlers' progress; must only touch memory.
+        report: takes (message, fraction, note) of handlers' progress; must only touch memory.
+        guards: of an attempt's effects, called when it asks for the first.
     """
 
-    def __init__(self, report: Callable[[JobMessage, float, str], None]) -> None:
+    def __init__(self, report: Callable[[JobMessage, float, str], None], guards: Callable[[JobContext], Guards]) -> None:
         self._report = report
+        self._guards = guards
         self._info = get().bind().info  # bound now: the lazy proxy costs a microsecond a call, also when the level is off
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:  # noqa: ARG002
@@ -48,6 +51,7 @@ class AttemptContext(Middleware):
             root_id=envelope.root_id or claim.id,
             deadline=message.deadline,
             report=self._tell,
+            guards=self._guards,
             host=message,
         )
         if message.is_cancelled:  # after the context is there: `PartitionConsumer.cancel` sets the one, then looks for the other
@@ -55,7 +59,7 @@ class AttemptContext(Middleware):
         self._info(events.JOB_STARTED, jobId=claim.id, type=envelope.type, queue=claim.queue, attempt=claim.attempt)
 
     def _tell(self, context: JobContext, fraction: float, note: str) -> None:
-        self._report(context._host, fraction, note)
+        self._report(context.host, fraction, note)
 
     def after_process_message(
         self,
@@ -69,7 +73,7 @@ class AttemptContext(Middleware):
         assert isinstance(message, JobMessage)
         outcome = message.finish.outcome if message.finish is not None else ""
         if outcome == "c":
-            event = events.JOB_COMPLETED if message.claim.epoch == 1 else events.JOB_COMPLETED_RECOVERED
+            event = events.JOB_COMPLETED_RECOVERED if message.is_recovered else events.JOB_COMPLETED
         elif outcome == "x":
             event = events.JOB_DISCARDED
         else:

@@ -1,8 +1,8 @@
 --[[ effects — the effects of one lineage.
 FLAGS  no-writes
 KEYS   meta HASH tm:{p}:meta; all others are formed under its tag
-ARGV   a job of the lineage, now ('' = server time)
-OUT    [root id, then an effect each: [effect, row as JSON, 1 if its attempt holds the job now, result]]; [] when there is no such job
+ARGV   id of a job of the lineage, now ('' = server time)
+OUT    root id, then an effect each: [effect, row as JSON, 1 if its attempt holds the job now, result]; [] when there is no such job
 REPEAT reads only ]]
 --- @include "lib/effects"
 

@@ -2,10 +2,12 @@
 FLAGS  none: refused before it starts when the store is out of memory
 KEYS   meta HASH tm:{p}:meta; all others are formed under its tag
 ARGV   mode ('independent' | 'atomic'), items (MessagePack list, at most 1,000 of
-       [id, queue, type, priority 0-3, due ms or 0, delay ms, max attempts, key digest or '', request digest, blob, root id or '', replayed from or '']),
+       [id, queue, type, priority 0-3, due ms or 0, delay ms, max attempts, key digest or '', request digest, blob, root id or '', replayed from or '',
+       1: also while an effect of the lineage is not settled]),
        now ('' = server time)
 OUT    now ms, then a row an item, in order: [OK, state, id] | [ALREADY, state, id] | [DUPLICATE, state, id of the first] |
-       [REUSED, state, id of the first] | [TOO_OLD] (the id's time is not within 30 s of the store's) | [GONE] (its source is no longer there) | [ABORTED] (atomic: another item was refused)
+       [REUSED, state, id of the first] | [TOO_OLD] (the id's time is not within 30 s of the store's) | [GONE] (its source is no longer there) |
+       [UNKNOWN] (an effect of its lineage is not settled) | [ABORTED] (atomic: another item was refused)
 REPEAT the id is the memory: the same item again answers ALREADY, or DUPLICATE with the same id ]]
 --- @include "lib/status"
 --- @include "lib/state"
@@ -38,7 +40,18 @@ local function known(item, look_at_key)
     if is_buried(id) then return { STATUS.ALREADY, '', id } end
   end
   if id_ms(id) < now - RESEND_MS or id_ms(id) > now + RESEND_MS then return { STATUS.TOO_OLD } end
-  if item[12] ~= '' and call('EXISTS', P .. 'd:' .. item[12], P .. 'j:' .. item[12]) == 0 then return { STATUS.GONE } end
+  if item[12] ~= '' then
+    if call('EXISTS', P .. 'd:' .. item[12], P .. 'j:' .. item[12]) == 0 then return { STATUS.GONE } end
+    if item[13] ~= 1 and (tonumber(call('HGET', P .. 'e:' .. item[11], '#')) or 0) > 0 then return { STATUS.UNKNOWN } end
+  end
+end
+
+-- A replay and its source share the effects of their root. The source, or the dead-letter record that outlives it, can be replayed again.
+local function join_lineage(id, root, source)
+  local has_part = call('HMGET', P .. 'j:' .. source, 'rt', 'gd')
+  local has_record = call('EXISTS', P .. 'd:' .. source) == 1
+  if not has_record then call('HSET', P .. 'j:' .. source, 'gd', 1) end -- a failed job stays as it is
+  hold_lineage(root, id, (has_record and not has_part[1] and not has_part[2]) and 'd/' .. source or source)
 end
 
 local out = { now }
@@ -60,7 +73,7 @@ end
 local queues, blobs, created = {}, {}, {}
 reserve_seq(#items)
 for i, item in ipairs(items) do
-  local answer = known(item, false)
+  local answer = known(item, item[12] ~= '')
   if not answer and item[8] ~= '' then
     local record = call('SET', P .. 'k:' .. item[8], item[1] .. ' ' .. item[9], 'NX', 'GET')
     if record then answer = by_key(record, item[9]) end
@@ -91,6 +104,7 @@ for i, item in ipairs(items) do
     end
     if item[12] ~= '' then
       fields[n + 1], fields[n + 2], fields[n + 3], fields[n + 4] = 'rt', item[11], 'rp', item[12]
+      join_lineage(id, item[11], item[12])
     end
     call('HSET', P .. 'j:' .. id, unpack(fields))
     local b = #blobs

@@ -1,7 +1,7 @@
 --[[ unsettled — effects that are reserved, oldest first: under way, or unknown.
 FLAGS  no-writes
 KEYS   meta HASH tm:{p}:meta; all others are formed under its tag
-ARGV   behind: ms and member, or '' twice; how many at most (1 to 200), now ('' = server time)
+ARGV   behind ms, behind member ('' twice: from the beginning), how many at most (1 to 200), now ('' = server time)
 OUT    an effect each: [root id, effect, ms when reserved, row as JSON, 1 if its attempt holds the job now]
 REPEAT reads only ]]
 --- @include "lib/effects"

@@ -1,5 +1,6 @@
 -- Forgetting a terminal job. Its key record stays until its own time is up, its dead-letter record until somebody deletes that.
 --- @include "lib/batch"
+--- @include "lib/lineage"
 
 local RESEND_MS = 30000 -- copies of a request older than this are refused, so nothing needs to be remembered longer
 
@@ -14,7 +15,8 @@ end
 
 local purged_keys, tombs = {}, {} -- keys to drop; ids to remember, by slice
 
-local function purge(id, ty, queue, state, keyed)
+-- root: of the lineage that the job has a part in, nil if it stands alone.
+local function purge(id, ty, queue, state, keyed, root)
   local n = #purged_keys
   purged_keys[n + 1], purged_keys[n + 2], purged_keys[n + 3] = P .. 'j:' .. id, P .. 'b:' .. id, P .. 'r:' .. id
   purged_keys[n + 4], purged_keys[n + 5] = P .. 'h:' .. id, P .. 'g:' .. id
@@ -22,6 +24,7 @@ local function purge(id, ty, queue, state, keyed)
   count(queue .. '/' .. state, -1)
   count(ty .. '/' .. queue .. '/purged', 1)
   tell('g', id)
+  if root then job_leaves_lineage(root, id) end
   if not keyed and id_ms(id) >= now - RESEND_MS then
     local slice = tombstone_slice(id)
     tombs[slice] = tombs[slice] or {}
@@ -45,8 +48,8 @@ local function prune_index(queue, state, keep, limit)
   if excess <= 0 then return 0 end
   local oldest = call('ZPOPMIN', key, excess)
   for i = 1, #oldest, 2 do
-    local job = call('HMGET', P .. 'j:' .. oldest[i], 'ty', 'kx')
-    if job[1] then purge(oldest[i], job[1], queue, state, job[2]) end
+    local job = call('HMGET', P .. 'j:' .. oldest[i], 'ty', 'kx', 'rt', 'gd')
+    if job[1] then purge(oldest[i], job[1], queue, state, job[2], job[3] or job[4] and oldest[i]) end
   end
   return excess
 end
