@@ -105,7 +105,7 @@ def effect_violations(snap: Snapshot, jobs: dict[str, Any], dead: set[str]) -> l
         if {f"{root}/{name}" for name in reserved} != {member for member in unsettled if member.startswith(root)}:
             wrong.append(f"I7 the unsettled effects of {root} are {sorted(reserved)}, listed are {sorted(unsettled)}")
         members = {job_id for job_id, job in jobs.items() if job.get("rt") == root or (job_id == root and "gd" in job)}
-        letters = {f"d/{job_id}" for job_id in dead - set(jobs) if snap[f"d:{job_id}"]["rt"] == root and f"d/{job_id}" in line}
+        letters = {f"d/{job_id}" for job_id in dead if snap[f"d:{job_id}"]["rt"] == root and f"d/{job_id}" in line}
         by_rights = members | letters | {f"e/{name}" for name in reserved}
         if line != by_rights or not line:
             wrong.append(f"I7 the lineage of {root} is held by {sorted(line)}, by rights by {sorted(by_rights)}")
