@@ -50,6 +50,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     queues: Annotated[tuple[Name, ...], Meta(description="queues that the workers serve, comma-separated; empty: all")] = ()
     lease_ms: Annotated[int, Meta(ge=1_000, le=3_600_000, description="how long a job stays with a worker that went silent")] = 30_000
     drain_ms: Annotated[int, Meta(ge=0, le=3_600_000, description="how long running jobs may take to end at shutdown")] = 30_000
+    timeout_grace_ms: Annotated[
+        int, Meta(ge=100, le=600_000, description="how long a handler that was told to stop may take before its attempt is ended by force")
+    ] = 5_000
+    cancel_grace_ms: Annotated[
+        int,
+        Meta(ge=0, le=3_600_000, description="how long a handler may take to heed a cancellation before it is told to stop"),
+    ] = 10_000
+    silent_ms: Annotated[
+        int, Meta(ge=0, le=3_600_000, description="a worker process whose heartbeat stops for so long is killed; 0: never")
+    ] = 20_000
+    recycle_jobs: Annotated[int, Meta(ge=0, le=1_000_000_000, description="jobs after which a worker process is replaced; 0: never")] = 0
+    recycle_mb: Annotated[
+        int, Meta(ge=0, le=10_000_000, description="resident megabytes at which a worker process is replaced; 0: never")
+    ] = 0
     partitions: Annotated[int, Meta(ge=1, le=1_024, description="partitions of the store; the same for all processes, for ever")] = 1
     idempotency: Annotated[Literal["required", "optional"], Meta(description="whether a submission needs an idempotency key")] = "required"
     plugins: Annotated[tuple[Name, ...], Meta(description="plugins to load, by entry-point name, comma-separated; empty: all")] = ()

@@ -127,9 +127,18 @@ class JobContext:
             ValueError: a name, key or mode that cannot be.
             RuntimeError: the host offers no guards.
         """
+        return Effect(self.guards, self.root_id, name, key, mode, verify, unless)
+
+    @property
+    def guards(self) -> Guards:
+        """The host's side of effects.
+
+        Raises:
+            RuntimeError: there is none.
+        """
         if self._guards is None:
             raise RuntimeError("this context has no effect guards; in a test, use taskmaster_sdk.testing.run")
-        return Effect(self._guards(self), self.root_id, name, key, mode, verify, unless)
+        return self._guards(self)
 
     def progress(self, fraction: float, note: str = "") -> None:
         """Tell people how far the work is. Cheap: sent at most a few times a second, the last word wins.

@@ -73,6 +73,8 @@ class Job:
         key_required: whether an idempotency key must be given; None leaves it to the server's setting.
         description: shown in the catalogue.
         example: a payload that is valid.
+        isolation: thread: in the worker process; process: in a child process of its own, which can be killed.
+        memory_mb: with process isolation: how much more memory than at its start the child may take, megabytes; None: no limit.
     """
 
     name: str
@@ -86,6 +88,8 @@ class Job:
     key_required: bool | None = None
     description: str = ""
     example: Any = None
+    isolation: Literal["thread", "process"] = "thread"
+    memory_mb: int | None = None
 
     @property
     def is_async(self) -> bool:
@@ -103,11 +107,16 @@ def job(
     fatal: tuple[type[BaseException], ...] = (),
     key_required: bool | None = None,
     example: Any = None,
+    isolation: Literal["thread", "process"] = "thread",
+    memory_mb: int | None = None,
 ) -> Callable[[Callable[..., Any]], Job]:
     """Make a function `(payload, ctx)` the handler of job type *name*. Works on functions and on bound methods.
 
     The annotation of the first parameter is the payload's type; without one any JSON object is taken. The first paragraph of the
     docstring becomes the description.
+
+    With *isolation* "process" each attempt runs alone in a child process: what it does to memory, and its end by timeout, crash or
+    *memory_mb*, touch nothing else. It costs a fraction of a millisecond an attempt.
 
     Raises:
         ValueError: a name, number or signature that cannot be, with what would do.
@@ -122,10 +131,17 @@ def job(
     if not all(isinstance(cls, type) and issubclass(cls, BaseException) for cls in fatal):
         raise ValueError(f"{name}: fatal is {fatal!r}, a tuple of exception classes is meant")
 
+    if isolation not in ("thread", "process"):
+        raise ValueError(f"{name}: isolation is {isolation!r}, allowed are 'thread' and 'process'")
+    if memory_mb is not None and (isolation != "process" or type(memory_mb) is not int or not 1 <= memory_mb <= 1_048_576):
+        raise ValueError(f"{name}: memory_mb is {memory_mb!r}, allowed are 1 to 1048576, and only with isolation='process'")
+
     def declare(fn: Callable[..., Any]) -> Job:
         description = " ".join((inspect.getdoc(fn) or "").split("\n\n")[0].split())
         payload = _payload_type(name, fn)
-        return Job(name, fn, payload, queue, attempts, backoff or Backoff(), timeout_s, tuple(fatal), key_required, description, example)
+        policy = backoff or Backoff()
+        words = (key_required, description, example, isolation, memory_mb)
+        return Job(name, fn, payload, queue, attempts, policy, timeout_s, tuple(fatal), *words)
 
     return declare
 

@@ -28,7 +28,7 @@ from taskmaster.plugins.registry import Handler, Registry
 from taskmaster.settings import Settings
 from taskmaster.store import calls, reads
 from taskmaster.store.client import SyncStore
-from taskmaster.worker.process import Part, WorkerProcess
+from taskmaster.worker.process import Part, WorkerProcess, undertake
 from taskmaster_sdk import Job
 
 __all__ = ["Hands", "Seen", "Worker", "registry_of"]
@@ -193,6 +193,7 @@ class Worker(Hands):
         usual: dict[str, Any] = {"lease_ms": 30_000, "drain_ms": 5_000, "data_dir": Path("/nonexistent"), "store_timeout_ms": 5_000}
         settings = Settings(**usual | options)
         super().__init__(direct or url, settings.partitions)
+        self.url = direct or url
         self.wids: list[str] = []
         part = Part("test", suspects, (), os.getppid(), lambda wid, partition: self.wids.append(wid), lambda: None)
         self.process = WorkerProcess(settings, registry_of(jobs), url, part, middleware)
@@ -212,10 +213,11 @@ class Worker(Hands):
         return self.process.drain()
 
     def end(self) -> None:
-        """Stop without draining. Works twice."""
+        """Stop without draining, and do what the supervisor does for what still runs. Works twice."""
         if self._is_up:
             self._is_up = False
             self.process.stop()
+            undertake(self.process.settings, self.url, (), self.process.worker.left)
 
     @property
     def consumers(self) -> list[Any]:

@@ -280,6 +280,8 @@ class JobType(Shape, kw_only=True):
     example: Any
     plugin: str
     version: str
+    isolation: str
+    memory_mb: int | None
 
 
 class JobTypeList(Shape, kw_only=True):

@@ -218,6 +218,8 @@ def type_of(entry: CatalogueEntry, *, key_required_by_default: bool) -> shapes.J
         example=entry.example,
         plugin=entry.plugin,
         version=entry.version,
+        isolation=entry.isolation,
+        memory_mb=entry.memory_mb,
     )
 
 

@@ -32,7 +32,8 @@ class HandlerActor(dramatiq.Actor[..., Any]):
 
     def __init__(self, handler: Handler, *, broker: TaskMasterBroker, queue_name: str) -> None:
         self.handler = handler
-        self.is_async = handler.is_async
+        self.is_isolated = handler.job.isolation == "process"
+        self.is_async = handler.is_async and not self.is_isolated
         self.decode = handler.decoder
         self.fatal = handler.job.fatal
         self.plugin = f"{handler.plugin}=={handler.version}"

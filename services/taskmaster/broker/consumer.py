@@ -32,15 +32,13 @@ from taskmaster.store.status import Status
 from taskmaster.telemetry import events
 from taskmaster.telemetry.logs import get
 
-__all__ = ["Identity", "PartitionConsumer"]
+__all__ = ["Identity", "Left", "PartitionConsumer"]
 
 log = get()
 #: A sleep ends by itself after this, give or take a fifth: the cover for wake-ups that died with somebody else.
 SLEEP_S = 5.0
 #: While the store is away: how long one series of resends goes on before it is said again in the log.
 PATIENCE_S = 10.0
-#: The lease of a handler that does not end so long after its deadline is kept no more: somebody else may try.
-OVERDUE_S = 5.0
 FINISHES_A_CALL = calls.FINISH_MAX
 #: The store keeps a consumer's record for ten minutes after each beat: one that it does not know sooner was lost.
 KNOWN_FOR_S = 300.0
@@ -58,6 +56,8 @@ class Identity:
         catalogue: (type, JSON) to publish.
         lease_ms: of each claim.
         alive_ms: how long a silent process counts as alive.
+        overdue_s: the lease of a handler that has not ended so long after its deadline is kept no more: somebody else may try. Longer
+            than the grace in which this process ends it by force, which comes first as long as the process is well.
     """
 
     cap: str
@@ -67,6 +67,22 @@ class Identity:
     catalogue: tuple[tuple[str, str], ...]
     lease_ms: int
     alive_ms: int
+    overdue_s: float = 10.0
+
+
+class Left(msgspec.Struct, frozen=True, array_like=True):
+    """Attempts whose handlers would not end, and how to hand them back in their consumer's name.
+
+    Attributes:
+        seq: of the consumer's next call.
+        attempts: (job id, token).
+    """
+
+    partition: int
+    gen: str
+    wid: str
+    seq: int
+    attempts: tuple[tuple[str, str], ...]
 
 
 class PartitionConsumer(Consumer):
@@ -118,6 +134,7 @@ class PartitionConsumer(Consumer):
         self._gen = ""
         self.wid = ""
         self._seq = 0
+        self.told = 0  # ends of attempts that the store has heard of from here
         self._must_register = True
         self._known_at = -KNOWN_FOR_S
         self._loss = ""
@@ -149,8 +166,18 @@ class PartitionConsumer(Consumer):
             message.finish = calls.Finish(message.claim.id, message.token, "h")
             self.ack(message)
 
+    def left(self) -> Left | None:
+        """What still runs here, once the consumer's thread has ended: to be handed back when this process is gone, not earlier."""
+        running = [message for message in self.held.values() if message.is_running]
+        if not running or not self.wid:
+            return None
+        for message in running:
+            message.is_over = True
+        attempts = tuple((message.claim.id, message.token) for message in running)
+        return Left(self.partition, self._gen, self.wid, self._seq + 1, attempts)
+
     def close(self) -> None:
-        """Tell the store what is left to tell, within a few seconds, and sign off."""
+        """Tell the store what is left to tell, within a few seconds, and sign off, unless something still runs here."""
         if self._listener is not None:
             self._listener.stop()
         self.draining.set()
@@ -158,7 +185,8 @@ class PartitionConsumer(Consumer):
             try:
                 while self._done or self._unsent:
                     self._round()
-                self.store.run(calls.unregister(self.partition, self.wid), within_s=2.0)
+                if not any(message.is_running for message in self.held.values()):
+                    self.store.run(calls.unregister(self.partition, self.wid), within_s=2.0)
             except StoreError as error:
                 log.warning(events.STORE_LOST, partition=self.partition, error=str(error), unsent=len(self._done) + len(self._unsent))
         self._channel.close()
@@ -194,6 +222,7 @@ class PartitionConsumer(Consumer):
                 self._look = True
                 return
             told, self._unsent = self._unsent, []
+            self.told += len(told)
             for finish, code in zip(told, answer.codes, strict=True):
                 self._told(finish, code)
             self._admit(answer, sent_at)
@@ -360,9 +389,11 @@ class PartitionConsumer(Consumer):
     def cancel(self, job_id: str) -> None:
         """Somebody asked to cancel this job: raise its flag; a coroutine is interrupted."""
         for message in [m for m in list(self.held.values()) if m.claim.id == job_id and not m.is_cancelled]:
-            message.is_cancelled = True  # one that has no context yet does not begin: `AttemptContext` looks at this
+            message.cancelled_at = time.monotonic()  # one that has no context yet does not begin: `AttemptContext` looks at this
             if message.context is not None:
                 message.context.request_cancel()
+                if message.signal_cancel is not None:
+                    message.signal_cancel()
                 if message.task is not None:
                     with contextlib.suppress(RuntimeError):  # the loop has ended
                         message.task.get_loop().call_soon_threadsafe(message.task.cancel)
@@ -376,7 +407,7 @@ class PartitionConsumer(Consumer):
         if not self.wid or self._must_register:
             return
         now = time.monotonic()
-        kept = [m for m in list(self.held.values()) if m.finish is not None or not m.deadline or now < m.deadline + OVERDUE_S]
+        kept = [m for m in list(self.held.values()) if m.finish is not None or not m.deadline or now < m.deadline + self.identity.overdue_s]
         who = self.identity
         codes = self.store.run(
             calls.extend(self.partition, self.wid, [(m.claim.id, m.token) for m in kept], lease_ms=who.lease_ms, alive_ms=who.alive_ms)

@@ -9,7 +9,10 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from dramatiq.threading import raise_thread_exception
+
 from taskmaster.broker.message import JobMessage
+from taskmaster.model.outcome import Interrupted
 from taskmaster.telemetry import events
 from taskmaster.telemetry.logs import get
 
@@ -32,6 +35,7 @@ class EventLoop:
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._is_stopping = False
+        self._pinged_at = 0.0
         self._thread = threading.Thread(target=self._main, name="taskmaster-loop", daemon=True)
 
     def start(self) -> None:
@@ -44,10 +48,31 @@ class EventLoop:
             while not self._is_stopping:
                 try:
                     self._loop.run_forever()
+                except Interrupted:  # it came too late for the coroutine that it was meant for
+                    continue
                 except (SystemExit, KeyboardInterrupt) as error:  # asyncio lets them through when a handler's own task raises them
                     log.error(events.UPKEEP_FAILED, duty="loop", exc_info=error)
         finally:
             self._loop.close()
+
+    def silent_s(self, now: float) -> float | None:
+        """How many seconds the loop has not answered this question; None: it has, and is well. For one thread that asks repeatedly."""
+        if self._pinged_at < 0:  # answered
+            self._pinged_at = 0.0
+            return None
+        if not self._pinged_at:
+            self._pinged_at = now
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._pong)
+        return now - self._pinged_at
+
+    def _pong(self) -> None:
+        self._pinged_at = -1.0
+
+    def interrupt(self) -> None:
+        """Throw `Interrupted` at whatever coroutine holds the loop up. What sits in C code does not feel it."""
+        if self._thread.ident is not None:
+            raise_thread_exception(self._thread.ident, Interrupted)  # type: ignore[no-untyped-call]
 
     def put(self, message: JobMessage) -> None:
         """Begin an attempt. From any thread; messages that come together share one wake-up of the loop."""

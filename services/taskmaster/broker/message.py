@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import dramatiq
@@ -46,8 +47,10 @@ class JobMessage(MessageProxy):
         failure: of the attempt, once it has failed.
         deadline: monotonic seconds; 0 before the attempt has begun.
         thread_id, task: who runs the handler now.
-        interrupted: whether it was thrown at for outliving its time.
-        is_cancelled: somebody asked to cancel the job.
+        struck_at: monotonic seconds when its handler was made to stop, for outliving its time or for a cancellation; 0 before that.
+        cancelled_at: monotonic seconds when somebody's wish to cancel the job arrived here; 0 before that.
+        is_over: its end was decided without its handler, which goes on: what that says is not heard any more.
+        signal_cancel: passes a cancellation on to the process that runs the handler, if it is not this one.
         guards: of its effects, once it has asked for one.
         is_recovered: it found an effect done by an earlier attempt.
     """
@@ -61,8 +64,10 @@ class JobMessage(MessageProxy):
     deadline = 0.0
     thread_id: int | None = None
     task: asyncio.Task[None] | None = None
-    interrupted = False
-    is_cancelled = False
+    struck_at = 0.0
+    cancelled_at = 0.0
+    is_over = False
+    signal_cancel: Callable[[], None] | None = None
     guards: AttemptGuards | None = None
     is_recovered = False
 
@@ -76,6 +81,16 @@ class JobMessage(MessageProxy):
         self.token = token
         self.claimed_ms = now_ms
         self.claimed_at = self.confirmed_at = now
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether somebody asked to cancel the job."""
+        return self.cancelled_at > 0
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its handler has begun, and its end is not decided."""
+        return self.context is not None and self.finish is None and not self.is_over
 
     @property
     def queue_name(self) -> str:  # type: ignore[override]

@@ -11,17 +11,17 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from queue import SimpleQueue
 from typing import Any
 
 from dramatiq.broker import MessageProxy
 from dramatiq.middleware import SkipMessage
-from dramatiq.threading import raise_thread_exception
 from dramatiq.worker import ConsumerThread, Worker, WorkerThread
 
 from taskmaster.broker.broker import NotRun, TaskMasterBroker
-from taskmaster.broker.consumer import PartitionConsumer
+from taskmaster.broker.consumer import Left, PartitionConsumer
+from taskmaster.broker.deadlines import ended_early
 from taskmaster.broker.loop import EventLoop
 from taskmaster.broker.message import JobMessage
 from taskmaster.errors import StoreError
@@ -81,9 +81,11 @@ class JobThread(WorkerThread):
                     message.thread_id = None
                 _flush_interrupt()
         except Interrupted:
-            error = TimeoutError(f"the attempt took longer than {message.envelope.timeout_ms / 1_000:g} s")
+            error = ended_early(message)
         except BaseException as raised:
             error = raised
+        if message.is_over:
+            return  # too late: it was ended without us
         message.consumer.slots.ran(message.claim.queue, time.monotonic() - started)
         worker.settle(message, result, error)
 
@@ -219,6 +221,11 @@ class JobWorker(Worker):
     Args:
         broker: whose consumers and actors.
         concurrency: threads by queue, at most; its queues are the ones served.
+
+    Attributes:
+        retiring: why it claims no more, or empty.
+        on_retire: called when that begins.
+        left: after `stop`: what still runs, to be handed back when this process is gone.
     """
 
     def __init__(self, broker: TaskMasterBroker, concurrency: Mapping[str, int]) -> None:
@@ -226,6 +233,9 @@ class JobWorker(Worker):
         self.interrupting = threading.Lock()  # held while a thread is thrown at, and while one lets go of its attempt
         self.pools = {queue: Pool(self, queue, size) for queue, size in concurrency.items()}
         self.loop = EventLoop(self.run_async)
+        self.retiring = ""
+        self.left: list[Left] = []
+        self.on_retire: Callable[[], None] = lambda: None
 
     def _add_worker(self) -> None:
         """Threads belong to the pools."""
@@ -285,10 +295,15 @@ class JobWorker(Worker):
             async with asyncio.timeout(max(0.0, message.deadline - started)):
                 result = await message.actor.call(message.payload, message.context)
         except TimeoutError as raised:
-            late = time.monotonic() >= message.deadline
-            error = TimeoutError(f"the attempt took longer than {message.envelope.timeout_ms / 1_000:g} s") if late else raised
+            error = ended_early(message) if time.monotonic() >= message.deadline else raised
+        except Interrupted:
+            error = ended_early(message) if time.monotonic() >= message.deadline else TimeoutError("it held up the event loop")
         except BaseException as raised:
             error = raised
+        with self.interrupting:
+            message.task = None
+            if message.is_over:
+                return
         self.settle(message, result, error)
 
     # ------------------------------------------------------------ upkeep, from the heartbeat thread
@@ -306,18 +321,6 @@ class JobWorker(Worker):
                 failed = error
         if failed is not None:
             raise failed
-
-    def interrupt_late(self) -> None:
-        """Throw at threads whose handlers outlived their time. Once an attempt; what sits in C code does not feel it."""
-        now = time.monotonic()
-        for consumer in self.partition_consumers():
-            for message in list(consumer.held.values()):
-                if message.deadline and now > message.deadline and not message.interrupted:
-                    with self.interrupting:
-                        if message.thread_id is not None:
-                            message.interrupted = True
-                            log.warning(events.JOB_TIMED_OUT, jobId=message.claim.id, type=message.envelope.type)
-                            raise_thread_exception(message.thread_id, Interrupted)  # type: ignore[no-untyped-call]
 
     def hand_back_unstarted(self) -> None:
         """Claims that no thread of this process could begin for half a second go back: the work ahead of them turned out long.
@@ -347,6 +350,15 @@ class JobWorker(Worker):
                 consumer.wake()
 
     # ------------------------------------------------------------ the end
+    def retire(self, why: str) -> None:
+        """Claim no more: this process is to end once its other attempts have, and another takes its place. Any thread; works twice."""
+        if not self.retiring:
+            self.retiring = why
+            for consumer in self.partition_consumers():
+                consumer.draining.set()
+                consumer.ring()
+            self.on_retire()
+
     def drain(self, within_s: float) -> bool:
         """Stop claiming, hand back what has not begun, let the rest finish. True when all of it was told to the store in time."""
         deadline = time.monotonic() + within_s
@@ -371,7 +383,7 @@ class JobWorker(Worker):
         return self.loop.is_alive and all(intake.is_alive() for intake in self.consumers.values())
 
     def stop(self, timeout: int = 5_000) -> None:
-        """End threads and consumers, after `drain`. Running handlers that are left are handed back: their outcome would be refused.
+        """End threads and consumers, after `drain`. What still runs is not handed back: see `left`.
 
         The loop goes on, since plugins need it to shut down: whoever started it stops it.
         """
@@ -388,8 +400,10 @@ class JobWorker(Worker):
         self._join_intakes(1.0)
         for intake in self.consumers.values():
             if isinstance(intake.consumer, PartitionConsumer) and not intake.is_alive():
-                intake.consumer.requeue(list(intake.consumer.held.values()))
+                intake.consumer.requeue([m for m in intake.consumer.held.values() if m.finish is None and not m.is_running])
                 intake.close()
+                if left := intake.consumer.left():
+                    self.left.append(left)
         self.loop.cancel_all()
         self.broker.emit_after("worker_shutdown", self)
 

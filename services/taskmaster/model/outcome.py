@@ -4,16 +4,34 @@ from __future__ import annotations
 
 import re
 import traceback
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+import msgspec
 
 from taskmaster.model.ids import digest
 from taskmaster.model.job import Failure
 from taskmaster.model.retry import LONGEST_MS, Backoff, delay_ms
 from taskmaster_sdk import Cancelled, Discard, EffectUnknown, Fatal, Retry
 
-__all__ = ["Decision", "Interrupted", "Rejected", "decide", "describe"]
+__all__ = [
+    "RESULT_MAX",
+    "Decision",
+    "HandlerCrashed",
+    "Interrupted",
+    "MemoryLimit",
+    "Rejected",
+    "Reported",
+    "decide",
+    "describe",
+    "encode_result",
+]
 
+#: Classes from here are called by their bare names.
+_OURS = ("builtins", "taskmaster_sdk.outcomes", __name__)
+#: A larger result makes the attempt fail for good (`result_rejected`): its effects are not repeated.
+RESULT_MAX = 262_144
 NAME_MAX, MESSAGE_MAX, TRACE_MAX, FRAMES_MAX = 200, 2_000, 8_000, 40
+_encode = msgspec.json.encode
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _VARIABLE = re.compile(r"0x[0-9a-fA-F]+|[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|\d+")
 
@@ -34,12 +52,29 @@ class Rejected(Exception):
         self.reason = reason
 
 
+class HandlerCrashed(Exception):
+    """The child process of an isolated handler ended in the middle of its attempt."""
+
+
+class MemoryLimit(Exception):
+    """An isolated handler took more memory than its type may."""
+
+
 class Decision(NamedTuple):
     """What to ask of the store: the letter of a `store.calls.Finish` outcome, a delay for r, a reason for f."""
 
     outcome: Literal["c", "r", "f", "x"]
     delay_ms: int = 0
     reason: str = ""
+
+
+class Reported(Exception):
+    """An attempt in a child process failed, and the child has said all there is to say about it."""
+
+    def __init__(self, decision: Decision, failure: Failure) -> None:
+        super().__init__(failure.error)
+        self.decision = decision
+        self.failure = failure
 
 
 def decide(error: BaseException | None, *, failures: int, backoff: Backoff, fatal: tuple[type[BaseException], ...]) -> Decision:
@@ -51,6 +86,8 @@ def decide(error: BaseException | None, *, failures: int, backoff: Backoff, fata
     """
     if error is None:
         return Decision("c")
+    if isinstance(error, Reported):
+        return error.decision
     if isinstance(error, Discard | Cancelled):
         return Decision("x")
     if isinstance(error, Rejected):
@@ -82,8 +119,10 @@ def describe(error: BaseException, *, job_type: str, plugin: str) -> Failure:
 
     The fingerprint is alike for failures with one cause: type, class, innermost frames, and the message without its numbers.
     """
+    if isinstance(error, Reported):
+        return error.failure
     cls = type(error)
-    name = cls.__qualname__ if cls.__module__ in ("builtins", "taskmaster_sdk.outcomes") else f"{cls.__module__}.{cls.__qualname__}"
+    name = cls.__qualname__ if cls.__module__ in _OURS else f"{cls.__module__}.{cls.__qualname__}"
     try:
         message = str(error)
     except BaseException:
@@ -95,3 +134,19 @@ def describe(error: BaseException, *, job_type: str, plugin: str) -> Failure:
     message = _clean(message, MESSAGE_MAX).replace("\n", "\\n")
     fingerprint = digest(job_type, name, _VARIABLE.sub("#", message[:200]), *place)[:16]
     return Failure(name, message, fingerprint, _clean(trace[-TRACE_MAX:], TRACE_MAX), plugin)
+
+
+def encode_result(result: Any, limit: int = RESULT_MAX) -> str:
+    """What a handler returned, as JSON.
+
+    Raises:
+        Rejected: it is not JSON, or longer than *limit* bytes.
+    """
+    try:
+        body = _encode(result)
+        text = body.decode()
+    except Exception as error:  # whatever a foreign object's own methods raise
+        raise Rejected("result_rejected", f"the result is not JSON: {type(error).__name__}: {error}") from error
+    if len(body) > limit:
+        raise Rejected("result_rejected", f"the result is {len(body)} bytes, at most {limit} are kept")
+    return text

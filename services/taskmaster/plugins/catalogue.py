@@ -30,6 +30,8 @@ class CatalogueEntry(msgspec.Struct, frozen=True, rename="camel"):
         description: one paragraph for people.
         plugin: name of the plugin's entry point.
         version: of the plugin's distribution, or empty.
+        isolation: where its handler runs.
+        memory_mb: what it may take there, or None.
     """
 
     type: str
@@ -43,6 +45,8 @@ class CatalogueEntry(msgspec.Struct, frozen=True, rename="camel"):
     description: str
     plugin: str
     version: str
+    isolation: str = "thread"
+    memory_mb: int | None = None
 
 
 _encoder = msgspec.json.Encoder(order="sorted")
@@ -83,6 +87,8 @@ def _entry(handler: Handler) -> CatalogueEntry:
         description=job.description,
         plugin=handler.plugin,
         version=handler.version,
+        isolation=job.isolation,
+        memory_mb=job.memory_mb,
     )
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import mmap
+import os
+import struct
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from taskmaster.errors import StoreError
 from taskmaster.telemetry import events
 from taskmaster.telemetry.logs import get
 
-__all__ = ["Duty", "Rounds"]
+__all__ = ["Duty", "Hearts", "Rounds"]
 
 log = get()
 STEP_S = 0.25
@@ -46,6 +49,33 @@ class Duty:
             self.due_at = now + min(self.every_s, AGAIN_S)
             is_known = isinstance(error, StoreError)
             log.log(30 if is_known else 40, events.UPKEEP_FAILED, duty=self.name, error=str(error), exc_info=None if is_known else error)
+
+
+class Hearts:
+    """When each child's heartbeat thread last had its turn, in memory that supervisor and children share: no system call, no lock.
+
+    Args:
+        places: for so many children.
+    """
+
+    _ROW = struct.Struct("=qd")  # process id, monotonic seconds, which count alike in all processes
+
+    def __init__(self, places: int) -> None:
+        self.places = places
+        self._memory = mmap.mmap(-1, places * self._ROW.size)
+
+    def beat(self, place: int) -> None:
+        """In a child: alive."""
+        self._ROW.pack_into(self._memory, place * self._ROW.size, os.getpid(), time.monotonic())
+
+    def last(self, place: int, pid: int) -> float:
+        """When the child *pid* last said so; 0 when it never has."""
+        of, at = self._ROW.unpack_from(self._memory, place * self._ROW.size)
+        return float(at) if of == pid else 0.0
+
+    def free_place(self, taken: Iterable[int]) -> int:
+        """One that no child has."""
+        return min(set(range(self.places)) - set(taken))
 
 
 class Rounds(threading.Thread):

@@ -20,7 +20,8 @@ from setproctitle import setproctitle
 
 from taskmaster import failpoints
 from taskmaster.broker.broker import TaskMasterBroker
-from taskmaster.broker.consumer import Identity, PartitionConsumer
+from taskmaster.broker.consumer import Identity, Left, PartitionConsumer
+from taskmaster.broker.deadlines import Deadlines
 from taskmaster.broker.guards import GuardDesk
 from taskmaster.broker.message import JobMessage
 from taskmaster.broker.middleware import AttemptContext, AttemptFinished, AttemptStarted, DeadLetter, Idempotency, Outcome
@@ -38,10 +39,12 @@ from taskmaster.telemetry import events
 from taskmaster.telemetry.logs import get
 from taskmaster.worker.heart import Duty, Rounds
 
-__all__ = ["Part", "WorkerProcess", "run"]
+__all__ = ["Part", "WorkerProcess", "run", "undertake"]
 
 log = get()
 TICK_S = 1.0
+#: How much longer than its deadline and the grace after it the lease of a handler is kept.
+OVERDUE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,10 @@ class Part:
         supervisor: process id of the parent, whose end is the end of this one.
         announce: told of every consumer id this process takes.
         ready: called once everything is up.
+        retiring: called when this process claims no more and another is to take its place.
+        hand_back: told of each attempt that still runs when this process ends.
+        beat: called a few times a second for as long as the interpreter turns.
+        pipe: the file descriptor by which it speaks to its parent, or -1.
     """
 
     name: str
@@ -63,6 +70,10 @@ class Part:
     supervisor: int
     announce: Callable[[str, int], None]
     ready: Callable[[], None]
+    retiring: Callable[[], None] = lambda: None
+    hand_back: Callable[[Left], None] = lambda _: None
+    beat: Callable[[], None] = lambda: None
+    pipe: int = -1
 
 
 class Progress:
@@ -127,6 +138,7 @@ def identity_of(settings: Settings, registry: Registry, part: Part) -> Identity:
         catalogue=published,
         lease_ms=settings.lease_ms,
         alive_ms=max(settings.lease_ms, 3_000),
+        overdue_s=settings.timeout_grace_ms / 1_000 + OVERDUE_S,
     )
 
 
@@ -140,6 +152,10 @@ class Stop:
     def ask(self, *_: object) -> None:
         """The signal handler: the first asks to drain, the second to force."""
         self.asked += 1
+        self._bell.put(None)
+
+    def ring(self) -> None:
+        """End a wait early."""
         self._bell.put(None)
 
     def wait(self, timeout_s: float) -> bool:
@@ -184,6 +200,7 @@ class WorkerProcess:
             middleware=[AttemptFinished(), *ours, *middleware, AttemptStarted()] if failpoints.is_on else [*ours, *middleware],
         )
         self.worker = JobWorker(self.broker, self.concurrency)
+        self.deadlines = Deadlines(self.worker, settings.timeout_grace_ms / 1_000, settings.cancel_grace_ms / 1_000)
         self._heart = Rounds("heart", self._lease_duties())
         self._chores = Rounds("chores", self._chore_duties())
 
@@ -228,6 +245,21 @@ class WorkerProcess:
                 log.warning(events.WORKER_FORCED, held=self.worker.held, forced=left > 0)
                 return False
 
+    def finish(self, is_asked: Callable[[], bool]) -> bool:
+        """Let what runs end after `JobWorker.retire`, each attempt in its own time; True when all has, False when asked to drain."""
+        while not self.worker.drain(0.2):
+            if is_asked():
+                return False
+        return True
+
+    def recycle(self) -> None:
+        """Retire when this process has ended as many jobs, or takes as much memory, as the settings allow."""
+        jobs, megabytes = self.settings.recycle_jobs, self.settings.recycle_mb
+        if jobs and sum(consumer.told for consumer in self.worker.partition_consumers()) >= jobs:
+            self.worker.retire(f"{jobs} jobs")
+        elif megabytes and resident_mb() >= megabytes:
+            self.worker.retire(f"{megabytes} MB")
+
     def stop(self) -> None:
         """End everything, after `drain`."""
         self._heart.stop()
@@ -242,7 +274,8 @@ class WorkerProcess:
         """Deadlines and leases. They go on while the process drains."""
         worker = self.worker
         return [
-            Duty("late", 0.0, worker.interrupt_late),
+            Duty("alive", 0.0, self.part.beat),
+            Duty("late", 0.0, self.deadlines.enforce),
             Duty("unstarted", 0.0, worker.hand_back_unstarted),
             Duty("beat", self.settings.lease_ms / 3_000, worker.beat),
         ]
@@ -260,9 +293,11 @@ class WorkerProcess:
             for partition in range(self.settings.partitions)
         ]
         flush = partial(self.progress.flush, self.store)
+        recycling = [Duty("recycle", TICK_S, self.recycle)] if self.settings.recycle_jobs or self.settings.recycle_mb else []
         return [
             Duty("progress", 0.0, flush),
             Duty("effects", 0.0, self.guards.settle_debts),
+            *recycling,
             *(Duty("tick", TICK_S, partial(tick, upkeep)) for upkeep in upkeeps),
         ]
 
@@ -277,10 +312,20 @@ def run(settings: Settings, registry: Registry, url: str, part: Part, environ: M
     stop = Stop()
     signal.signal(signal.SIGTERM, stop.ask)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C reaches the supervisor, which passes it on
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})  # blocked over the fork, so that none was missed
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.pthread_sigmask(
+        signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+    )  # blocked over the fork, so that none was missed
     process = WorkerProcess(settings, registry, url, part)
+    process.worker.on_retire = stop.ring
     process.start(environ)
     while not stop.wait(1.0):
+        if process.worker.retiring:
+            log.warning(events.WORKER_RETIRING, worker=part.name, why=process.worker.retiring, held=process.worker.held)
+            part.retiring()
+            if process.finish(lambda: stop.asked > 0):
+                break
+            continue
         if os.getppid() != part.supervisor:  # it is gone, and the system did not tell
             break
         if not process.is_whole:
@@ -288,8 +333,37 @@ def run(settings: Settings, registry: Registry, url: str, part: Part, environ: M
             return 1  # the supervisor starts another, which knows that this one is dead
     drained = process.drain(lambda: stop.asked > 1)
     process.stop()
+    for left in process.worker.left:
+        part.hand_back(left)
     log.info(events.WORKER_STOPPED, worker=part.name, drained=drained)
     return 0 if drained else 1
+
+
+def undertake(settings: Settings, url: str, dead: Sequence[tuple[str, int]], left: Sequence[Left]) -> None:
+    """Close the books of processes that are gone: hand back what still ran when they forced themselves to end, and expire other leases."""
+    store = SyncStore(url, timeout_s=settings.store_timeout_ms / 1_000)
+    for it in left:
+        for n in range(0, len(it.attempts), calls.FINISH_MAX):
+            finishes = [calls.Finish(job_id, token, "h") for job_id, token in it.attempts[n : n + calls.FINISH_MAX]]
+            seq = it.seq + n // calls.FINISH_MAX
+            call = calls.cycle(
+                it.partition, gen=it.gen, wid=it.wid, seq=seq, lease_ms=1_000, finishes=finishes, wants=[], limits=limits_of(settings)
+            )
+            try:
+                store.run(call, within_s=2.0)
+            except StoreError as error:  # then their leases run out
+                log.warning(events.UPKEEP_FAILED, duty="hand back", error=str(error))
+    _abandon(store, dead)
+    store.close()
+
+
+def resident_mb() -> float:
+    """Resident memory of this process, megabytes; 0 where the system does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0.0
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1_048_576
 
 
 def _abandon(store: SyncStore, dead: Sequence[tuple[str, int]]) -> None:

@@ -15,60 +15,101 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from types import FrameType
+from typing import NoReturn
 
+import msgspec
 from setproctitle import setproctitle
 
+from taskmaster.broker.consumer import Left
 from taskmaster.plugins.discovery import discover
 from taskmaster.plugins.registry import Registry
 from taskmaster.settings import Settings
 from taskmaster.telemetry import events
 from taskmaster.telemetry.logs import get
-from taskmaster.worker.process import Part
+from taskmaster.worker.heart import Hearts
+from taskmaster.worker.process import Part, undertake
 from taskmaster.worker.process import run as run_process
 
 __all__ = ["run"]
 
 log = get()
 BACKOFF_FIRST_S, BACKOFF_MAX_S = 0.1, 10.0
-_STOPS = (signal.SIGTERM, signal.SIGINT)
+_STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 #: A child that lived this long is taken for healthy: the next death of its slot starts the backoff anew.
 HEALTHY_S = 30.0
 #: After a second signal: how long children may take to hand back what they run, before they are killed.
 FORCE_S = 5.0
+#: Retired children of one place that may live beside the one in it: more of them wait for one to end.
+RETIRING_MAX = 8
+#: A child that retires so soon after its start is not replaced before that: whatever makes it retire would make a storm of forks.
+RETIRED_AGAIN_S = 1.0
 
 
 @dataclass
-class Slot:
-    """A place for one child, and what is known of the one in it."""
+class Child:
+    """A worker process, and what it has said.
 
-    name: str
-    suspects: bool
-    pid: int = 0
-    started: float = 0.0
-    deaths: int = 0
-    start_at: float = 0.0
-    pipe: int = -1
+    Attributes:
+        slot: the place that it was made for.
+        pipe: what it writes to; -1 once that is closed.
+        place: of its heartbeat.
+        watched_since: monotonic seconds; its heartbeat is expected from then on.
+        dead: consumers that die with it: (wid, partition).
+        left: what it could not end, said at its end.
+        is_retiring: it claims no more, and its place is given to another.
+    """
+
+    slot: Slot
+    pid: int
+    pipe: int
+    place: int
+    started: float
+    watched_since: float = 0.0
     heard: bytes = b""
     dead: list[tuple[str, int]] = field(default_factory=list)
+    left: list[Left] = field(default_factory=list)
     ready: bool = False
+    is_retiring: bool = False
 
     def listen(self) -> None:
-        """Read what the child has written: `<wid> <partition>` lines, and `ready`."""
+        """Read what the child has written: `<wid> <partition>` lines, `ready`, `retiring`, and `left <JSON>`."""
         if self.pipe < 0:
             return
         with contextlib.suppress(BlockingIOError):
-            while chunk := os.read(self.pipe, 4096):
+            while chunk := os.read(self.pipe, 65_536):
                 self.heard += chunk
-            os.close(self.pipe)  # its other end is closed: it would count as readable for ever
-            self.pipe = -1
+            self.hang_up()  # its other end is closed: it would count as readable for ever
         *lines, self.heard = self.heard.split(b"\n")
         for line in lines:
             if line == b"ready":
                 self.ready = True
+            elif line == b"retiring":
+                self.is_retiring = True
+            elif line.startswith(b"left "):
+                self.left.append(msgspec.json.decode(line[5:], type=Left))
             else:
                 wid, _, partition = line.decode().partition(" ")
                 self.dead.append((wid, int(partition)))  # not yet, but should it die
+
+    def hang_up(self) -> None:
+        """Close the pipe. Works twice."""
+        if self.pipe >= 0:
+            os.close(self.pipe)
+            self.pipe = -1
+
+
+@dataclass
+class Slot:
+    """A place for one child, and what the next one in it needs to know."""
+
+    name: str
+    suspects: bool
+    child: Child | None = None
+    deaths: int = 0
+    start_at: float = 0.0
+    dead: list[tuple[str, int]] = field(default_factory=list)
 
 
 def run(settings: Settings, url: str) -> int:
@@ -100,6 +141,10 @@ class Supervisor:
         self._registry = registry
         names = [str(n + 1) for n in range(settings.worker_processes)]
         self._slots = [Slot(name, suspects=False) for name in names] + [Slot("suspects", suspects=True)]
+        self._children: list[Child] = []  # those that retire too
+        self._undertakers: set[int] = set()
+        self._hearts = Hearts(len(self._slots) * (1 + RETIRING_MAX))
+        self._looked_at = time.monotonic()
         self._signals = 0
         self._bell_read, self._bell_write = os.pipe()
         os.set_blocking(self._bell_read, False)
@@ -120,31 +165,36 @@ class Supervisor:
             self._start_due()
             self._sleep()
             self._reap()
+            self._replace_retiring()
+            self._watch()
         return self._stop_all()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         self._signals += 1
 
     def _sleep(self) -> None:
-        waits = [slot.start_at - time.monotonic() for slot in self._slots if not slot.pid]
-        pipes = [slot.pipe for slot in self._slots if slot.pipe >= 0]
+        waits = [slot.start_at - time.monotonic() for slot in self._slots if slot.child is None]
+        pipes = [child.pipe for child in self._children if child.pipe >= 0]
         with contextlib.suppress(InterruptedError):
-            select.select([self._bell_read, *pipes], [], [], max(0.0, min([*waits, 1.0])))
+            select.select([self._bell_read, *pipes], [], [], max(0.0, min([*waits, self._pause_s()])))
         with contextlib.suppress(BlockingIOError):
             os.read(self._bell_read, 4096)
-        for slot in self._slots:
-            slot.listen()
-            if slot.pipe >= 0 and not slot.pid:
-                os.close(slot.pipe)
-                slot.pipe = -1
+        for child in self._children:
+            child.listen()
 
+    def _pause_s(self) -> float:
+        silent_ms = self._settings.silent_ms
+        return min(1.0, silent_ms / 4_000) if silent_ms else 1.0
+
+    # ------------------------------------------------------------ beginnings
     def _start_due(self) -> None:
         for slot in self._slots:
-            if not slot.pid and time.monotonic() >= slot.start_at:
+            if slot.child is None and time.monotonic() >= slot.start_at and len(self._children) < self._hearts.places:
                 self._fork(slot)
 
     def _fork(self, slot: Slot) -> None:
         read, write = os.pipe()
+        place = self._hearts.free_place(child.place for child in self._children)
         dead, slot.dead = slot.dead, []
         sys.stdout.flush()
         sys.stderr.flush()
@@ -152,58 +202,122 @@ class Supervisor:
         signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)  # one that came before the child has its own handler would be lost on it
         pid = os.fork()
         if pid == 0:
-            code = 70
-            try:
-                os.close(read)
-                signal.set_wakeup_fd(-1)
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                for other in (self._bell_read, self._bell_write, *(s.pipe for s in self._slots if s.pipe >= 0)):
-                    os.close(other)
-                _die_with(parent)
-                part = _part(slot, dead, parent, write)
-                code = run_process(self._settings, self._registry, self._url, part, os.environ | self._settings.plugin_environ)
-            except BaseException as error:
-                log.error(events.WORKER_CHILD_DIED, worker=slot.name, exc_info=error)
-            finally:
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(code)  # handlers' threads may hang: nothing is waited for
+            self._be_child(_part(slot, dead, parent, write, self._hearts, place), read)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
         os.close(write)
         os.set_blocking(read, False)
-        if slot.pipe >= 0:
-            os.close(slot.pipe)
-        slot.pid, slot.pipe, slot.heard, slot.started, slot.ready = pid, read, b"", time.monotonic(), False
+        slot.child = Child(slot, pid, read, place, time.monotonic())
+        self._children.append(slot.child)
 
+    def _be_child(self, part: Part, read: int) -> NoReturn:
+        code = 70
+        try:
+            os.close(read)
+            self._forget_parent(part.supervisor)
+            code = run_process(self._settings, self._registry, self._url, part, os.environ | self._settings.plugin_environ)
+        except BaseException as error:
+            log.error(events.WORKER_CHILD_DIED, worker=part.name, exc_info=error)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)  # handlers' threads may hang: nothing is waited for
+
+    def _forget_parent(self, parent: int) -> None:
+        """In a child: nothing of the supervisor's is left but its heap; die with it."""
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for other in (self._bell_read, self._bell_write, *(c.pipe for c in self._children if c.pipe >= 0)):
+            os.close(other)
+        _die_with(parent)
+
+    # ------------------------------------------------------------ ends
     def _reap(self) -> bool:
         """Take note of children that ended; True when one ended otherwise than well."""
         bad = False
-        for slot in self._slots:
-            if not slot.pid:
-                continue
-            pid, status = os.waitpid(slot.pid, os.WNOHANG)
-            if not pid:
-                continue
-            slot.listen()
-            code = os.waitstatus_to_exitcode(status)
-            bad = bad or code != 0
-            lived = time.monotonic() - slot.started
-            slot.deaths = 1 if lived > HEALTHY_S else slot.deaths + 1
-            wait = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** (slot.deaths - 1))
-            slot.pid, slot.start_at = 0, time.monotonic() + wait
-            if not self._signals:
-                how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-                log.error(events.WORKER_CHILD_DIED, worker=slot.name, pid=pid, how=how, lived_s=round(lived, 1), restart_in_s=wait)
+        for undertaker in list(self._undertakers):
+            if os.waitpid(undertaker, os.WNOHANG)[0]:
+                self._undertakers.discard(undertaker)
+        for child in list(self._children):
+            pid, status = os.waitpid(child.pid, os.WNOHANG)
+            if pid:
+                child.listen()
+                child.hang_up()
+                self._children.remove(child)
+                bad = self._ended(child, os.waitstatus_to_exitcode(status)) or bad
         return bad
+
+    def _ended(self, child: Child, code: int) -> bool:
+        """Free its place, unless another has it, and see to what it held. True when it ended otherwise than well."""
+        slot, now = child.slot, time.monotonic()
+        is_current, is_fine = slot.child is child, code == 0
+        lived = now - child.started
+        wait = 0.0
+        if is_current:
+            slot.child = None
+            if not (is_fine and child.is_retiring):
+                slot.deaths = 1 if lived > HEALTHY_S else slot.deaths + 1
+                wait = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** (slot.deaths - 1))
+            slot.start_at = now + wait
+        if not self._signals and not (is_fine and child.is_retiring):
+            log.error(events.WORKER_CHILD_DIED, worker=slot.name, pid=child.pid, how=_how(code), lived_s=round(lived, 1), restart_in_s=wait)
+        if is_current and not self._signals and not child.left:
+            slot.dead += child.dead  # its successor sees to them first
+        elif child.left or not is_fine:
+            self._undertake(child.dead, child.left)
+        return not is_fine
+
+    def _undertake(self, dead: list[tuple[str, int]], left: list[Left]) -> None:
+        """Have what dead children held given to others at once. In a process of its own, since this one opens no connection."""
+        sys.stderr.flush()
+        parent = os.getpid()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                self._forget_parent(parent)
+                undertake(self._settings, self._url, dead, left)
+            finally:
+                os._exit(0)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
+        self._undertakers.add(pid)
+
+    def _replace_retiring(self) -> None:
+        """The place of a child that claims no more is free, although it lives on."""
+        for slot in self._slots:
+            child = slot.child
+            if child is not None and child.is_retiring:
+                now = time.monotonic()
+                slot.child, slot.start_at = None, max(now, child.started + RETIRED_AGAIN_S)
+
+    def _watch(self) -> None:
+        """Kill children whose heartbeat has stopped: something in them holds the interpreter and will not let go.
+
+        What is compared is the progress of our own clock: after a pause of the whole machine, or of this process, everybody has his time.
+        """
+        now, limit_s = time.monotonic(), self._settings.silent_ms / 1_000
+        was_away = now - self._looked_at > max(2.0, self._pause_s() * 3)
+        self._looked_at = now
+        for child in self._children:
+            last = self._hearts.last(child.place, child.pid)
+            if not last or not limit_s:
+                continue
+            if was_away:
+                child.watched_since = now
+            if now - max(last, child.watched_since) > limit_s:
+                log.error(events.WORKER_CHILD_SILENT, worker=child.slot.name, pid=child.pid, silent_s=round(now - last, 1))
+                child.watched_since = now
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child.pid, signal.SIGKILL)
 
     def _stop_all(self) -> int:
         """SIGTERM to all; at the deadline, or at a second signal, force."""
         bad = self._signal_all(signal.SIGTERM)
         deadline = time.monotonic() + self._settings.drain_ms / 1_000 + 8.0
         asked, is_forced = self._signals, False
-        while any(slot.pid for slot in self._slots):
+        while self._children:
             self._sleep()
             bad = self._reap() or bad
+            self._watch()
             if self._signals > asked:
                 asked = self._signals
                 is_forced = bad = True
@@ -213,18 +327,25 @@ class Supervisor:
             if time.monotonic() > deadline:
                 bad = True
                 self._signal_all(signal.SIGKILL)
+        deadline = time.monotonic() + FORCE_S
+        while self._undertakers and time.monotonic() < deadline:
+            self._sleep()
+            self._reap()
         log.info(events.WORKER_STOPPED, pid=os.getpid(), drained=not bad)
         return int(bad)
 
     def _signal_all(self, number: signal.Signals) -> bool:
-        for slot in self._slots:
-            if slot.pid:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(slot.pid, number)
+        for child in self._children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child.pid, number)
         return False
 
 
-def _part(slot: Slot, dead: list[tuple[str, int]], supervisor: int, pipe: int) -> Part:
+def _how(code: int) -> str:
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def _part(slot: Slot, dead: list[tuple[str, int]], supervisor: int, pipe: int, hearts: Hearts, place: int) -> Part:
     return Part(
         name=slot.name,
         suspects=slot.suspects,
@@ -232,12 +353,18 @@ def _part(slot: Slot, dead: list[tuple[str, int]], supervisor: int, pipe: int) -
         supervisor=supervisor,
         announce=lambda wid, partition: _say(pipe, f"{wid} {partition}\n"),
         ready=lambda: _say(pipe, "ready\n"),
+        retiring=lambda: _say(pipe, "retiring\n"),
+        hand_back=lambda left: _say(pipe, f"left {msgspec.json.encode(left).decode()}\n"),
+        beat=partial(hearts.beat, place),
+        pipe=pipe,
     )
 
 
 def _say(pipe: int, line: str) -> None:
+    rest = line.encode()
     with contextlib.suppress(OSError):
-        os.write(pipe, line.encode())
+        while rest:
+            rest = rest[os.write(pipe, rest) :]
 
 
 def _die_with(parent: int) -> None:

@@ -12,7 +12,6 @@ from structlog.testing import capture_logs
 
 from support.eventually import eventually
 from support.worker import Worker
-from taskmaster.broker import consumer as consumer_module
 from taskmaster.model.outcome import Interrupted
 from taskmaster_sdk import job
 
@@ -82,7 +81,7 @@ def test_interrupts_that_come_at_any_moment_lose_neither_job_nor_thread(clean_se
 
         def strike():
             while not is_over.is_set():
-                worker.process.worker.interrupt_late()
+                worker.process.deadlines.enforce()
 
         striker = threading.Thread(target=strike)
         striker.start()
@@ -227,20 +226,3 @@ def test_the_end_of_a_zombie_is_refused(clean_server):
             eventually(lambda: any(line["event"] == "job.outcome_refused" and line["jobId"] == job_id for line in logs))
         seen = worker.look(job_id)
         assert (seen.result, seen.losses, seen.deliveries) == ("second", 1, 2)
-
-
-def test_a_handler_stuck_in_one_call_loses_its_lease(clean_server, monkeypatch):
-    """An interrupt does not reach it, so its lease is not kept for ever: somebody else runs the job, and its context says so."""
-    monkeypatch.setattr(consumer_module, "OVERDUE_S", 0.2)
-    contexts = []
-
-    @job("stuck")
-    def stuck(payload, ctx):
-        contexts.append(ctx)
-        if ctx.attempt == 1:
-            time.sleep(6)
-        return ctx.attempt
-
-    with Worker(clean_server.url, [stuck], lease_ms=1_000) as worker, Worker(clean_server.url, [stuck], lease_ms=1_000, suspects=True):
-        seen = worker.ended(worker.submit("stuck", timeout_s=0.2), 20)
-        assert (seen.result, seen.losses) == (2, 1)

@@ -240,7 +240,7 @@ def test_a_cancelled_attempt_does_not_begin():
     """A cancel that came before there was a context stops the attempt at its door."""
     broker = broker_of()
     message = message_of(broker)
-    message.is_cancelled = True
+    message.cancelled_at = time.monotonic()
 
     with pytest.raises(NotRun, match="cancelled"):
         AttemptContext(lambda *_: None, no_guards).before_process_message(broker, message)

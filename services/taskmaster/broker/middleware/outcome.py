@@ -10,7 +10,7 @@ from dramatiq.broker import MessageProxy
 from dramatiq.middleware import Middleware
 
 from taskmaster.broker.message import JobMessage
-from taskmaster.model.outcome import Rejected, decide, describe
+from taskmaster.model.outcome import RESULT_MAX, Rejected, decide, describe, encode_result
 from taskmaster.store.calls import Finish
 
 __all__ = ["Outcome"]
@@ -26,7 +26,7 @@ class Outcome(Middleware):
         result_bytes: a larger result makes the attempt fail for good (`result_rejected`): its effects are not repeated.
     """
 
-    def __init__(self, result_bytes: int = 262_144) -> None:
+    def __init__(self, result_bytes: int = RESULT_MAX) -> None:
         self._result_bytes = result_bytes
 
     def after_process_message(
@@ -49,7 +49,7 @@ class Outcome(Middleware):
         claim, body = message.claim, ""
         if exception is None and result is not None:
             try:
-                body = self._encoded(result)
+                body = encode_result(result, self._result_bytes)
             except Rejected as rejected:
                 exception = rejected
         decision = decide(exception, failures=claim.failures, backoff=message.envelope.backoff, fatal=message.actor.fatal)
@@ -62,13 +62,3 @@ class Outcome(Middleware):
         fingerprint = message.failure.fingerprint if message.failure else ""
         row = message.row(_WORD[decision.outcome])
         return Finish(claim.id, message.token, decision.outcome, body, row, decision.delay_ms, decision.reason, fingerprint)
-
-    def _encoded(self, result: Any) -> str:
-        try:
-            body = _encode(result)
-            text = body.decode()
-        except Exception as error:  # whatever a foreign object's own methods raise
-            raise Rejected("result_rejected", f"the result is not JSON: {type(error).__name__}: {error}") from error
-        if len(body) > self._result_bytes:
-            raise Rejected("result_rejected", f"the result is {len(body)} bytes, at most {self._result_bytes} are kept")
-        return text
