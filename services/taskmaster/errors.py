@@ -101,6 +101,12 @@ class Conflict(TaskMasterError):
     code = "conflict"
 
 
+class EffectUnsettled(TaskMasterError):
+    """An effect of the job's lineage is under way, or nobody knows whether it happened. Facts: jobId."""
+
+    code = "effect-unknown"
+
+
 class StoreError(TaskMasterError):
     """Something between us and the store."""
 

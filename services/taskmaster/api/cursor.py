@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from urllib.parse import urlencode
 
@@ -11,12 +12,13 @@ from taskmaster.model.ids import digest, is_job_id
 
 __all__ = ["next_link", "pack", "unpack"]
 
+_EFFECT = re.compile(r"[0-9a-f]{0,32}")
 Place = tuple[str, str]
 BEGINNING: Place = ("", "")
 
 
 def pack(place: Place | None, *filters: str) -> str | None:
-    """The word for *place* (score, id) in the list with these filters; None for None."""
+    """The word for *place* (score, id; of effects: id/effect) in the list with these filters; None for None."""
     if place is None:
         return None
     text = f"{digest(*filters)[:8]}.{place[0]}.{place[1]}"
@@ -36,14 +38,15 @@ def unpack(word: str | None, *filters: str) -> Place:
     except (ValueError, binascii.Error) as error:
         raise _bad() from error
     mark, _, rest = text.partition(".")
-    score, _, job_id = rest.rpartition(".")
+    score, _, member = rest.rpartition(".")
+    job_id, _, effect = member.partition("/")
     try:
         is_number = abs(float(score)) < 2**63 and len(score) <= 32
     except ValueError:
         is_number = False
-    if mark != digest(*filters)[:8] or not is_number or not is_job_id(job_id):
+    if mark != digest(*filters)[:8] or not is_number or not is_job_id(job_id) or not _EFFECT.fullmatch(effect):
         raise _bad()
-    return score, job_id
+    return score, member
 
 
 def _bad() -> BadParameter:

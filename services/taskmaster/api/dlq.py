@@ -74,14 +74,12 @@ async def show_dead(request: AnyRequest, entry_id: FromPath[str]) -> Answer:
 async def replay_dead(request: AnyRequest, entry_id: FromPath[str]) -> Answer:
     """The new job has a new id and the record's payload; the record stays as it is. An Idempotency-Key header makes a repeat safe."""
     service = of(request)
-    request_id, by, trace = await replay_request(request)
+    wanted = await replay_request(request)
     letter, _ = await _entry(service, entry_id)
     shown = await service.store.run(reads.show(service.partition(entry_id), entry_id, ""))
     record = queries.job_of(entry_id, shown) if shown is not None else None
     now_ms = await service.store.now_ms()
-    prepared = dlq.replay_of_dead(
-        letter, record, partitions=service.settings.partitions, now_ms=now_ms, request_id=request_id, by=by, traceparent=trace
-    )
+    prepared = dlq.replay_of_dead(letter, record, wanted, partitions=service.settings.partitions, now_ms=now_ms)
     return await replay_answer(service, prepared)
 
 

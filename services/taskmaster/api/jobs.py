@@ -31,9 +31,10 @@ _PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?(?=$|[,;\s])",
 
 
 class ReplayBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Optional body of a replay: why it is made."""
+    """Optional body of a replay: why it is made, and whether an effect that is not settled may stand in its way."""
 
     reason: Annotated[str, msgspec.Meta(max_length=150)] = ""
+    accept_unknown: bool = msgspec.field(name="acceptUnknown", default=False)
 
 
 async def record_of(service: Service, text: str, parts: str) -> tuple[JobRecord, reads.Shown]:
@@ -185,15 +186,16 @@ async def cancel_job(request: AnyRequest, job_id: FromPath[str]) -> Answer:
     return data(answer, 200 if is_over else 202)
 
 
-async def replay_request(request: AnyRequest) -> tuple[str, str, str]:
-    """(request id, who and why, trace context) of a replay; its body may be empty."""
+async def replay_request(request: AnyRequest) -> dlq.Request:
+    """What is asked of a replay; its body may be empty."""
     body = await strict.read(request, 4_096)
-    reason = strict.convert(strict.decode(body), ReplayBody).reason if body.strip() else ""
+    wanted = strict.convert(strict.decode(body), ReplayBody) if body.strip() else ReplayBody()
     header, trace = request.headers.get("idempotency-key"), request.headers.get("traceparent", "")
     request_id = header_key(header) if header is not None else ""
     if len(request_id) > 255:
         raise BadParameter("the Idempotency-Key header has more than 255 characters", parameter="Idempotency-Key")
-    return request_id, f"api: {reason}" if reason else "api", trace_context(trace)
+    by = f"api: {wanted.reason}" if wanted.reason else "api"
+    return dlq.Request(request_id, by, trace_context(trace), wanted.accept_unknown)
 
 
 async def replay_answer(service: Service, prepared: Prepared) -> Answer:
@@ -217,12 +219,10 @@ async def replay_answer(service: Service, prepared: Prepared) -> Answer:
 async def replay_job(request: AnyRequest, job_id: FromPath[str]) -> Answer:
     """The new job has a new id and the old one's payload; the old one stays as it is. An Idempotency-Key header makes a repeat safe."""
     service = of(request)
-    request_id, by, trace = await replay_request(request)
+    wanted = await replay_request(request)
     record, _ = await record_of(service, job_id, "b")
     now_ms = await service.store.now_ms()
-    prepared = dlq.replay_of_job(
-        record, partitions=service.settings.partitions, now_ms=now_ms, request_id=request_id, by=by, traceparent=trace
-    )
+    prepared = dlq.replay_of_job(record, wanted, partitions=service.settings.partitions, now_ms=now_ms)
     return await replay_answer(service, prepared)
 
 

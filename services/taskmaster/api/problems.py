@@ -82,6 +82,7 @@ _KINDS: dict[str, _Kind] = {
     "not-found": _Kind(404, "There is no such thing"),
     "method-not-allowed": _Kind(405, "This method does nothing here"),
     "conflict": _Kind(409, "The present state does not allow this"),
+    "effect-unknown": _Kind(409, "Nobody knows whether an effect of this job happened"),
     "store-unavailable": _Kind(503, "The store does not answer"),
     "store-refused": _Kind(503, "The store takes no writes now"),
     "store-unsafe": _Kind(503, "The store is not safe to use"),

@@ -19,6 +19,9 @@ __all__ = [
     "Cancellation",
     "DeadEntry",
     "DeadList",
+    "Effect",
+    "EffectList",
+    "EffectSettled",
     "Error",
     "Health",
     "Job",
@@ -315,6 +318,36 @@ class QueueList(Shape, kw_only=True):
 
     items: list[Queue]
     next_cursor: str | None = None
+
+
+class Effect(Shape, kw_only=True):
+    """An effect of a job on the world outside, under its guard."""
+
+    effect_id: str
+    state: Literal["running", "unknown", "done", "not_done"]
+    name: str
+    key: str | None
+    job_id: str
+    root_job_id: str
+    reserved_at: str
+    settled_at: str | None
+    settled_by: str | None
+    reason: str | None
+    result: Any
+
+
+class EffectList(Shape, kw_only=True):
+    """A page."""
+
+    items: list[Effect]
+    next_cursor: str | None = None
+
+
+class EffectSettled(Shape, kw_only=True):
+    """What it counts as now."""
+
+    effect_id: str
+    state: Literal["done", "not_done"]
 
 
 class Rule(Shape, kw_only=True):

@@ -17,7 +17,7 @@ from taskmaster.api.problems import KeyConflict
 from taskmaster.api.service import Answer, AnyRequest, Service, data, header, of
 from taskmaster.engine import queries
 from taskmaster.engine.submit import Prepared, Submission, prepare, renew
-from taskmaster.errors import InvalidRequest, KeyReused, NotFound, StoreError, StoreUnavailable, TaskMasterError
+from taskmaster.errors import EffectUnsettled, InvalidRequest, KeyReused, NotFound, StoreError, StoreUnavailable, TaskMasterError
 from taskmaster.model.ids import created_ms, new_job_id, slot_of
 from taskmaster.model.states import PRIORITIES
 from taskmaster.store import reads
@@ -139,6 +139,12 @@ async def accept(service: Service, job: NewJob, answer: Submitted) -> shapes.Acc
         )
     if status is Status.GONE:
         raise NotFound(f"there is no job {job.replayed_from} any more", jobId=job.replayed_from)
+    if status is Status.UNKNOWN:
+        raise EffectUnsettled(
+            f"an effect of job {job.replayed_from} or of its replays is not settled: find out whether it happened and settle it (GET "
+            f"/jobs/{job.replayed_from}/effects), or replay with acceptUnknown: the handler will meet the open effect",
+            jobId=job.replayed_from,
+        )
     raise StoreUnavailable(f"the job was not stored ({status.name}); repeat the request")
 
 

@@ -8,6 +8,7 @@ import msgspec
 
 from taskmaster.api import shapes
 from taskmaster.api.shapes import instant, moment
+from taskmaster.engine.effects import EffectView
 from taskmaster.engine.queries import AttemptView, Consumer, QueueView
 from taskmaster.errors import StoreDefect
 from taskmaster.model.job import DeadLetter, Failure, JobRecord
@@ -17,6 +18,7 @@ from taskmaster.plugins.catalogue import CatalogueEntry
 __all__ = [
     "attempt_of",
     "dead_of",
+    "effect_of",
     "error_of",
     "failed_reason",
     "job_of",
@@ -236,4 +238,21 @@ def queue_of(view: QueueView, concurrency: int) -> shapes.Queue:
         run_ms=view.ran_ms,
         concurrency=concurrency,
         no_worker_types=list(view.orphan_types),
+    )
+
+
+def effect_of(view: EffectView) -> shapes.Effect:
+    """One effect. `settledBy` is the person, or `attempt` for the attempt's own word."""
+    return shapes.Effect(
+        effect_id=f"{view.root_id}.{view.effect}",
+        state=view.state,
+        name=view.name,
+        key=view.key or None,
+        job_id=view.job_id,
+        root_job_id=view.root_id,
+        reserved_at=instant(view.reserved_ms),
+        settled_at=moment(view.settled_ms),
+        settled_by=view.who or ("attempt" if view.how else None),
+        reason=view.reason or None,
+        result=msgspec.Raw(view.result) if view.result else None,
     )

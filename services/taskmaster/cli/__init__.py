@@ -13,6 +13,7 @@ from taskmaster import __version__
 from taskmaster.cli.api import api
 from taskmaster.cli.config import config
 from taskmaster.cli.doctor import doctor
+from taskmaster.cli.effects import effects
 from taskmaster.cli.exits import code_of
 from taskmaster.cli.job import job
 from taskmaster.cli.submit import submit
@@ -45,5 +46,5 @@ def main() -> None:
     """Background jobs for Python teams. `taskmaster up` starts everything on this machine."""
 
 
-for command in (up, api, worker, submit, job, doctor, config):
+for command in (up, api, worker, submit, job, effects, doctor, config):
     main.add_command(command)

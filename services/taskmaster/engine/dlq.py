@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -12,13 +12,30 @@ from taskmaster.model.job import DeadLetter, Envelope, JobRecord, seal
 from taskmaster.model.states import PRIORITIES, TERMINAL, Priority
 from taskmaster.store.calls import NewJob
 
-__all__ = ["replay", "replay_of_dead", "replay_of_job"]
+__all__ = ["Request", "replay", "replay_of_dead", "replay_of_job"]
 
 _BY_MAX = 200
 
 
+class Request(NamedTuple):
+    """What is asked of a replay.
+
+    Attributes:
+        request_id: equal ones make one replay of this source; empty: each request makes another.
+        by: who asked, and why.
+        traceparent: of the request.
+        accept_unknown: also while an effect of the lineage is not settled.
+    """
+
+    request_id: str = ""
+    by: str = ""
+    traceparent: str = ""
+    accept_unknown: bool = False
+
+
 def replay(
     source_id: str,
+    request: Request,
     *,
     envelope: Envelope,
     queue: str,
@@ -26,30 +43,25 @@ def replay(
     root_id: str,
     partitions: int,
     now_ms: int,
-    request_id: str = "",
-    by: str = "",
-    traceparent: str = "",
 ) -> tuple[int, NewJob]:
     """A new job like *source_id*, in its partition.
 
     Args:
         source_id: the terminal job that is repeated.
+        request: who asks for what.
         envelope: what was submitted for it.
         queue: where it stood.
         priority: as it had.
         root_id: the first job of the chain; its effects are the chain's.
         partitions: of the store.
         now_ms: by the store's clock.
-        request_id: equal ones make one replay of this source; empty: each request makes another.
-        by: who asked, and why.
-        traceparent: of the request.
     """
     fields: dict[str, Any] = {
-        "key": request_id,
+        "key": request.request_id,
         "origin": "replay",
-        "traceparent": traceparent,
+        "traceparent": request.traceparent,
         "replayed_from": source_id,
-        "replayed_by": by[:_BY_MAX],
+        "replayed_by": request.by[:_BY_MAX],
         "root_id": root_id,
     }
     blob = seal(msgspec.structs.replace(envelope, **fields))
@@ -61,36 +73,31 @@ def replay(
         due_ms=0,
         delay_ms=0,
         max_attempts=envelope.attempts,
-        key=digest("replay", source_id, request_id) if request_id else "",
+        key=digest("replay", source_id, request.request_id) if request.request_id else "",
         request=digest(source_id),
         blob=blob,
         root_id=root_id,
         replayed_from=source_id,
+        accept_unknown=int(request.accept_unknown),
     )
     return partition_of(source_id, partitions), job
 
 
-def replay_of_dead(
-    letter: DeadLetter, record: JobRecord | None, *, partitions: int, now_ms: int, request_id: str = "", by: str = "", traceparent: str = ""
-) -> tuple[int, NewJob]:
+def replay_of_dead(letter: DeadLetter, record: JobRecord | None, request: Request, *, partitions: int, now_ms: int) -> tuple[int, NewJob]:
     """A replay from a dead-letter record; *record* is the job's own, if retention has left it: it knows the priority."""
     return replay(
         letter.job_id,
+        request,
         envelope=letter.envelope,
         queue=letter.queue,
         priority=record.priority if record is not None else "normal",
         root_id=letter.root_id,
         partitions=partitions,
         now_ms=now_ms,
-        request_id=request_id,
-        by=by,
-        traceparent=traceparent,
     )
 
 
-def replay_of_job(
-    record: JobRecord, *, partitions: int, now_ms: int, request_id: str = "", by: str = "", traceparent: str = ""
-) -> tuple[int, NewJob]:
+def replay_of_job(record: JobRecord, request: Request, *, partitions: int, now_ms: int) -> tuple[int, NewJob]:
     """A replay of any terminal job, from its own record with the envelope.
 
     Raises:
@@ -102,13 +109,11 @@ def replay_of_job(
         raise StoreDefect(f"job {record.id} has no submission beside it")
     return replay(
         record.id,
+        request,
         envelope=record.envelope,
         queue=record.queue,
         priority=record.priority,
         root_id=record.root_id or record.id,
         partitions=partitions,
         now_ms=now_ms,
-        request_id=request_id,
-        by=by,
-        traceparent=traceparent,
     )
