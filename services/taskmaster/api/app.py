@@ -15,6 +15,7 @@ from taskmaster.api.catalogue import Catalogue
 from taskmaster.api.gather import Gather
 from taskmaster.api.service import Answer, AnyRequest, Service, data, only
 from taskmaster.api.waiting import Waiting
+from taskmaster.api.watch import Watch
 from taskmaster.errors import ConfigurationError, StoreError
 from taskmaster.settings import Settings
 from taskmaster.store.aio import AsyncStore
@@ -39,6 +40,7 @@ def create_app(settings: Settings) -> Litestar:
         gather=Gather(store.channel, settings.partitions, timeout_s),
         catalogue=Catalogue(store),
         waiting=Waiting(store, settings.partitions, block_ms=min(1_000, settings.store_timeout_ms // 2)),
+        watch=Watch(store, settings.partitions, is_strict=settings.durability == "strict"),
     )
 
     async def start() -> None:
@@ -48,9 +50,11 @@ def create_app(settings: Settings) -> Litestar:
         except StoreError as error:
             logs.get().warning(events.STORE_LOST, error=str(error))
         service.catalogue.start()
+        service.watch.start()
 
     async def stop() -> None:
         service.waiting.close()
+        await service.watch.stop()
         await service.catalogue.stop()
         await service.gather.close()
         await service.store.close()

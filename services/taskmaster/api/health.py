@@ -8,14 +8,20 @@ from litestar.openapi.datastructures import ResponseSpec
 
 from taskmaster.api import queues, shapes
 from taskmaster.api.service import Answer, AnyRequest, Service, data, of, only
+from taskmaster.api.store_state import Doctor, partition_state
+from taskmaster.api.watch import Seen
 from taskmaster.engine.queries import QueueView, worker_processes
-from taskmaster.errors import StoreError
+from taskmaster.errors import StoreError, StoreRefused
 from taskmaster.store import reads
 
-__all__ = ["ROUTES", "rules"]
+__all__ = ["ROUTES", "rules", "store_rules"]
 
 #: A queue is well while fewer jobs wait, and a smaller share of what ended in the last hour has failed.
 WAITING_LIMIT, FAILURE_LIMIT = 1_000, 0.5
+#: Above this share of its memory limit the store is about to refuse submissions.
+MEMORY_SHARE = 0.9
+#: Rows of the sweeper's report that are shown.
+REPAIRS = 200
 
 
 def rules(views: list[QueueView]) -> list[shapes.Rule]:
@@ -31,21 +37,66 @@ def rules(views: list[QueueView]) -> list[shapes.Rule]:
     return found
 
 
+def store_rules(seen: Seen) -> list[shapes.Rule]:
+    """The rules about the store itself."""
+    lost = sum(1 for partition in seen.partitions if not partition.is_checked)
+    damaged = sum(partition.last.found for partition in seen.partitions if partition.last)
+    refused = len(seen.refused)
+    found = [
+        shapes.Rule(rule="storePolicy", queue=None, observed=refused, limit=0, ok=not refused),
+        shapes.Rule(rule="storeLoss", queue=None, observed=lost, limit=0, ok=not lost),
+        shapes.Rule(rule="storeDamage", queue=None, observed=damaged, limit=0, ok=not damaged),
+    ]
+    if seen.vitals is not None:
+        failing = int(not seen.vitals.last_write_ok) + int(seen.vitals.role == "slave")
+        found.append(shapes.Rule(rule="storeWrites", queue=None, observed=failing, limit=0, ok=not failing))
+        used, limit = seen.vitals.memory_bytes, seen.vitals.memory_limit_bytes * MEMORY_SHARE
+        if limit:
+            found.append(shapes.Rule(rule="storeMemory", queue=None, observed=used, limit=limit, ok=used < limit))
+    return found
+
+
 @get("/health", summary="Rules and what was observed", responses={200: ResponseSpec(shapes.Health), 503: ResponseSpec(shapes.Health)})
 async def health(request: AnyRequest) -> Answer:
-    """200 healthy or degraded; 503 unhealthy: the store does not answer."""
+    """200 healthy or degraded; 503 unhealthy: the store does not answer, or takes no writes."""
     only(request)
     service = of(request)
     try:
         round_trip_s = await service.store.ping()
-        found = rules(await queues.overview(service))
+        seen = await service.watch.look()
+        found = [*store_rules(seen), *rules(await queues.overview(service))]
         workers = await _workers(service)
     except StoreError as error:
         down = shapes.Health(status="unhealthy", rules=[], store={"ok": False, "problem": error.code, "roundTripMs": None}, workers=0)
         return data(down, 503, {"retry-after": "1"})
-    state = {"ok": True, "problem": None, "roundTripMs": round(round_trip_s * 1_000, 3)}
+    state = {
+        "ok": True,
+        "problem": None,
+        "roundTripMs": round(round_trip_s * 1_000, 3),
+        "durability": service.settings.durability,
+        "unsafe": [f"{finding.observed}: {finding.message}" for finding in seen.refused],
+        "server": seen.vitals,
+        "partitions": [partition_state(number, integrity) for number, integrity in enumerate(seen.partitions)],
+    }
     status = shapes.Health(status="healthy" if all(rule.ok for rule in found) else "degraded", rules=found, store=state, workers=workers)
     return data(status)
+
+
+@get("/doctor", summary="The store's configuration, and what its sweeper found", responses={200: ResponseSpec(Doctor)})
+async def doctor(request: AnyRequest) -> Answer:
+    """Changes nothing; `repairs` are the newest 200 of each partition."""
+    only(request)
+    service = of(request)
+    seen = await service.watch.look()
+    states = [await service.store.run(reads.integrity(p, repairs=REPAIRS)) for p in service.partitions]
+    return data(
+        {
+            "checks": seen.findings,
+            "durability": service.settings.durability,
+            "server": seen.vitals,
+            "partitions": [partition_state(number, state, with_repairs=True) for number, state in enumerate(states)],
+        }
+    )
 
 
 async def _workers(service: Service) -> int:
@@ -62,10 +113,15 @@ async def livez(request: AnyRequest) -> Answer:
 
 @get("/readyz", summary="Whether this process can take submissions")
 async def readyz(request: AnyRequest) -> Answer:
-    """200 while the store answers, else 503."""
+    """200 while the store answers, takes writes, and keeps the durability that is set; else 503."""
     only(request)
-    await of(request).store.ping()
+    service = of(request)
+    await service.store.ping()
+    seen = await service.watch.look()
+    service.watch.admit()
+    if seen.vitals is not None and (seen.vitals.role == "slave" or not seen.vitals.last_write_ok):
+        raise StoreRefused(f"the store takes no writes: role {seen.vitals.role}, last write ok: {seen.vitals.last_write_ok}")
     return data({"status": "ready"})
 
 
-ROUTES: list[HTTPRouteHandler] = [health, livez, readyz]
+ROUTES: list[HTTPRouteHandler] = [health, doctor, livez, readyz]

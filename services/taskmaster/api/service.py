@@ -16,6 +16,7 @@ from taskmaster.api.catalogue import Catalogue
 from taskmaster.api.gather import Gather
 from taskmaster.api.problems import BadParameter
 from taskmaster.api.waiting import Waiting
+from taskmaster.api.watch import Watch
 from taskmaster.errors import NotFound
 from taskmaster.model.ids import is_job_id, partition_of
 from taskmaster.settings import Settings
@@ -37,6 +38,7 @@ class Service:
     gather: Gather
     catalogue: Catalogue
     waiting: Waiting
+    watch: Watch
     started: float = field(default_factory=time.monotonic)
 
     def partition(self, job_id: str) -> int:

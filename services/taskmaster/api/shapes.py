@@ -36,6 +36,7 @@ __all__ = [
     "QueueList",
     "Replayed",
     "Rule",
+    "Shape",
     "Worker",
     "encode",
     "instant",
@@ -361,7 +362,7 @@ class Rule(Shape, kw_only=True):
 
 
 class Health(Shape, kw_only=True):
-    """unhealthy: the store does not answer; degraded: a rule is broken."""
+    """unhealthy: the store does not answer, or takes no writes; degraded: a rule is broken."""
 
     status: Literal["healthy", "degraded", "unhealthy"]
     rules: list[Rule]

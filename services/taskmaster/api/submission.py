@@ -103,6 +103,7 @@ async def check(service: Service, submission: Submission, traceparent: str | Non
 
 async def store(service: Service, prepared: Prepared) -> tuple[NewJob, Submitted]:
     """Store it, together with whatever else is submitted now. A clock that ran away is set by the store's and tried once more."""
+    service.watch.admit()
     partition, job = prepared
     answer = await service.gather.submit(partition, job)
     if answer.status is Status.TOO_OLD:
@@ -185,6 +186,7 @@ async def submit_bulk(request: AnyRequest) -> Answer:
     if not 1 <= len(bulk.jobs) <= BULK_MAX:
         message = f"{len(bulk.jobs)} items; 1 to {BULK_MAX} are taken"
         raise InvalidRequest(f"jobs: {message}", errors=[{"pointer": "/jobs", "message": message}])
+    service.watch.admit()
     await service.store.now_ms()  # a store that is away is one problem, not one for each item
     traceparent = request.headers.get("traceparent")
     checked: list[Prepared | TaskMasterError] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 import rich_click as click
@@ -16,8 +16,13 @@ from taskmaster.errors import StoreError
 from taskmaster.settings import Settings, masked_url
 from taskmaster.store.safety import judge
 
+if TYPE_CHECKING:  # redis-py takes a quarter of a second to import
+    from taskmaster.store.client import SyncStore
+
 __all__ = ["Check", "doctor"]
 
+#: Rows of the sweeper's report that are read, and that are printed.
+REPAIRS, SHOWN = 200, 10
 _MARKS = {"ok": "ok  ", "info": "info", "warn": "warn", "fail": "FAIL"}
 
 
@@ -41,13 +46,14 @@ class Check(msgspec.Struct, frozen=True, rename="camel"):
 
 @click.command()
 @as_json
-@settings_options(*STORE, "plugins")
-def doctor(as_json: bool, **texts: str | None) -> None:
-    """Check settings, store, plugins and workers, and say what to do about what is wrong. Changes nothing.
+@click.option("--sweep", is_flag=True, help="First hold all records and indexes of the store against each other, and mend them.")
+@settings_options(*STORE, "plugins", "sweep_every_ms", "idempotency_window_ms")
+def doctor(as_json: bool, sweep: bool, **texts: str | None) -> None:
+    """Check settings, store, plugins and workers, and say what to do about what is wrong. Changes nothing, unless --sweep is given.
 
     Exit codes: 0 nothing fails, 1 a plugin fails, 69 the store does not answer, 78 a setting is wrong or the store unsafe.
     """
-    checks = list(_checks(settings_from(texts)))
+    checks = list(_checks(settings_from(texts), sweep=sweep))
     if as_json:
         echo_json({"ok": all(check.level != "fail" for check in checks), "checks": checks})
     else:
@@ -58,13 +64,13 @@ def doctor(as_json: bool, **texts: str | None) -> None:
     sys.exit(max((check.exit_code for check in checks), default=EX_OK))
 
 
-def _checks(settings: Settings) -> Iterator[Check]:
+def _checks(settings: Settings, *, sweep: bool) -> Iterator[Check]:
     yield Check("settings", "ok", "all known and well-formed")
-    yield from _store(settings)
+    yield from _store(settings, sweep=sweep)
     yield from _plugins(settings)
 
 
-def _store(settings: Settings) -> Iterator[Check]:
+def _store(settings: Settings, *, sweep: bool) -> Iterator[Check]:
     from taskmaster.engine.queries import worker_processes
     from taskmaster.store import reads
 
@@ -81,6 +87,7 @@ def _store(settings: Settings) -> Iterator[Check]:
         for finding in judge(store.configuration(), strict=settings.durability == "strict"):
             level = "fail" if finding.level == "refuse" else finding.level
             yield Check(finding.rule, level, finding.observed, finding.message, EX_CONFIG if level == "fail" else EX_OK)
+        yield from _sweeps(store, settings, sweep=sweep)
         alive = worker_processes([row for partition in range(settings.partitions) for row in store.run(reads.workers(partition))])
         message = "" if alive else "accepted jobs wait until one is started: `taskmaster up` or `taskmaster worker`"
         yield Check("workers", "ok" if alive else "warn", f"{alive} processes alive", message)
@@ -92,6 +99,33 @@ def _store(settings: Settings) -> Iterator[Check]:
         yield Check("store", "fail", masked_url(url), error.message, EX_UNAVAILABLE)
     finally:
         store.close()
+
+
+def _sweeps(store: SyncStore, settings: Settings, *, sweep: bool) -> Iterator[Check]:
+    """What the sweeper found last, or finds now, in each partition; and whether the store has lost something."""
+    from taskmaster.maintenance.sweeper import Sweeper
+    from taskmaster.store import reads
+
+    for partition in range(settings.partitions):
+        if sweep:
+            Sweeper(store, partition, settings.sweep_every_ms, settings.idempotency_window_ms).whole()
+        seen = store.run(reads.integrity(partition, repairs=REPAIRS))
+        name = "sweep" if settings.partitions == 1 else f"sweep of partition {partition}"
+        if seen.last is None:
+            yield Check(name, "info", "none yet", "workers sweep every ten minutes; `taskmaster doctor --sweep` does it now")
+        else:
+            observed = f"{_ago(store, seen.last.ended)}: {seen.last.looked} rows, {seen.last.mended} mended, {seen.last.found} not"
+            rows = [f"{row.what} {row.id} {row.where}".rstrip() for row in seen.repairs if row.at >= seen.last.since]
+            message = "; ".join(rows[:SHOWN]) + (f" and {len(rows) - SHOWN} more" if len(rows) > SHOWN else "")
+            yield Check(name, "warn" if seen.last.found or seen.last.mended else "ok", observed, message)
+        if seen.lost_at:
+            observed = f"{_ago(store, seen.lost_at)} the store was {seen.how}"
+            message = "jobs of the lost time may be gone, back, or run again" + ("" if seen.is_checked else "; a sweep is due")
+            yield Check(name.replace("sweep", "loss"), "info" if seen.is_checked else "warn", observed, message)
+
+
+def _ago(store: SyncStore, ms: int) -> str:
+    return f"{max(0, store.now_ms() - ms) // 1_000} s ago"
 
 
 def _plugins(settings: Settings) -> Iterator[Check]:

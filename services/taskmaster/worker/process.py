@@ -28,6 +28,7 @@ from taskmaster.broker.middleware import AttemptContext, AttemptFinished, Attemp
 from taskmaster.broker.slots import Slots, halves
 from taskmaster.broker.threads import JobWorker
 from taskmaster.errors import StoreError
+from taskmaster.maintenance import policy
 from taskmaster.maintenance.upkeep import Upkeep
 from taskmaster.plugins import catalogue, lifecycle
 from taskmaster.plugins.registry import Registry
@@ -293,12 +294,14 @@ class WorkerProcess:
             for partition in range(self.settings.partitions)
         ]
         flush = partial(self.progress.flush, self.store)
+        watch = policy.PolicyWatch(self.store, self.settings.durability == "strict")
         recycling = [Duty("recycle", TICK_S, self.recycle)] if self.settings.recycle_jobs or self.settings.recycle_mb else []
         return [
             Duty("progress", 0.0, flush),
             Duty("effects", 0.0, self.guards.settle_debts),
             *recycling,
             *(Duty("tick", TICK_S, partial(tick, upkeep)) for upkeep in upkeeps),
+            Duty("policy", policy.EVERY_S, watch.look),
         ]
 
 
