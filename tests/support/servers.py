@@ -185,6 +185,7 @@ def die_with_thread() -> Callable[[], None] | None:
 
     def arm() -> None:
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a file that may grow no more is an error to the server, as a full disk is
         if os.getppid() != parent:
             os.kill(os.getpid(), signal.SIGKILL)
 

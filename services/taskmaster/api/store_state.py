@@ -44,6 +44,7 @@ class PartitionState(Shape, kw_only=True):
 
     partition: int
     generation: str | None
+    arrivals: int
     sweeping: bool
     last_sweep: LastSweep | None
     loss: Loss | None
@@ -86,6 +87,7 @@ def partition_state(number: int, seen: Integrity, *, with_repairs: bool = False)
     return PartitionState(
         partition=number,
         generation=seen.gen or None,
+        arrivals=seen.seq,
         sweeping=seen.is_sweeping,
         last_sweep=last,
         loss=loss,

@@ -589,6 +589,7 @@ def forget(cfg: Config, world: World) -> World:
         return world
     last = {w: n for w, n, _ in s.consumers}
     pending = {w.pending for w in world.workers}
+    numbers = {(m[1], m[2]) for m in world.sent if m[0] == "cycle"}
 
     def live(job: Job, epoch: int, token: Any) -> bool:
         return job.epoch < epoch or is_current(job, token)
@@ -597,7 +598,8 @@ def forget(cfg: Config, world: World) -> World:
         if m in pending:
             return True
         if m[0] == "cycle":
-            return m[2] > last.get(m[1], 0) and m[1] not in s.left
+            first = last.get(m[1], 0) + 1  # a call runs only when all before it have
+            return m[2] >= first and m[1] not in s.left and all((m[1], n) in numbers for n in range(first, m[2]))
         if m[0] == "leave":
             return m[1] not in s.left
         if m[0] in ("reserve", "touch"):
