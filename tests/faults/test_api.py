@@ -1,4 +1,4 @@
-"""F30-F33: API processes are killed at any point of a submission, and answers are lost: one key is one job, always."""
+"""F30-F33, F50: API processes are killed at any point of a submission, and answers are lost: one key is one job, always."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from typing import Any
 
 import httpx
 import pytest
+import redis
 
 from integration.api.conftest import HandWorker
 from support.eventually import eventually
 from support.processes import Processes, serve_api
+from support.protocol.dump import snapshot, violations
 from support.proxy import StoreProxy
 from support.servers import StoreServer
 
@@ -122,3 +124,26 @@ def test_a_bulk_whose_answer_is_lost_is_completed_by_its_repeat(types, clean_ser
     assert jobs(clean_server) == 900
     said = Counter(row["job"]["duplicate"] for row in answer["items"])
     assert said == Counter({True: before, False: 900 - before})
+
+
+HOSTILE = ["a{b}", "a:b", "a*", "a?[x]", "a\nb", "{0}:meta", "../a", "A", "", "a" * 65, "a" * 1_000_000, "a\x00b", "é", "tm:{0}:ws"]
+
+
+def test_no_name_leaves_its_place_among_the_keys(types, clean_server, processes) -> None:
+    """Types, queues and ids that are no names are refused; keys and tenants may be anything, and never show in a key of the store."""
+    _, url = serve_api(processes, "api", clean_server.url)
+    with httpx.Client(base_url=url, timeout=20) as client:
+        taken = client.post("/jobs", json=body("fine")).json()["jobId"]
+        for name in HOSTILE:
+            assert 400 <= client.post("/jobs", json=body("k") | {"type": name}).status_code < 500
+            assert 400 <= client.post("/jobs", json=body("k") | {"queue": name}).status_code < 500
+            if len(name) < 1_000:
+                path = "".join(f"%{byte:02X}" for byte in name.encode()) or "%20"
+                assert client.get(f"/jobs/{path}").status_code in (400, 404)
+                assert client.post(f"/jobs/{path}/cancel").status_code in (400, 404)
+                key = client.post("/jobs", json=body(name))
+                assert key.status_code in (202, 422)
+        assert client.get(f"/jobs/{taken}").status_code == 200
+    with redis.Redis.from_url(clean_server.url, decode_responses=True, protocol=2) as raw:
+        snap, wrong = snapshot(raw)
+    assert not wrong + violations(snap)

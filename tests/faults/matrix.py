@@ -1,0 +1,95 @@
+"""The faults that the engine is held against, and the tests that bring each about. `test_matrix` checks that the tests are there."""
+
+from __future__ import annotations
+
+__all__ = ["LATER", "ROWS"]
+
+#: Fault -> tests, by name.
+ROWS: dict[str, tuple[str, ...]] = {
+    # workers
+    "F1 SIGKILL in mid-handler": (
+        "test_a_process_killed_around_its_handler_costs_one_delivery",
+        "test_a_process_killed_as_it_claims_strands_nothing",
+        "test_the_job_of_a_killed_worker_completes_elsewhere",
+    ),
+    "F2 SIGKILL between effect and acknowledgement": ("test_a_kill_around_an_effect_costs_what_its_mode_promises",),
+    "F3 SIGKILL between reservation and effect": ("test_a_kill_around_an_effect_costs_what_its_mode_promises",),
+    "F4 SIGSTOP beyond the lease, then SIGCONT": ("test_whatever_a_zombie_says_is_refused", "test_the_end_of_a_zombie_is_refused"),
+    "F5 SIGSTOP inside the guarded call": ("test_a_process_frozen_inside_its_effect_does_it_once",),
+    "F7 poison": ("test_poison_takes_nobody_along",),
+    "F8 hung handler": ("test_a_thread_that_outlives_its_time_is_interrupted_and_lives_on",),
+    "F9 threads vanish": (
+        "test_threads_that_die_at_their_boot_are_replaced",
+        "test_a_consumer_that_dies_at_its_boot_is_noticed",
+        "test_a_guard_that_raises_lets_nothing_run",
+    ),
+    "F10 drain": ("test_sigterm_lets_fifty_running_jobs_end", "test_a_drain_hands_back_what_has_not_begun_and_lets_the_rest_end"),
+    "F11 drain longer than its grace": ("test_what_does_not_fit_the_grace_runs_again_once_elsewhere",),
+    "F12 storm of signals": ("test_a_storm_of_signals_ends_the_whole_family", "test_signals_at_any_moment_of_the_start_end_it"),
+    # the store
+    "F13 restart of the store": (
+        "test_a_store_that_is_killed_under_load_loses_nothing",
+        "test_the_store_is_killed_and_restarted_while_jobs_run",
+    ),
+    "F14 store away": ("test_killed_store_is_503_and_recovers", "test_results_are_held_while_nothing_answers"),
+    "F15 slow store": ("test_a_slow_road_costs_time_only",),
+    "F16 reply lost after the script ran": (
+        "test_the_reply_of_every_script_may_be_lost",
+        "test_every_script_has_a_repeat_here",
+        "test_every_other_answer_is_lost",
+    ),
+    "F17 connection cut in mid-request": (
+        "test_a_client_that_resends_is_none_the_wiser",
+        "test_connections_are_cut_again_and_again",
+        "test_late_reply_answers_no_other_question",
+    ),
+    "F18 blackhole": ("test_silent_store_is_503_within_the_time_out", "test_results_are_held_while_nothing_answers"),
+    "F19 one worker cut off": ("test_requests_pass_and_answers_do_not",),
+    "F20 requests pass, replies do not": ("test_requests_pass_and_answers_do_not",),
+    "F24 out of memory": ("test_a_full_store_refuses_new_jobs_and_lets_work_end", "test_full_store_is_503_and_nothing_is_stored"),
+    "F26 wrong policy": ("test_evicting_store_is_refused",),
+    "F27 SCRIPT FLUSH, FLUSHALL": ("test_scripts_are_flushed_under_load", "test_an_emptied_store_is_served_again"),
+    "F29 foreign keys": ("test_a_foreign_key_stops_a_script_before_its_first_write",),
+    # the API
+    "F30 API killed in mid-request": ("test_an_api_killed_before_or_after_it_stored",),
+    "F31 one key a hundred times": (
+        "test_a_hundred_equal_submissions_over_four_apis_that_lose_answers",
+        "test_hundred_equal_requests_over_two_processes_make_one_job",
+    ),
+    "F32 one key, two payloads": ("test_two_payloads_race_for_one_key",),
+    "F33 bulk with a bad item, or cut off": (
+        "test_a_bulk_whose_answer_is_lost_is_completed_by_its_repeat",
+        "test_independent_bulk_refuses_only_what_is_wrong",
+        "test_atomic_bulk_is_all_or_nothing",
+    ),
+    # plugins
+    "F42 plugin that cannot be imported": ("test_a_plugin_that_fails_stops_nobody", "test_a_plugin_that_fails_does_not_stop_the_others"),
+    "F43 hooks that raise or hang": ("test_an_on_init_that_hangs_is_abandoned_at_its_limit", "test_shutting_down_as_a_whole_is_bounded"),
+    "F44 plugins that clash, or change what is everybody's": (
+        "test_of_two_plugins_with_one_type_the_first_by_name_has_it_in_whatever_order_they_come",
+        "test_signal_handlers_and_the_working_folder_are_put_back",
+    ),
+    "F46 results that cannot be kept": ("test_a_result_that_cannot_be_kept_is_dead_and_its_effect_not_repeated",),
+    "F47 hostile exceptions": ("test_nothing_that_a_handler_raises_hurts_its_process",),
+    "F48 two versions of a plugin": ("test_two_versions_of_a_plugin_side_by_side", "test_only_loaded_types_are_claimed"),
+    # data
+    "F49 hostile bodies": ("test_bad_body_is_a_problem_and_stores_nothing", "test_hostile_body_is_refused_quickly"),
+    "F50 hostile names": ("test_no_name_leaves_its_place_among_the_keys",),
+    # races
+    "F51 cancel against completion": ("test_cancel_against_claim_and_completion",),
+    "F52 cancel against claim and promotion": ("test_cancel_against_claim_and_completion", "test_cancel_against_retry_and_promotion"),
+    "F53 retry against the end of the lease": ("test_a_failure_against_the_reaper",),
+    "F54 replays that race": ("test_request_id_makes_a_replay_safe_to_repeat",),
+    "F55 replay of what was done, or of what nobody knows": ("test_a_replay_meets_the_effect_of_the_first",),
+    "F57 retention against all else": ("test_rounds_keep_up_with_retention", "test_the_scripts_behave_as_the_model_says"),
+    "F58 clocks that differ": ("test_late_clock_is_set_and_tried_again",),
+    "F59 nobody reads the logs": ("test_a_log_pipe_that_nobody_reads_holds_up_nothing",),
+}
+#: Faults of what is not built yet.
+LATER: dict[str, str] = {
+    "F28": "a store in several nodes",
+    "F34": "event streams for dashboards",
+    **{f"F{n}": "the scheduler" for n in range(35, 42)},
+    "F56": "pausing a queue, changing a priority",
+    "F60": "the dashboard",
+}
