@@ -13,6 +13,10 @@ FAILPOINTS = (
     "attempt.finished",
     "cycle.sent",
     "cycle.answered",
+    "effect.before_reserve",
+    "effect.reserved",
+    "effect.before_done",
+    "effect.done",
 )
 #: Scripts whose answers are lost.
 REPLIES = ("cycle", "extend", "submit", "tick", "reap", "promote", "register")
@@ -76,6 +80,9 @@ class Task(NamedTuple):
 #: Out of a thousand submissions. Crashes are few: each costs its process, and the supervisor's backoff the ones behind it.
 _MIX = (
     ("plain", 500),
+    ("once", 200),
+    ("at_least_once", 50),
+    ("verify", 50),
     ("delayed", 60),
     ("recovers", 50),
     ("fails", 40),
