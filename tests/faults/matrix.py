@@ -17,11 +17,17 @@ ROWS: dict[str, tuple[str, ...]] = {
     "F4 SIGSTOP beyond the lease, then SIGCONT": ("test_whatever_a_zombie_says_is_refused", "test_the_end_of_a_zombie_is_refused"),
     "F5 SIGSTOP inside the guarded call": ("test_a_process_frozen_inside_its_effect_does_it_once",),
     "F7 poison": ("test_poison_takes_nobody_along",),
-    "F8 hung handler": ("test_a_thread_that_outlives_its_time_is_interrupted_and_lives_on",),
+    "F8 hung handler": (
+        "test_a_thread_that_outlives_its_time_is_interrupted_and_lives_on",
+        "test_a_thread_that_does_not_stop_is_given_up_and_its_process_retires",
+        "test_a_coroutine_that_holds_up_the_loop_is_interrupted",
+        "test_a_coroutine_that_no_exception_reaches_retires_the_process",
+    ),
     "F9 threads vanish": (
         "test_threads_that_die_at_their_boot_are_replaced",
         "test_a_consumer_that_dies_at_its_boot_is_noticed",
         "test_a_guard_that_raises_lets_nothing_run",
+        "test_slots_survive_whatever_handlers_and_hooks_raise",
     ),
     "F10 drain": ("test_sigterm_lets_fifty_running_jobs_end", "test_a_drain_hands_back_what_has_not_begun_and_lets_the_rest_end"),
     "F11 drain longer than its grace": ("test_what_does_not_fit_the_grace_runs_again_once_elsewhere",),
@@ -69,6 +75,7 @@ ROWS: dict[str, tuple[str, ...]] = {
         "test_of_two_plugins_with_one_type_the_first_by_name_has_it_in_whatever_order_they_come",
         "test_signal_handlers_and_the_working_folder_are_put_back",
     ),
+    "F45 plugins that leak": ("test_a_process_retires_after_its_jobs", "test_a_process_retires_at_its_size"),
     "F46 results that cannot be kept": ("test_a_result_that_cannot_be_kept_is_dead_and_its_effect_not_repeated",),
     "F47 hostile exceptions": ("test_nothing_that_a_handler_raises_hurts_its_process",),
     "F48 two versions of a plugin": ("test_two_versions_of_a_plugin_side_by_side", "test_only_loaded_types_are_claimed"),
@@ -85,8 +92,13 @@ ROWS: dict[str, tuple[str, ...]] = {
     "F58 clocks that differ": ("test_late_clock_is_set_and_tried_again",),
     "F59 nobody reads the logs": ("test_a_log_pipe_that_nobody_reads_holds_up_nothing",),
 }
-#: Faults of what is not built yet.
+#: Faults of what is not built or not brought about yet.
 LATER: dict[str, str] = {
+    "F6": "handlers in processes of their own, with a limit of memory",
+    "F21": "failover to a replica that lags",
+    "F22": "a store that went back in time",
+    "F23": "a torn append-only file",
+    "F25": "a full disk",
     "F28": "a store in several nodes",
     "F34": "event streams for dashboards",
     **{f"F{n}": "the scheduler" for n in range(35, 42)},

@@ -98,7 +98,7 @@ def test_a_replay_meets_the_effect_of_the_first(serve, sink, hands, clean_server
 
         seen = hands.ended(again.json()["jobId"])
         assert (seen.state, seen.result) == ("completed", hands.look(done).result)
-        assert not refused.is_success
+        assert refused.status_code == 409
         assert hands.counters()["once/default/created"] == created + 1
         assert sink.counts() == {"done": 1}
         assert hands.dead(unknown) == record

@@ -36,6 +36,11 @@ def lua(name: str, file: str, old: str, new: str) -> Mutant:
     return Mutant(name, f"store/lua/{file}.lua", old, new, STORE)
 
 
+def effects(name: str, file: str, old: str, new: str) -> Mutant:
+    """A broken script of the effect ledger."""
+    return Mutant(name, f"store/lua/{file}.lua", old, new, ("tests/integration/store/test_effects.py", *STORE))
+
+
 def python(name: str, file: str, old: str, new: str, *tests: str) -> Mutant:
     """A broken worker."""
     return Mutant(name, f"{file}.py", old, new, tests)
@@ -89,6 +94,24 @@ _LUA = [
     lua("no_handover", "lib/wake", "if call('HGET', P .. 'keeper', 'wid') == wid then find_keeper() end", ""),
     lua("no_tick", "tick", "for _, queue in ipairs(queues) do wake_all_bands(queue) end", ""),
     lua("unlisted_ttl", "register", "call('PEXPIRE', P .. 'w:' .. wid, KEPT_MS)", ""),
+    effects("reserve_without_token", "guard_reserve", "if f[1] ~= 'a' or f[2] ~= token then", "if f[1] ~= 'a' then"),
+    effects("reserved_is_free", "guard_reserve", "if is_reserved and again ~= '1' then", "if false then"),
+    effects("reserved_is_done", "guard_reserve", "row and row[STATE] == 'd' then", "row and row[STATE] ~= 'f' and not is_mine then"),
+    effects("guard_owned_by_attempt", "guard_reserve", "row[TOKEN] == token and row[CALL] == its_call", "row[TOKEN] == token"),
+    effects("guard_per_job", "guard_reserve", "local root = f[3] or id", "local root = id"),
+    effects("late_copy_reserves", "guard_reserve", "if row and row[TOKEN] == token and row[CALL] >= its_call then", "if false then"),
+    effects("anybody_says_done", "guard_done", "if row[TOKEN] ~= token or row[CALL] ~= its_call then return STATUS.STALE end", ""),
+    effects("settled_while_it_runs", "guard_settle", "if is_owner_current(row) then return { STATUS.CONFLICT, 'running' } end", ""),
+    effects("settled_too_early", "guard_settle", "if not happened and now < row[RESERVED] + at_it_ms then", "if false then"),
+    effects("settled_without_audit", "guard_settle", "record_audit(who, 'effect.settled'", "local _ = (who or 'effect.settled'"),
+    effects(
+        "guard_dies_with_job",
+        "lib/purge",
+        "if root then job_leaves_lineage(root, id) end",
+        "if root then call('UNLINK', P .. 'e:' .. root) end",
+    ),
+    effects("letter_does_not_hold", "lib/lineage", "if call('EXISTS', P .. 'd:' .. id) == 1 then", "if false then"),
+    effects("replay_of_the_unknown", "submit", "if item[13] ~= 1 and", "if false and"),
     lua("key_dies_with_its_window", "lib/state", "math.max(window, KEY_KEPT_MS)", "window"),
 ]
 
@@ -175,9 +198,10 @@ _PYTHON = [
     python(
         "lease_for_ever",
         "broker/consumer",
-        "if m.finish is not None or not m.deadline or now < m.deadline + OVERDUE_S]",
+        "if m.finish is not None or not m.deadline or now < m.deadline + self.identity.overdue_s]",
         "]",
         f"{BROKER}/test_times.py",
+        f"{BROKER}/test_limits.py",
     ),
     python(
         "no_heartbeat",
@@ -208,7 +232,7 @@ _PYTHON = [
     python(
         "stop_strands_what_runs",
         "broker/threads",
-        "                intake.consumer.requeue(list(intake.consumer.held.values()))\n",
+        "                intake.consumer.requeue([m for m in intake.consumer.held.values() if m.finish is None and not m.is_running])\n",
         "",
         f"{BROKER}/test_flow.py",
         "tests/e2e/test_worker.py",
@@ -223,6 +247,27 @@ _PYTHON = [
         "tests/e2e/test_worker.py",
         "-k",
         "poison",
+    ),
+    python(
+        "deaf_handler_is_never_given_up",
+        "broker/deadlines",
+        "elif now > message.struck_at + self.grace_s:",
+        "elif False:",
+        f"{BROKER}/test_limits.py",
+    ),
+    python(
+        "gives_up_without_retiring",
+        "broker/deadlines",
+        '        worker.retire("a handler did not stop")\n',
+        "",
+        f"{BROKER}/test_limits.py",
+    ),
+    python(
+        "done_before_the_effect",
+        "../taskmaster_sdk/effects",
+        "        if self.is_new and (error is None or isinstance(error, self._unless)):",
+        "        if self.is_new:",
+        "tests/unit/test_sdk_effects.py",
     ),
     python(
         "result_rejected_is_retried",
