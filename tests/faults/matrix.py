@@ -37,7 +37,11 @@ ROWS: dict[str, tuple[str, ...]] = {
         "test_a_store_that_is_killed_under_load_loses_nothing",
         "test_the_store_is_killed_and_restarted_while_jobs_run",
     ),
-    "F14 store away": ("test_killed_store_is_503_and_recovers", "test_results_are_held_while_nothing_answers"),
+    "F14 store away": (
+        "test_a_store_that_is_down_for_seconds_under_load",
+        "test_killed_store_is_503_and_recovers",
+        "test_results_are_held_while_nothing_answers",
+    ),
     "F15 slow store": ("test_a_slow_road_costs_time_only",),
     "F16 reply lost after the script ran": (
         "test_the_reply_of_every_script_may_be_lost",
@@ -52,10 +56,33 @@ ROWS: dict[str, tuple[str, ...]] = {
     "F18 blackhole": ("test_silent_store_is_503_within_the_time_out", "test_results_are_held_while_nothing_answers"),
     "F19 one worker cut off": ("test_requests_pass_and_answers_do_not",),
     "F20 requests pass, replies do not": ("test_requests_pass_and_answers_do_not",),
-    "F24 out of memory": ("test_a_full_store_refuses_new_jobs_and_lets_work_end", "test_full_store_is_503_and_nothing_is_stored"),
-    "F26 wrong policy": ("test_evicting_store_is_refused",),
-    "F27 SCRIPT FLUSH, FLUSHALL": ("test_scripts_are_flushed_under_load", "test_an_emptied_store_is_served_again"),
-    "F29 foreign keys": ("test_a_foreign_key_stops_a_script_before_its_first_write",),
+    "F21 failover to a replica that lags": ("test_a_lagging_replica_is_promoted",),
+    "F22 a store that went back in time": (
+        "test_a_store_that_went_back_in_time_is_noticed_and_swept",
+        "test_strict_durability_takes_nothing_that_would_not_be_on_disk",
+    ),
+    "F24 out of memory": (
+        "test_a_store_without_memory_drains",
+        "test_a_full_store_refuses_new_jobs_and_lets_work_end",
+        "test_full_store_is_503_and_nothing_is_stored",
+    ),
+    "F25 full disk": ("test_a_full_disk_refuses_and_recovers",),
+    "F26 wrong policy": (
+        "test_a_policy_that_is_changed_later_is_told",
+        "test_damage_is_mended_and_reported",
+        "test_a_damaged_store_under_running_workers_is_swept_and_told",
+        "test_evicting_store_is_refused",
+    ),
+    "F27 SCRIPT FLUSH, FLUSHALL": (
+        "test_a_foreign_script_that_blocks_is_waited_for",
+        "test_an_emptied_store_is_told_not_passed_over",
+        "test_scripts_are_flushed_under_load",
+        "test_an_emptied_store_is_served_again",
+    ),
+    "F29 foreign keys": (
+        "test_a_foreign_key_is_reported_and_stops_nothing",
+        "test_a_foreign_key_stops_a_script_before_its_first_write",
+    ),
     # the API
     "F30 API killed in mid-request": ("test_an_api_killed_before_or_after_it_stored",),
     "F31 one key a hundred times": (
@@ -95,10 +122,7 @@ ROWS: dict[str, tuple[str, ...]] = {
 #: Faults of what is not built or not brought about yet.
 LATER: dict[str, str] = {
     "F6": "handlers in processes of their own, with a limit of memory",
-    "F21": "failover to a replica that lags",
-    "F22": "a store that went back in time",
     "F23": "a torn append-only file",
-    "F25": "a full disk",
     "F28": "a store in several nodes",
     "F34": "event streams for dashboards",
     **{f"F{n}": "the scheduler" for n in range(35, 42)},

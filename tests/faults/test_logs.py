@@ -34,9 +34,10 @@ def test_a_log_pipe_that_nobody_reads_holds_up_nothing(clean_server, sink, hands
         try:
             ids = hands.submit_many("failing", [{"key": f"k{n}", "n": 1} for n in range(400)])
             assert {seen.state for seen in hands.all_ended(ids, 40)} == {"completed"}
-            assert service.stderr is not None
-            os.set_blocking(service.stderr.fileno(), False)
-            said = service.stderr.read() or b""
+            log = service.stderr
+            assert log is not None
+            os.set_blocking(log.fileno(), False)
+            said = log.read() or b""
             assert len(said) >= 60_000, "the pipe was full"
 
             service.send_signal(signal.SIGTERM)
@@ -44,7 +45,7 @@ def test_a_log_pipe_that_nobody_reads_holds_up_nothing(clean_server, sink, hands
 
             def has_ended() -> bool:
                 nonlocal rest
-                rest += service.stderr.read() or b""
+                rest += log.read() or b""
                 return service.poll() is not None
 
             eventually(has_ended, 20)
