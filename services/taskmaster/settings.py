@@ -23,7 +23,20 @@ from msgspec import Meta
 
 from taskmaster.errors import ConfigurationError
 
-__all__ = ["CONFIG_FILE", "ENV_FILE", "NAMES", "PREFIX", "Settings", "Shown", "describe", "help_text", "load", "masked_url", "to_environ"]
+__all__ = [
+    "CONFIG_FILE",
+    "ENV_FILE",
+    "NAMES",
+    "PLUGIN_PREFIX",
+    "PREFIX",
+    "Settings",
+    "Shown",
+    "describe",
+    "help_text",
+    "load",
+    "masked_url",
+    "to_environ",
+]
 
 PREFIX: Final = "TASKMASTER_"
 PLUGIN_PREFIX: Final = "TASKMASTER_PLUGIN_"

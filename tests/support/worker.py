@@ -28,7 +28,7 @@ from taskmaster.plugins.registry import Handler, Registry
 from taskmaster.settings import Settings
 from taskmaster.store import calls, reads
 from taskmaster.store.client import SyncStore
-from taskmaster.worker.process import Part, WorkerProcess, undertake
+from taskmaster.worker.process import Part, WorkerProcess, nursery_for, undertake
 from taskmaster_sdk import Job
 
 __all__ = ["Hands", "Seen", "Worker", "registry_of"]
@@ -196,7 +196,9 @@ class Worker(Hands):
         self.url = direct or url
         self.wids: list[str] = []
         part = Part("test", suspects, (), os.getppid(), lambda wid, partition: self.wids.append(wid), lambda: None)
-        self.process = WorkerProcess(settings, registry_of(jobs), url, part, middleware)
+        registry = registry_of(jobs)
+        nursery = nursery_for(settings, registry, dict(os.environ))  # forked while this process has other threads: the test's own
+        self.process = WorkerProcess(settings, registry, url, part, middleware, nursery)
         self._is_up = False
 
     def __enter__(self) -> Self:

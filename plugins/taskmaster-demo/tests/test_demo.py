@@ -40,13 +40,14 @@ def aged(path: Path, age_s: float = 3_600, text: str = "old") -> Path:
     return path
 
 
-def test_three_types_on_three_queues():
+def test_the_types_and_their_queues():
     jobs = {one.name: one for one in DemoPlugin().register_jobs()}
 
     assert {name: one.queue for name, one in jobs.items()} == {
         "generate-report": "report-queue",
         "cleanup-temp": "cleanup-queue",
         "dummy": "default",
+        "dummy-isolated": "default",
     }
     assert all(one.description for one in jobs.values())
     assert not any(one.is_async for one in jobs.values())
@@ -82,7 +83,7 @@ def test_a_dummy_sleeps_and_hangs_in_one_call(monkeypatch):
     assert slept == [0.25, 3_600]
 
 
-@pytest.mark.parametrize(("mode", "status"), [("segfault", -11), ("exit", 139)])
+@pytest.mark.parametrize(("mode", "status"), [("segfault", -11), ("exit", 139), ("abort", -6)])
 def test_a_dummy_takes_its_process_down(mode, status):
     path = [str(Path(package.__file__).parent.parent) for package in (taskmaster_sdk, taskmaster_demo)]
     code = f"import sys; sys.path[:0] = {path!r}\nfrom taskmaster_demo.dummy import dummy\nfrom taskmaster_sdk.testing import run\n"

@@ -20,7 +20,7 @@ import msgspec
 from dramatiq.broker import Consumer, MessageProxy
 
 from taskmaster.broker.broker import TaskMasterBroker, partition_queue
-from taskmaster.broker.message import JobMessage, open_envelope
+from taskmaster.broker.message import JobMessage, Left, open_envelope
 from taskmaster.broker.slots import Slots
 from taskmaster.errors import StoreError, StoreUnavailable
 from taskmaster.failpoints import hit
@@ -32,7 +32,7 @@ from taskmaster.store.status import Status
 from taskmaster.telemetry import events
 from taskmaster.telemetry.logs import get
 
-__all__ = ["Identity", "Left", "PartitionConsumer"]
+__all__ = ["Identity", "PartitionConsumer"]
 
 log = get()
 #: A sleep ends by itself after this, give or take a fifth: the cover for wake-ups that died with somebody else.
@@ -68,21 +68,6 @@ class Identity:
     lease_ms: int
     alive_ms: int
     overdue_s: float = 10.0
-
-
-class Left(msgspec.Struct, frozen=True, array_like=True):
-    """Attempts whose handlers would not end, and how to hand them back in their consumer's name.
-
-    Attributes:
-        seq: of the consumer's next call.
-        attempts: (job id, token).
-    """
-
-    partition: int
-    gen: str
-    wid: str
-    seq: int
-    attempts: tuple[tuple[str, str], ...]
 
 
 class PartitionConsumer(Consumer):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from taskmaster.broker.guards import AttemptGuards
     from taskmaster_sdk import JobContext
 
-__all__ = ["JobMessage", "open_envelope"]
+__all__ = ["JobMessage", "Left", "open_envelope"]
 
 #: The blob of a claim -> what was submitted.
 open_envelope = msgspec.json.Decoder(Envelope).decode
@@ -141,3 +141,18 @@ class JobMessage(MessageProxy):
             self.claim.epoch, outcome, self.claimed_ms, ended_ms, self.token.partition(".")[0], error, message, self.actor.plugin
         )
         return _encode(attempt).decode()
+
+
+class Left(msgspec.Struct, frozen=True, array_like=True):
+    """Attempts whose handlers would not end, and how to hand them back in their consumer's name.
+
+    Attributes:
+        seq: of the consumer's next call.
+        attempts: (job id, token).
+    """
+
+    partition: int
+    gen: str
+    wid: str
+    seq: int
+    attempts: tuple[tuple[str, str], ...]

@@ -20,10 +20,12 @@ from dramatiq.middleware import SkipMessage
 from dramatiq.worker import ConsumerThread, Worker, WorkerThread
 
 from taskmaster.broker.broker import NotRun, TaskMasterBroker
-from taskmaster.broker.consumer import Left, PartitionConsumer
+from taskmaster.broker.consumer import PartitionConsumer
 from taskmaster.broker.deadlines import ended_early
+from taskmaster.broker.isolation.nursery import NurseryLost
+from taskmaster.broker.isolation.pool import RunnerPool
 from taskmaster.broker.loop import EventLoop
-from taskmaster.broker.message import JobMessage
+from taskmaster.broker.message import JobMessage, Left
 from taskmaster.errors import StoreError
 from taskmaster.model.outcome import Interrupted
 from taskmaster.store.calls import Finish
@@ -68,6 +70,9 @@ class JobThread(WorkerThread):
         assert isinstance(message, JobMessage)
         worker = self.worker
         if not worker.admit(message):
+            return
+        if message.actor.is_isolated:
+            worker.run_isolated(message)
             return
         result: Any = None
         error: BaseException | None = None
@@ -225,6 +230,7 @@ class JobWorker(Worker):
     Attributes:
         retiring: why it claims no more, or empty.
         on_retire: called when that begins.
+        runners: where isolated handlers run; None: they cannot.
         left: after `stop`: what still runs, to be handed back when this process is gone.
     """
 
@@ -235,6 +241,7 @@ class JobWorker(Worker):
         self.loop = EventLoop(self.run_async)
         self.retiring = ""
         self.left: list[Left] = []
+        self.runners: RunnerPool | None = None
         self.on_retire: Callable[[], None] = lambda: None
 
     def _add_worker(self) -> None:
@@ -283,6 +290,29 @@ class JobWorker(Worker):
             message.finish = None
             log.error(events.JOB_OUTCOME_REFUSED, jobId=message.claim.id, reason="hook_failed", exc_info=failed)
         message.consumer.ack(message)
+
+    def run_isolated(self, message: JobMessage) -> None:
+        """One attempt in a child process, on the thread that waits for its end."""
+        started = time.monotonic()
+        result: Any = None
+        error: BaseException | None = None
+        try:
+            if self.runners is None:
+                raise NurseryLost("this process was made without one")
+            result, error = self.runners.run(message)
+        except NurseryLost as lost:
+            log.error(events.JOB_NOT_RUN, jobId=message.claim.id, reason="no_runner", error=str(lost))
+            message.finish = Finish(message.claim.id, message.token, "s", delay_ms=NOT_RUN_DELAY_MS, reason="no_runner")
+            message.consumer.ack(message)
+            self.retire("no child process can be started")
+            return
+        except BaseException as raised:
+            error = raised
+        with self.interrupting:
+            if message.is_over:
+                return
+        message.consumer.slots.ran(message.claim.queue, time.monotonic() - started)
+        self.settle(message, result, error)
 
     async def run_async(self, message: JobMessage) -> None:
         """One attempt of a coroutine handler. Hooks run on the loop: ours only touch memory."""

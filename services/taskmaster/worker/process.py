@@ -20,10 +20,13 @@ from setproctitle import setproctitle
 
 from taskmaster import failpoints
 from taskmaster.broker.broker import TaskMasterBroker
-from taskmaster.broker.consumer import Identity, Left, PartitionConsumer
+from taskmaster.broker.consumer import Identity, PartitionConsumer
 from taskmaster.broker.deadlines import Deadlines
 from taskmaster.broker.guards import GuardDesk
-from taskmaster.broker.message import JobMessage
+from taskmaster.broker.isolation import runner
+from taskmaster.broker.isolation.nursery import Nursery
+from taskmaster.broker.isolation.pool import ATTEMPTS_MAX, RESIDENT_MAX_MB, RunnerPool
+from taskmaster.broker.message import JobMessage, Left
 from taskmaster.broker.middleware import AttemptContext, AttemptFinished, AttemptStarted, DeadLetter, Idempotency, Outcome
 from taskmaster.broker.slots import Slots, halves
 from taskmaster.broker.threads import JobWorker
@@ -32,7 +35,7 @@ from taskmaster.maintenance import policy
 from taskmaster.maintenance.upkeep import Upkeep
 from taskmaster.plugins import catalogue, lifecycle
 from taskmaster.plugins.registry import Registry
-from taskmaster.settings import Settings
+from taskmaster.settings import PLUGIN_PREFIX, PREFIX, Settings
 from taskmaster.store import calls
 from taskmaster.store.client import SyncStore
 from taskmaster.store.keys import LOST_BAND
@@ -43,7 +46,7 @@ from taskmaster.worker.heart import Duty, Rounds
 __all__ = ["Part", "WorkerProcess", "run", "undertake"]
 
 log = get()
-TICK_S = 1.0
+TICK_S, IDLE_LOOK_S = 1.0, 10.0
 #: How much longer than its deadline and the grace after it the lease of a handler is kept.
 OVERDUE_S = 5.0
 
@@ -176,9 +179,18 @@ class WorkerProcess:
         url: of the store.
         part: what this process is for.
         middleware: more of Dramatiq's, behind ours.
+        nursery: forks child processes for isolated types; `nursery_for` makes it.
     """
 
-    def __init__(self, settings: Settings, registry: Registry, url: str, part: Part, middleware: Sequence[Middleware] = ()) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        registry: Registry,
+        url: str,
+        part: Part,
+        middleware: Sequence[Middleware] = (),
+        nursery: Nursery | None = None,
+    ) -> None:
         self.settings = settings
         self.part = part
         self.stop_asked = False
@@ -202,6 +214,14 @@ class WorkerProcess:
         )
         self.worker = JobWorker(self.broker, self.concurrency)
         self.deadlines = Deadlines(self.worker, settings.timeout_grace_ms / 1_000, settings.cancel_grace_ms / 1_000)
+        if nursery is not None:
+            self.worker.runners = RunnerPool(
+                nursery,
+                self.deadlines,
+                self.progress.report,
+                attempts_max=settings.recycle_jobs or ATTEMPTS_MAX,
+                resident_max_mb=settings.recycle_mb or RESIDENT_MAX_MB,
+            )
         self._heart = Rounds("heart", self._lease_duties())
         self._chores = Rounds("chores", self._chore_duties())
 
@@ -222,6 +242,7 @@ class WorkerProcess:
         for name in set(self._registry.handlers) - set(started.handlers):
             del self.broker.actors[name]
         self._identity = identity_of(self.settings, started, self.part)
+        self.part.beat()  # from here on a handler may hold the interpreter
         self.worker.start()
         self._heart.start()
         self._chores.start()
@@ -258,7 +279,7 @@ class WorkerProcess:
         jobs, megabytes = self.settings.recycle_jobs, self.settings.recycle_mb
         if jobs and sum(consumer.told for consumer in self.worker.partition_consumers()) >= jobs:
             self.worker.retire(f"{jobs} jobs")
-        elif megabytes and resident_mb() >= megabytes:
+        elif megabytes and runner.resident_mb() >= megabytes:
             self.worker.retire(f"{megabytes} MB")
 
     def stop(self) -> None:
@@ -266,6 +287,8 @@ class WorkerProcess:
         self._heart.stop()
         self._chores.stop()
         self.worker.stop()
+        if self.worker.runners is not None:
+            self.worker.runners.stop()
         if self._running is not None:
             lifecycle.stop(self._running, self.worker.loop.run_async, within_s=5.0)
         self.worker.loop.stop()
@@ -296,6 +319,8 @@ class WorkerProcess:
         flush = partial(self.progress.flush, self.store)
         watch = policy.PolicyWatch(self.store, self.settings.durability == "strict")
         recycling = [Duty("recycle", TICK_S, self.recycle)] if self.settings.recycle_jobs or self.settings.recycle_mb else []
+        if self.worker.runners is not None:
+            recycling.append(Duty("runners", IDLE_LOOK_S, self.worker.runners.dismiss_idle))
         return [
             Duty("progress", 0.0, flush),
             Duty("effects", 0.0, self.guards.settle_debts),
@@ -305,6 +330,23 @@ class WorkerProcess:
         ]
 
 
+def nursery_for(settings: Settings, registry: Registry, environ: Mapping[str, str], close: Sequence[int] = ()) -> Nursery | None:
+    """A nursery for the isolated types among *registry*; None when there are none. Call it before any thread or connection is there.
+
+    Its processes see the environment without what is the service's own: the store's address above all.
+    """
+    if not any(handler.job.isolation == "process" for handler in registry.handlers.values()):
+        return None
+    seen = {name: value for name, value in environ.items() if is_for_runners(name)}
+    run_runner = partial(runner.run, registry, Path(settings.data_dir).absolute(), seen)
+    return Nursery(run_runner, close, is_for_runners)
+
+
+def is_for_runners(name: str) -> bool:
+    """Whether isolated handlers see this environment variable."""
+    return name != "REDIS_URL" and (not name.startswith(PREFIX) or name.startswith(PLUGIN_PREFIX))
+
+
 def run(settings: Settings, registry: Registry, url: str, part: Part, environ: Mapping[str, str]) -> int:
     """Run this process until it is told to stop. SIGTERM drains, a second one forces.
 
@@ -312,6 +354,7 @@ def run(settings: Settings, registry: Registry, url: str, part: Part, environ: M
         0 when everything it held was told to the store, 1 when something was left or a thread was lost.
     """
     setproctitle(f"taskmaster: worker {part.name}")
+    nursery = nursery_for(settings, registry, environ, [part.pipe] if part.pipe >= 0 else [])  # before the first thread
     stop = Stop()
     signal.signal(signal.SIGTERM, stop.ask)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C reaches the supervisor, which passes it on
@@ -319,7 +362,7 @@ def run(settings: Settings, registry: Registry, url: str, part: Part, environ: M
     signal.pthread_sigmask(
         signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
     )  # blocked over the fork, so that none was missed
-    process = WorkerProcess(settings, registry, url, part)
+    process = WorkerProcess(settings, registry, url, part, nursery=nursery)
     process.worker.on_retire = stop.ring
     process.start(environ)
     while not stop.wait(1.0):
@@ -358,15 +401,6 @@ def undertake(settings: Settings, url: str, dead: Sequence[tuple[str, int]], lef
                 log.warning(events.UPKEEP_FAILED, duty="hand back", error=str(error))
     _abandon(store, dead)
     store.close()
-
-
-def resident_mb() -> float:
-    """Resident memory of this process, megabytes; 0 where the system does not tell."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except (OSError, ValueError, IndexError):
-        return 0.0
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1_048_576
 
 
 def _abandon(store: SyncStore, dead: Sequence[tuple[str, int]]) -> None:

@@ -22,7 +22,7 @@ from typing import NoReturn
 import msgspec
 from setproctitle import setproctitle
 
-from taskmaster.broker.consumer import Left
+from taskmaster.broker.message import Left
 from taskmaster.plugins.discovery import discover
 from taskmaster.plugins.registry import Registry
 from taskmaster.settings import Settings

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from taskmaster_demo.cleanup import Cleaner
-from taskmaster_demo.dummy import dummy
+from taskmaster_demo.dummy import dummy, dummy_isolated
 from taskmaster_demo.report import generate_report
 from taskmaster_sdk import Job, PluginContext, hookimpl, job
 
@@ -18,10 +18,10 @@ class DemoPlugin:
 
     @hookimpl
     def register_jobs(self) -> list[Job]:
-        """All three job types."""
+        """All job types."""
         example = {"olderThanS": 86_400, "dryRun": True}
         cleanup = job("cleanup-temp", queue="cleanup-queue", attempts=3, timeout_s=300, example=example)(self.cleaner.cleanup_temp)
-        return [generate_report, cleanup, dummy]
+        return [generate_report, cleanup, dummy, dummy_isolated]
 
     @hookimpl
     def on_init(self, context: PluginContext) -> None:
