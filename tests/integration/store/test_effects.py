@@ -109,6 +109,20 @@ def test_the_next_attempt_meets_what_the_last_one_left(desk: Desk) -> None:
     desk.dump()
 
 
+def test_a_zombie_gets_no_licence_while_another_attempt_runs(desk: Desk) -> None:
+    """Its job is active, under somebody else's token: whatever it asks for, and however."""
+    zombie = first(desk)
+    zombie.die()
+    second = suspect(desk)
+
+    for again in (False, True):
+        assert zombie.reserve(1, again=again).status is STALE
+    assert second.reserve().status is OK
+    assert zombie.reserve(2, again=True).status is STALE
+    assert second.tell() is OK
+    desk.dump()
+
+
 def test_the_word_of_a_holder_that_lost_its_lease_is_taken(desk: Desk) -> None:
     attempt = first(desk)
     attempt.reserve()
