@@ -106,18 +106,23 @@ def _sweeps(store: SyncStore, settings: Settings, *, sweep: bool) -> Iterator[Ch
     from taskmaster.maintenance.sweeper import Sweeper
     from taskmaster.store import reads
 
+    began = 0
     for partition in range(settings.partitions):
         if sweep:
-            Sweeper(store, partition, settings.sweep_every_ms, settings.idempotency_window_ms).whole()
+            sweeper = Sweeper(store, partition, settings.sweep_every_ms, settings.idempotency_window_ms)
+            began = store.now_ms() - 1
+            sweeper.search()
+            sweeper.whole()
         seen = store.run(reads.integrity(partition, repairs=REPAIRS))
+        since = began if sweep else seen.last.since if seen.last else 0
         name = "sweep" if settings.partitions == 1 else f"sweep of partition {partition}"
         if seen.last is None:
             yield Check(name, "info", "none yet", "workers sweep every ten minutes; `taskmaster doctor --sweep` does it now")
         else:
             observed = f"{_ago(store, seen.last.ended)}: {seen.last.looked} rows, {seen.last.mended} mended, {seen.last.found} not"
-            rows = [f"{row.what} {row.id} {row.where}".rstrip() for row in seen.repairs if row.at >= seen.last.since]
+            rows = [f"{row.what} {row.id} {row.where}".rstrip() for row in seen.repairs if row.at >= since]
             message = "; ".join(rows[:SHOWN]) + (f" and {len(rows) - SHOWN} more" if len(rows) > SHOWN else "")
-            yield Check(name, "warn" if seen.last.found or seen.last.mended else "ok", observed, message)
+            yield Check(name, "warn" if rows else "ok", observed, message)
         if seen.lost_at:
             observed = f"{_ago(store, seen.lost_at)} the store was {seen.how}"
             message = "jobs of the lost time may be gone, back, or run again" + ("" if seen.is_checked else "; a sweep is due")

@@ -5,6 +5,7 @@ A sweep is a row of short calls whose place is kept in the store, so it goes on 
 
 from __future__ import annotations
 
+import itertools
 import time
 from dataclasses import dataclass
 
@@ -21,6 +22,8 @@ log = get()
 PAGES_A_SECOND = 4
 #: After a loss nothing is more urgent; other calls still go in between.
 URGENT_S = 0.5
+#: Jobs that one call of the search looks at.
+A_CALL = 200
 #: Repairs of one page that are logged one by one.
 LOGGED = 20
 
@@ -54,6 +57,19 @@ class Sweeper:
             pages += 1
             if page.is_done:
                 return
+
+    def search(self) -> list[Repair]:
+        """Jobs that no index names any more: a walk over all keys of the server, for a person who asks for it.
+
+        Raises:
+            StoreError: it stopped on the way; what was found until then is mended.
+        """
+        repairs: list[Repair] = []
+        ids = iter(self.store.ids(self.partition))
+        while batch := sorted(set(itertools.islice(ids, A_CALL))):
+            found = self.store.run(calls.mend(self.partition, batch, key_window_ms=self.key_window_ms), within_s=2.0)
+            repairs.extend(found)
+        return repairs
 
     def whole(self) -> list[Repair]:
         """Finish the sweep that is under way, if any, then one from begin to end; everything that was found.

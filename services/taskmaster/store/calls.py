@@ -24,6 +24,7 @@ __all__ = [
     "cancel",
     "cycle",
     "extend",
+    "mend",
     "progress",
     "promote",
     "prune",
@@ -355,6 +356,11 @@ def sweep(partition: int, *, every_ms: int, key_window_ms: int, now: bool = Fals
         return Swept(True, raw[0] == 1, tuple(map(_repair, raw[1:]))) if raw else Swept(False)
 
     return Call(load("sweep"), partition, ("now" if now else "", every_ms, key_window_ms), decode)
+
+
+def mend(partition: int, ids: Sequence[str], *, key_window_ms: int) -> Call[tuple[Repair, ...]]:
+    """Hold jobs that a walk over all keys has found, at most 200, against their indexes; or remove what is left of jobs that are gone."""
+    return Call(load("mend"), partition, (_pack(ids), key_window_ms), lambda raw: tuple(map(_repair, raw)))
 
 
 class Loss(NamedTuple):

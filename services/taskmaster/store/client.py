@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import redis
@@ -14,6 +14,7 @@ from redis.retry import Retry
 from taskmaster.errors import StoreError, StoreUnavailable
 from taskmaster.store.call import Call, meta_key
 from taskmaster.store.faults import Action, classify, is_denied, translate
+from taskmaster.store.keys import key
 from taskmaster.store.safety import PARAMETERS, SECTIONS, Vitals, vitals
 
 __all__ = ["Channel", "Inbox", "SyncStore", "connection_options"]
@@ -130,6 +131,19 @@ class SyncStore:
     def inbox(self, partition: int, wid: str) -> Inbox:
         """A connection of its own that sleeps on a consumer's inbox."""
         return Inbox(self._redis, partition, wid)
+
+    def ids(self, partition: int) -> Iterator[str]:
+        """Ids that any key of a job carries, by a walk over all keys of the server: slow, for tools alone. Some come twice.
+
+        Raises:
+            StoreError: it stopped on the way.
+        """
+        tag = key(partition, "")
+        try:
+            for found in self._redis.scan_iter(match=f"{tag.replace('{', '[{]').replace('}', '[}]')}[jbrh]:*", count=1_000):
+                yield _text(found)[len(tag) + 2 :]
+        except (redis.RedisError, OSError) as error:
+            raise translate(error, "scan") from error
 
     def raw(self) -> redis.Redis:
         """The library's client, for tests and tools that look at keys."""

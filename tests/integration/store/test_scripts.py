@@ -139,6 +139,16 @@ def _swept(desk: Desk) -> tuple[Call[Any], Any]:
     return calls.sweep(0, every_ms=1_000, key_window_ms=WINDOW_MS), []
 
 
+def _mended(desk: Desk) -> tuple[Call[Any], Any]:
+    lost, gone = desk.submit(), desk.submit()
+    desk.run(calls.cancel(0, gone, who="me", key_window_ms=WINDOW_MS))
+    desk.run(calls.purge(0, [gone]))
+    desk.raw.set(f"tm:{{0}}:b:{gone}", "left over")
+    for name in ("lane:one/2/alpha/-", "it:alpha", "bands:one"):
+        desk.raw.delete(f"tm:{{0}}:{name}")
+    return calls.mend(0, [lost, gone], key_window_ms=WINDOW_MS), []
+
+
 def _rewound(desk: Desk) -> tuple[Call[Any], Any]:
     desk.register("w1")
     return calls.store_rewound(0, known="g", fresh="h", sign="rewound"), [Status.CONFLICT, b"h", b""]
@@ -200,6 +210,7 @@ REPEATS: dict[str, Callable[[Desk], tuple[Call[Any], Any]]] = {
     "unregister": _unregistered,
     "tick": _ticked,
     "sweep": _swept,
+    "mend": _mended,
     "store_rewound": _rewound,
     "guard_reserve": _reserved,
     "guard_done": _told(True),

@@ -20,18 +20,29 @@ local looked = is_under_way and tonumber(sweep[4]) or 0
 local mended_before, found_before = is_under_way and tonumber(sweep[5]) or 0, is_under_way and tonumber(sweep[6]) or 0
 
 -- ---------------------------------------------------------------- what there is to walk
-call('HGET', KEYS[1], 'gen') -- not needed, but told if it is foreign
+-- Not walked, but told if they are foreign.
+for name, kind in pairs({ meta = 'hash', ws = 'zset', keeper = 'hash', maint = 'hash', ev = 'stream', swept = 'list' }) do
+  local is = call('TYPE', P .. name).ok
+  if is ~= 'none' and is ~= kind then
+    refused[P .. name] = 'a ' .. is
+    refusals[#refusals + 1] = P .. name
+  end
+end
 local queues = call('SMEMBERS', P .. 'qs')
 
-local pairs_of = {} -- type -> queue -> {created, purged}
-for _, ty in ipairs(call('HKEYS', P .. 'cat')) do pairs_of[ty] = {} end
-local fields = call('HGETALL', P .. 'n')
-for i = 1, #fields, 2 do
-  local ty, queue, what = string.match(fields[i], '^([^/]+)/([^/]+)/([^/]+)$')
-  if what == 'created' or what == 'purged' then
-    pairs_of[ty] = pairs_of[ty] or {}
-    pairs_of[ty][queue] = pairs_of[ty][queue] or { created = 0, purged = 0 }
-    pairs_of[ty][queue][what] = tonumber(fields[i + 1]) or 0
+-- Type -> queue -> {created, purged}: read anew for each stage, since rows of indexes bring types to light.
+local pairs_of
+local function read_types()
+  pairs_of = {}
+  for _, ty in ipairs(call('HKEYS', P .. 'cat')) do pairs_of[ty] = {} end
+  local fields = call('HGETALL', P .. 'n')
+  for i = 1, #fields, 2 do
+    local ty, queue, what = string.match(fields[i], '^([^/]+)/([^/]+)/([^/]+)$')
+    if what == 'created' or what == 'purged' then
+      pairs_of[ty] = pairs_of[ty] or {}
+      pairs_of[ty][queue] = pairs_of[ty][queue] or { created = 0, purged = 0 }
+      pairs_of[ty][queue][what] = tonumber(fields[i + 1]) or 0
+    end
   end
 end
 
@@ -48,6 +59,7 @@ local function of_queues(form)
 end
 
 local function types()
+  read_types()
   local out = {}
   for ty in pairs(pairs_of) do out[#out + 1] = ty end
   return out

@@ -139,6 +139,11 @@ local function examine_row(id, here)
     add(P .. 'it:' .. f.ty, made_ms(id), id)
     report('type_unlisted', id, 'it:' .. f.ty, true)
   end
+  local counted = f.ty .. '/' .. f.q .. '/created'
+  if not listed[counted] then -- the counters are where types are known from
+    listed[counted] = true
+    call('HSETNX', P .. 'n', counted, 0)
+  end
   return f
 end
 

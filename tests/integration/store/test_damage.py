@@ -1,0 +1,159 @@
+"""Any key may be deleted, or replaced by a foreign one, while jobs go through the scripts; the sweeper mends.
+
+A rule table drawn by a seeded dice, as the lifecycle machine, but without an oracle: what is held against the keys are their invariants.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from random import Random
+from typing import Any
+
+import pytest
+
+from support.desk import WINDOW_MS, Desk
+from support.protocol.dump import snapshot, violations
+from taskmaster.errors import StoreDefect
+from taskmaster.maintenance.sweeper import Sweeper
+from taskmaster.store import calls
+from taskmaster.store.status import Status
+
+SEEDS = range(int(os.environ.get("DAMAGE_SEEDS", "8")))
+ROUNDS, STEPS = 6, 14
+TYPES, QUEUES = ("alpha", "beta"), ("one", "two")
+#: What nothing in the store can tell any more.
+BEYOND = ("has no blob", "has no job", "does not own its key: None", "I5 fp: lists")
+#: Keys that are gone by themselves soon, or that the workers renew: no record of a job.
+FLEETING = ("w:", "o:", "set:", "cap:", "tc:", "idle:", "in:", "gone:")
+
+
+class Yard:
+    """Jobs and two consumers under a clock of their own. *is_foreign*: a foreign key stands in the place of ours."""
+
+    def __init__(self, desk: Desk, seed: int) -> None:
+        self.desk, self.dice = desk, Random(seed)
+        self.ids: list[str] = []
+        self.held: list[tuple[str, str]] = []
+        self.lives = 0
+        self.foreign = ""
+        self.refused = 0
+        self.wid = ""
+        self.enter()
+
+    def enter(self) -> None:
+        self.lives += 1
+        self.wid = self.desk.register(f"w{self.lives}", *TYPES, *(f"{name}!" for name in TYPES))
+
+    # ------------------------------------------------------------ what goes on
+    def submit(self) -> None:
+        dice = self.dice
+        more = {"key": f"{len(self.ids):022d}"} if dice.random() < 0.5 else {}
+        item = self.desk.item(
+            dice.choice(TYPES), dice.choice(QUEUES), priority=dice.choice((0, 2)), delay_ms=dice.choice((0, 0, 5_000)), **more
+        )
+        self.desk.run(calls.submit(0, [item]))
+        self.ids.append(item.id)
+
+    def cycle(self) -> None:
+        ends = [pair for pair in self.held if self.dice.random() < 0.6]
+        facts: dict[str, Any] = {"row": "[]", "reason": "x", "fingerprint": "f", "delay_ms": 2_000, "body": '["E","m","f","",""]'}
+        finishes = [calls.Finish(id=job_id, token=token, outcome=self.dice.choice("cccrfxhs"), **facts) for job_id, token in ends]
+        answer = self.desk.cycle(self.wid, *[(2, queue) for queue in QUEUES], finishes=finishes)
+        if answer.status is not Status.OK:
+            if answer.status is not Status.UNREGISTERED:
+                self.desk.run(calls.store_rewound(0, known="g", fresh="g", sign="test"))
+            self.enter()
+            return
+        self.held = [pair for pair in self.held if pair not in ends]
+        self.held += [(claim.id, self.desk.token(self.wid)) for claim in answer.claims]
+
+    def duties(self) -> None:
+        self.desk.now += self.dice.choice((500, 3_000, 40_000))
+        for call in (calls.tick(0, grace_ms=5_000), calls.promote(0), calls.prune(0, [(3, 10**9)] * 3)):
+            with self.unless_foreign():
+                self.desk.run(call)
+        self.desk.reap()
+
+    def small(self) -> None:
+        self.desk.run(calls.extend(0, self.wid, self.held, lease_ms=30_000, alive_ms=30_000))
+        self.desk.run(calls.progress(0, [(job_id, token, "0.5") for job_id, token in self.held]))
+        if self.ids:
+            self.desk.run(calls.cancel(0, self.dice.choice(self.ids), who="me", key_window_ms=WINDOW_MS))
+            self.desk.run(calls.purge(0, [self.dice.choice(self.ids)]))
+
+    @contextlib.contextmanager
+    def unless_foreign(self):
+        """A script may be refused by a foreign key; deleted keys stop none."""
+        try:
+            yield
+        except StoreDefect as error:
+            if not self.foreign or "WRONGTYPE" not in str(error):
+                raise
+            self.refused += 1
+
+    def step(self) -> None:
+        verb = self.dice.choice((self.submit, self.submit, self.cycle, self.cycle, self.cycle, self.duties, self.small))
+        with self.unless_foreign():
+            verb()
+
+    # ------------------------------------------------------------ damage and repair
+    def damage(self, *, is_foreign: bool) -> str:
+        names = sorted(name for name in self.desk.raw.keys("tm:*") if not name.split("}:")[1].startswith(FLEETING))
+        name = self.dice.choice(names)
+        self.desk.raw.delete(name)
+        if is_foreign:
+            self.foreign = name
+            self.desk.raw.lpush(name, "x") if name.split("}:")[1][:2] in ("b:", "r:", "k:") else self.desk.raw.set(name, "x")
+        return name
+
+    def sweep(self) -> list[calls.Repair]:
+        return Sweeper(self.desk.store, 0, 600_000, WINDOW_MS).whole()
+
+    def search(self) -> list[calls.Repair]:
+        return Sweeper(self.desk.store, 0, 600_000, WINDOW_MS).search()
+
+    def wrong(self) -> list[str]:
+        snap, wrong = snapshot(self.desk.raw)
+        return [line for line in wrong + violations(snap) if not any(words in line for words in BEYOND)]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_deleted_key_stops_no_script_and_is_mended(desk: Desk, seed: int) -> None:
+    """One key after the other, whatever it is: scripts go on, and after a sweep the invariants hold, but for what is gone for good."""
+    yard = Yard(desk, seed)
+    for _ in range(ROUNDS):
+        for _ in range(STEPS):
+            yard.step()
+        name = yard.damage(is_foreign=False)
+        for _ in range(STEPS // 2):
+            yard.step()
+        yard.sweep()
+        yard.sweep()
+
+        assert yard.wrong() == [], f"after {name} was deleted"
+    assert not yard.refused
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_foreign_key_costs_no_more_than_what_it_covers(desk: Desk, seed: int) -> None:
+    """Scripts that meet it are refused, the sweep comes to its end and names it; once it is removed, everything is mended."""
+    yard = Yard(desk, seed)
+    for _ in range(ROUNDS):
+        for _ in range(STEPS):
+            yard.step()
+        name = yard.damage(is_foreign=True)
+        for _ in range(STEPS // 2):
+            yard.step()
+        found = yard.sweep()
+        if not name.split("}:")[1].startswith(("b:", "r:", "h:", "fp:", "ev", "keeper", "maint", "vt:", "swept", "d:", "k:")):
+            assert [repair for repair in found if repair.what == "foreign_key"], f"{name} was not told"
+        desk.raw.delete(name)
+        yard.foreign = ""
+        yard.held = []
+        yard.enter()
+        yard.search()
+        for _ in range(2):
+            yard.sweep()
+
+        assert yard.wrong() == [], f"after {name} was foreign"
