@@ -23,6 +23,7 @@ SMALL = [
     "sign off",
     "hand back",
     "snooze, discard",
+    "rewind, noticed",
 ]
 QUICK = [
     (mutant, world)
@@ -34,6 +35,7 @@ QUICK = [
         "limiter",
         "two queues",
         "two plugin sets",
+        "rewind, noticed",
     )
     for mutant in model.MUTANTS.get(world, ())
 ]

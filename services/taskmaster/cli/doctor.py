@@ -53,6 +53,9 @@ def doctor(as_json: bool, sweep: bool, **texts: str | None) -> None:
 
     Exit codes: 0 nothing fails, 1 a plugin fails, 69 the store does not answer, 78 a setting is wrong or the store unsafe.
     """
+    from taskmaster.telemetry import logs
+
+    logs.configure("error")  # what a sweep finds is shown as a check
     checks = list(_checks(settings_from(texts), sweep=sweep))
     if as_json:
         echo_json({"ok": all(check.level != "fail" for check in checks), "checks": checks})

@@ -38,6 +38,7 @@ class Config(NamedTuple):
     operator: tuple[Message, ...] = ()  # requests that a person may send at any time
     purge: bool = False
     rewinds: int = 0
+    notices: bool = True  # a call whose number leaves a gap tells that the store went back
 
 
 # ---------------------------------------------------------------- the store: what the scripts read and write
@@ -180,7 +181,7 @@ def cycle(cfg: Config, s: Store, wid: Any, seq: int, finishes: tuple[Any, ...], 
         return s, ("UNREGISTERED", ("STALE",) * len(finishes), ())
     if seq < last and "late_call_runs" not in bad:
         return s, ("STALE_OP", ("STALE",) * len(finishes), ())
-    if seq > last + 1 and "rewind_unseen" not in bad:
+    if cfg.notices and seq > last + 1 and "rewind_unseen" not in bad:
         return s, ("REWOUND", ("STALE",) * len(finishes), ())
     said = []
     for j, epoch, its_token, outcome in finishes:
@@ -502,7 +503,7 @@ def check_step(cfg: Config, a: World, b: World, m: Message | None, said: Any) ->
             return "claimed by a late repeat: nobody will ever run it"
     if m is None:
         return None
-    if m[0] == "cycle" and said[0] == "OK" and m[2] > 1 + next((n for wid, n, _ in a.store.consumers if wid == m[1]), 0):
+    if cfg.notices and m[0] == "cycle" and said[0] == "OK" and m[2] > 1 + next((n for wid, n, _ in a.store.consumers if wid == m[1]), 0):
         return "the store forgot rounds that it had answered, and nobody noticed"
     if m[0] == "cycle" and m[1] in a.store.left and not a.rewinds and any(job.token == (m[1], m[2]) for job in b.store.jobs if job.epoch):
         claimed = [x for x, y in zip(a.store.jobs, b.store.jobs, strict=True) if y.epoch > x.epoch]
@@ -599,7 +600,8 @@ def forget(cfg: Config, world: World) -> World:
             return True
         if m[0] == "cycle":
             first = last.get(m[1], 0) + 1  # a call runs only when all before it have
-            return m[2] >= first and m[1] not in s.left and all((m[1], n) in numbers for n in range(first, m[2]))
+            gapless = not cfg.notices or all((m[1], n) in numbers for n in range(first, m[2]))
+            return m[2] >= first and m[1] not in s.left and gapless
         if m[0] == "leave":
             return m[1] not in s.left
         if m[0] in ("reserve", "touch"):

@@ -85,7 +85,8 @@ CORE = [  # small ones first
     core.Config("hand back", outcomes=("ok", "release")),
     core.Config("snooze, discard", 1, outcomes=("snooze", "discard"), operator=(("cancel", 0),)),
     core.Config("lease and retry", crashes=1),
-    core.Config("rewind", rewinds=1, max_attempts=1, outcomes=("ok",)),
+    core.Config("rewind, noticed", 1, rewinds=1, max_attempts=1, outcomes=("ok",)),
+    core.Config("rewind", rewinds=1, max_attempts=1, outcomes=("ok",), notices=False),  # what is safe does not hang on it
     core.Config(
         "effect settled by a person",
         jobs=2,
@@ -115,7 +116,8 @@ MUTANTS = {
         "submit_without_memory",
         "purge_without_tombstone",
     ),
-    "rewind": ("epoch_without_token", "rewind_unseen"),
+    "rewind": ("epoch_without_token",),
+    "rewind, noticed": ("rewind_unseen",),
     "cancel and force": (
         "retry_forgets_cancel",
         "cancel_beats_finish",
