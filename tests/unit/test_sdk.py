@@ -249,3 +249,18 @@ def test_convert_misses_a_required_field():
         convert({}, Order)
     with pytest.raises(TypeError, match="an object"):
         convert([], Order)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"isolation": "container"},
+        {"memory_mb": 64},
+        {"isolation": "process", "memory_mb": 0},
+        {"isolation": "process", "memory_mb": True},
+        {"isolation": "process", "memory_mb": 1.5},
+    ],
+)
+def test_isolation_that_cannot_be_is_refused(options):
+    with pytest.raises(ValueError, match=r"isolation|memory_mb"):
+        job("x", **options)(lambda payload, ctx: None)

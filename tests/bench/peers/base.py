@@ -17,7 +17,7 @@ QUEUE = "bench"
 #: Environment variable of the file that `stamp` jobs append "<sent> <started>\n" to: nanoseconds of the clock that all processes share.
 STAMPS = "BENCH_STAMPS"
 
-JobName = Literal["noop", "sleep", "async", "stamp"]
+JobName = Literal["noop", "isolated", "sleep", "async", "stamp"]
 
 
 @dataclass(frozen=True, slots=True)

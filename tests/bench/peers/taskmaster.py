@@ -31,7 +31,7 @@ __all__ = ["TaskMaster", "command", "common_environment", "publish"]
 PLUGIN = Path(__file__).resolve().parents[1] / "plugin"
 TESTS = Path(__file__).resolve().parents[2]
 SERVICES = TESTS.parent / "services"
-_TYPES = ("noop", "sleep", "async", "stamp")
+_TYPES = ("noop", "isolated", "sleep", "async", "stamp")
 _COMPLETED = [f"bench-{name}/{QUEUE}/completed" for name in _TYPES]
 #: A worker that only publishes its catalogue is gone at once.
 _ALIVE_MS = 1_000

@@ -50,6 +50,11 @@ def noop(payload: Mail, ctx: JobContext) -> None:
     """Nothing."""
 
 
+@job("bench-isolated", queue=QUEUE, isolation="process")
+def isolated(payload: Mail, ctx: JobContext) -> None:
+    """Nothing, in a child process."""
+
+
 @job("bench-sleep", queue=QUEUE)
 def sleep(payload: Wait, ctx: JobContext) -> None:
     """Hold a thread."""
@@ -72,5 +77,5 @@ def stamp(payload: Stamp, ctx: JobContext) -> None:
 
 @hookimpl
 def register_jobs() -> list[Job]:
-    """All four."""
-    return [noop, sleep, wait, stamp]
+    """All of them."""
+    return [noop, isolated, sleep, wait, stamp]
