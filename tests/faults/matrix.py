@@ -16,8 +16,16 @@ ROWS: dict[str, tuple[str, ...]] = {
     "F3 SIGKILL between reservation and effect": ("test_a_kill_around_an_effect_costs_what_its_mode_promises",),
     "F4 SIGSTOP beyond the lease, then SIGCONT": ("test_whatever_a_zombie_says_is_refused", "test_the_end_of_a_zombie_is_refused"),
     "F5 SIGSTOP inside the guarded call": ("test_a_process_frozen_inside_its_effect_does_it_once",),
-    "F7 poison": ("test_poison_takes_nobody_along",),
+    "F6 out of memory": ("test_memory_beyond_the_limit_fails_the_attempt",),
+    "F7 poison": (
+        "test_poison_takes_nobody_along",
+        "test_isolated_crashes_cost_no_worker",
+        "test_a_crash_is_an_attempt_that_failed",
+    ),
     "F8 hung handler": (
+        "test_whatever_a_handler_does_it_ends_at_its_time",
+        "test_a_process_with_a_stuck_handler_is_replaced_while_its_other_jobs_end",
+        "test_a_process_whose_interpreter_stands_still_is_killed",
         "test_a_thread_that_outlives_its_time_is_interrupted_and_lives_on",
         "test_a_thread_that_does_not_stop_is_given_up_and_its_process_retires",
         "test_a_coroutine_that_holds_up_the_loop_is_interrupted",
@@ -121,7 +129,6 @@ ROWS: dict[str, tuple[str, ...]] = {
 }
 #: Faults of what is not built or not brought about yet.
 LATER: dict[str, str] = {
-    "F6": "handlers in processes of their own, with a limit of memory",
     "F23": "a torn append-only file",
     "F28": "a store in several nodes",
     "F34": "event streams for dashboards",
