@@ -18,6 +18,8 @@ _WORD = {"c": "completed", "f": "failed", "x": "cancelled"}
 _ENDS: dict[str, set[tuple[str, str]]] = {
     "plain": {("completed", "")},
     "once": {("completed", ""), ("failed", "effect_unknown")},
+    "isolated": {("completed", ""), ("failed", "effect_unknown")},
+    "isolated_crash": {("completed", ""), ("failed", "effect_unknown")},
     "at_least_once": {("completed", "")},
     "verify": {("completed", "")},
     "delayed": {("completed", "")},
@@ -30,6 +32,8 @@ _ENDS: dict[str, set[tuple[str, str]]] = {
 }
 _LOST = ("failed", "worker_lost")
 LOSSES_MAX = 3
+#: Kinds whose effect is guarded: at most once.
+_GUARDED = ("once", "isolated", "isolated_crash")
 
 
 @dataclass(frozen=True)
@@ -131,7 +135,7 @@ class _Checker:
             begun = int(job.get("ep", 0))
             say(happened <= begun, f"B1 {happened} effects of {begun} attempts", job_id)
             if state == "completed":
-                needs = kind != "once" or "rp" not in job  # a replay finds the effect done
+                needs = kind not in _GUARDED or "rp" not in job  # a replay finds the effect done
                 say(
                     happened > 0 or not needs or self._effects[f"job-{self._numbers[job_id]}"] > 0,
                     "claims success, nothing happened",
@@ -144,7 +148,7 @@ class _Checker:
             if state == "cancelled" and begun == 0:
                 say(happened == 0, "cancelled before it began, and it happened", job_id)
         for n, kind in self._kinds.items():
-            if kind == "once":
+            if kind in _GUARDED:
                 say(self._effects[f"job-{n}"] <= 1, f"G5 the guarded effect of submission {n} happened {self._effects[f'job-{n}']} times")
 
     # ------------------------------------------------------------ G8
@@ -185,7 +189,7 @@ class _Checker:
     # ------------------------------------------------------------ accounting
     def _identities(self) -> None:
         states = Counter(_WORD.get(job["st"], "open") for job in self._jobs.values())
-        once = [n for n, kind in self._kinds.items() if kind == "once"]
+        once = [n for n, kind in self._kinds.items() if kind in _GUARDED]
         unknown = {
             self._numbers[job_id]
             for job_id, job in self._jobs.items()

@@ -79,10 +79,12 @@ class Task(NamedTuple):
 
 #: Out of a thousand submissions. Crashes are few: each costs its process, and the supervisor's backoff the ones behind it.
 _MIX = (
-    ("plain", 500),
+    ("plain", 460),
     ("once", 200),
     ("at_least_once", 50),
     ("verify", 50),
+    ("isolated", 30),
+    ("isolated_crash", 10),
     ("delayed", 60),
     ("recovers", 50),
     ("fails", 40),
@@ -96,6 +98,8 @@ _SHAPES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "once": ("once", {}, {}),
     "at_least_once": ("at-least-once", {}, {}),
     "verify": ("verify", {}, {}),
+    "isolated": ("isolated", {}, {}),
+    "isolated_crash": ("isolated", {"n": 1}, {}),
     "delayed": ("plain", {}, {"delayMs": 1_500}),
     "recovers": ("failing", {"n": 2}, {"attempts": 5}),
     "fails": ("failing", {"n": 99}, {"attempts": 2}),

@@ -71,6 +71,17 @@ def verify(payload: Payload, ctx: JobContext) -> None:
             effect.result = happen(ctx, payload["key"])
 
 
+@job("isolated", isolation="process", timeout_s=20, backoff=SOON)
+def isolated(payload: Payload, ctx: JobContext) -> dict[str, Any]:
+    """A guarded effect in a process of its own, which the first attempt kills if `n` says so, before the effect."""
+    if payload.get("n") and ctx.attempt == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    with ctx.once("sink") as effect:
+        if effect.is_new:
+            effect.result = {"n": happen(ctx, payload["key"])}
+    return dict(effect.result or {})
+
+
 @job("failing", backoff=SOON)
 def failing(payload: Payload, ctx: JobContext) -> int:
     """Fails the first `n` attempts."""
@@ -132,7 +143,7 @@ def huge(payload: Payload, ctx: JobContext) -> str:
     return "x" * 400_000
 
 
-JOBS = [plain, once, at_least_once, verify, failing, crash_once, poison, gated, nap, huge]
+JOBS = [plain, once, at_least_once, verify, isolated, failing, crash_once, poison, gated, nap, huge]
 
 
 @hookimpl
