@@ -232,6 +232,19 @@ def test_somebody_is_woken_for_what_was_put_back(desk: Desk, shop: Shop) -> None
     assert desk.claim(shop.wid, 5) == [shop.ids["w"]]
 
 
+def test_a_reservation_that_is_gone_is_told(desk: Desk, shop: Shop) -> None:
+    """An effect that nobody can settle any more is said once, and no longer listed as open."""
+    effect = f"{shop.ids['w']}/smtp"
+    desk.raw.hset(key(f"e:{shop.ids['w']}"), "smtp", "[]")
+    desk.raw.zadd(key("eu"), {effect: 1.0})
+    assert sweep(desk) == []
+
+    desk.raw.delete(key(f"e:{shop.ids['w']}"))
+
+    assert told(sweep(desk)) == {("effect_lost", effect, False)}
+    assert sweep(desk) == []
+
+
 def test_a_long_sweep_goes_on_page_by_page(desk: Desk) -> None:
     """More rows than a page holds, of equal scores too; damage at both ends and between is found; whoever calls next goes on."""
     items = [desk.item() for _ in range(950)]

@@ -78,6 +78,7 @@ local STAGES = {
     for _, state in ipairs({ 'c', 'f', 'x' }) do out[#out + 1] = 'fin:' .. queue .. '/' .. state end
   end), row },
   { of_queues(function(out, queue) out[#out + 1] = 'dlq:' .. queue end), function(id, key) examine_dead(id, P .. key) end },
+  { just('eu'), function(effect, key) examine_effect(effect, P .. key) end },
   { function()
     local out = types()
     for i, ty in ipairs(out) do out[i] = 'it:' .. ty end

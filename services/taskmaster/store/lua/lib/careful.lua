@@ -2,7 +2,7 @@
 -- To be included first: every other part calls through this.
 local NOTHING = {
   GET = false, HGET = false, ZSCORE = false, ZRANK = false, EXISTS = 0, ZCARD = 0, ZCOUNT = 0, ZREM = 0, SADD = 0, SISMEMBER = 0,
-  HINCRBY = 0, PTTL = -2,
+  HINCRBY = 0, HEXISTS = 0, PTTL = -2,
 }
 local refused, refusals = {}, {} -- by key: what the server said; the keys in order
 

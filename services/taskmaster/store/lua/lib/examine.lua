@@ -201,3 +201,11 @@ local function examine_dead(id, here)
     report('dead_letter_unlisted', id, 'fp:' .. f[2], true)
   end
 end
+
+-- An effect whose outcome is unknown: its reservation must be there. One that is gone is no licence kept back any more, and nothing can tell.
+local function examine_effect(effect, here)
+  local key = P .. 'e:' .. string.sub(effect, 1, 36)
+  if call('HEXISTS', key, string.sub(effect, 38)) == 1 or refused[key] then return end
+  call('ZREM', here, effect)
+  report('effect_lost', effect, short(key), false)
+end
