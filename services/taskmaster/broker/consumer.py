@@ -377,8 +377,9 @@ class PartitionConsumer(Consumer):
             message.cancelled_at = time.monotonic()  # one that has no context yet does not begin: `AttemptContext` looks at this
             if message.context is not None:
                 message.context.request_cancel()
-                if message.signal_cancel is not None:
-                    message.signal_cancel()
+                signal_cancel = message.signal_cancel  # its thread may take it away at any moment
+                if signal_cancel is not None:
+                    signal_cancel()
                 if message.task is not None:
                     with contextlib.suppress(RuntimeError):  # the loop has ended
                         message.task.get_loop().call_soon_threadsafe(message.task.cancel)

@@ -64,10 +64,10 @@ class Runner:
     lock: threading.Lock = field(default_factory=threading.Lock)  # held while a signal is sent, and while the process id is given up
     is_ours: bool = True
 
-    def signal(self, number: int) -> None:
-        """Send it, if the process id is still the runner's."""
+    def signal(self, number: int, attempt: int | None = None) -> None:
+        """Send it, if the process id is still the runner's; with *attempt*, only if that is the one it is at."""
         with self.lock:
-            if self.is_ours:
+            if self.is_ours and attempt in (None, self.attempts):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(self.pid, number)
 
@@ -160,6 +160,8 @@ class RunnerPool:
             runner.signal(signal.SIGKILL)
             raise MemoryLimit(f"it took more than {limit_mb} MB and was killed")
         if now <= self._deadlines.due_at(message):
+            if message.is_cancelled:
+                runner.signal(CANCEL)  # again: the first may have come before the handler began
             return
         if not message.struck_at:
             message.struck_at = now
@@ -211,7 +213,8 @@ class RunnerPool:
 
     def _put_back(self, runner: Runner, *, is_fit: bool) -> None:
         """Keep it for the next attempt, unless it was struck, crashed, has grown or served long enough."""
-        runner.attempts += 1
+        with runner.lock:
+            runner.attempts += 1
         runner.free_since = time.monotonic()
         if is_fit and runner.attempts < self._attempts_max:
             with self._lock:
@@ -261,7 +264,8 @@ class RunnerPool:
 @contextmanager
 def _cancellable(message: JobMessage, runner: Runner) -> Iterator[None]:
     """A cancellation that comes while the attempt runs is passed on; one that came before it, too."""
-    message.signal_cancel = lambda: runner.signal(CANCEL)
+    attempt = runner.attempts
+    message.signal_cancel = lambda: runner.signal(CANCEL, attempt)
     try:
         yield
     finally:

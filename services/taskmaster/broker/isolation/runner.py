@@ -108,7 +108,7 @@ class _Runner:
 
     # ------------------------------------------------------------ signals: they come only while an attempt is not answered
     def _on_cancel(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        if self._context is not None:
+        if self._context is not None and not self._context.cancelled:  # it is said repeatedly
             self._context.request_cancel()
             self._cancel_task()
 
