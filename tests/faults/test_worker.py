@@ -133,7 +133,7 @@ def test_a_storm_of_signals_ends_the_whole_family(serve, hands, number):
         ids = hands.submit_many("nap", [{"key": f"k{n}", "n": 5_000} for n in range(6)])
         eventually(lambda: all(hands.state(job_id) == "active" for job_id in ids))
         children = service.children()
-        assert len(children) == 4
+        assert len(children) >= 4  # three, the suspects, and what forks for isolated handlers
         _storm(service, number)
 
         service.wait(20)

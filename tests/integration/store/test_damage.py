@@ -99,7 +99,7 @@ class Yard:
 
     # ------------------------------------------------------------ damage and repair
     def damage(self, *, is_foreign: bool) -> str:
-        names = sorted(name for name in self.desk.raw.keys("tm:*") if not name.split("}:")[1].startswith(FLEETING))
+        names = sorted(name for name in map(str, self.desk.raw.keys("tm:*")) if not name.split("}:")[1].startswith(FLEETING))
         name = str(self.dice.choice(names))
         self.desk.raw.delete(name)
         if is_foreign:
