@@ -15,11 +15,11 @@ import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
 from taskmaster_email import delivery
-from taskmaster_email.delivery import DeliveryFailed
+from taskmaster_email.delivery import DeliveryFailed, DeliveryUnknown
 from taskmaster_email.plugin import EmailPlugin
 
-from taskmaster_sdk import Fatal, Job, PluginContext
-from taskmaster_sdk.testing import run
+from taskmaster_sdk import EffectUnknown, Fatal, Job, PluginContext
+from taskmaster_sdk.testing import Ledger, run
 
 URL = "TASKMASTER_PLUGIN_EMAIL_SMTP_URL"
 PAYLOAD = {"email": "albert@example.com", "name": "Albert", "message": "Congratulations!"}
@@ -32,6 +32,7 @@ class Peer:
     def __init__(self) -> None:
         self.envelopes: list[Any] = []
         self.answers: dict[str, str] = {}
+        self.hangs_up = False  # takes the message, and does not say so
 
     async def handle_RCPT(self, server, session, envelope, address, options):  # noqa: N802 - the library's spelling
         if "RCPT" in self.answers:
@@ -48,6 +49,8 @@ class Peer:
     async def handle_DATA(self, server, session, envelope):  # noqa: N802
         if "DATA" not in self.answers:
             self.envelopes.append(envelope)
+        if self.hangs_up:
+            server.transport.abort()
         return self.answers.get("DATA", "250 OK")
 
 
@@ -138,6 +141,41 @@ def test_a_refusal_for_now_is_tried_again(peer, tmp_path, step):
 
     with pytest.raises(DeliveryFailed, match="try later"):
         run(started(tmp_path, **{URL: f"smtp://{at}"}), PAYLOAD)
+
+
+def test_mail_goes_out_once_over_attempts(peer, tmp_path):
+    handler, at = peer
+    job, ledger = started(tmp_path, **{URL: f"smtp://{at}"}), Ledger()
+
+    first, second = (run(job, PAYLOAD, attempt=n, ledger=ledger) for n in (1, 2))
+
+    assert first.value["delivered"] == second.value["delivered"] == "smtp"
+    assert len(handler.envelopes) == 1
+
+
+def test_a_server_that_hangs_up_may_have_taken_the_message(peer, tmp_path):
+    handler, at = peer
+    handler.hangs_up = True
+    job, ledger = started(tmp_path, **{URL: f"smtp://{at}"}), Ledger()
+
+    with pytest.raises(DeliveryUnknown):
+        run(job, PAYLOAD, ledger=ledger)
+    second = run(job, PAYLOAD, attempt=2, ledger=ledger)
+
+    assert isinstance(second.outcome, EffectUnknown)
+    assert len(handler.envelopes) == 1
+
+
+def test_after_a_refusal_for_now_the_next_attempt_sends(peer, tmp_path):
+    handler, at = peer
+    job, ledger = started(tmp_path, **{URL: f"smtp://{at}"}), Ledger()
+    handler.answers["DATA"] = "451 try later"
+
+    with pytest.raises(DeliveryFailed):
+        run(job, PAYLOAD, ledger=ledger)
+    handler.answers.clear()
+
+    assert run(job, PAYLOAD, attempt=2, ledger=ledger).value["delivered"] == "smtp"
 
 
 def test_a_server_that_is_not_there_is_tried_again(tmp_path):

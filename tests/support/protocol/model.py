@@ -98,7 +98,7 @@ CORE = [  # small ones first
         outcomes=("ok",),
     ),
     core.Config("effect, at least once", effect=True, again=True, crashes=1, max_losses=1),
-    core.Config("effect, at most once", effect=True, crashes=1),
+    core.Config("effect, at most once", effect=True, crashes=1, max_losses=1),
 ]
 #: Rules that can be broken, by the configuration that gives them away.
 MUTANTS = {

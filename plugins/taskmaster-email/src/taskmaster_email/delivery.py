@@ -16,14 +16,18 @@ from taskmaster_email.message import checked_id
 from taskmaster_email.settings import Server
 from taskmaster_sdk import Fatal, JobContext
 
-__all__ = ["Delivery", "DeliveryFailed", "Outbox", "Smtp"]
+__all__ = ["Delivery", "DeliveryFailed", "DeliveryUnknown", "Outbox", "Smtp"]
 
 #: Seconds for each step of the conversation with a server, connecting included; less when the attempt's deadline is nearer.
 STEP_S = 15.0
 
 
 class DeliveryFailed(Exception):
-    """The server could not be reached or asked to come back later: worth another attempt."""
+    """The server could not be reached or asked to come back later, and surely has not taken the message: worth another attempt."""
+
+
+class DeliveryUnknown(Exception):
+    """The connection broke with the message on its way: the server may have taken it."""
 
 
 class Delivery(Protocol):
@@ -41,7 +45,8 @@ class Delivery(Protocol):
 class Smtp:
     """Hands messages to a server, over one connection for each, made when needed and closed after.
 
-    A server that takes the message and then fails to say so gets it again at the next attempt, with the same Message-ID.
+    A message goes out once, whatever crashes: the guard `smtp` outlives attempts and replays. When the server takes it and then fails to say
+    so, nobody knows; the next attempt ends the job with reason `effect_unknown`, and a person looks for the Message-ID in the server's log.
     """
 
     def __init__(self, server: Server) -> None:
@@ -49,12 +54,20 @@ class Smtp:
         self._client_name = socket.gethostname().encode("ascii", "ignore").decode() or "localhost"
 
     async def deliver(self, message: EmailMessage, ctx: JobContext) -> dict[str, str]:
-        """Send it.
+        """Send it, unless an earlier attempt has.
 
         Raises:
             Fatal: the server refuses the sender, the recipient or the message for good (5xx).
-            DeliveryFailed: no connection, no log-in, time-out, or 4xx.
+            DeliveryFailed: no connection, no log-in, or 4xx.
+            DeliveryUnknown: the connection broke, or the time was up, after it had been made.
+            EffectUnknown: so it was at an earlier attempt.
         """
+        async with ctx.once("smtp", unless=(DeliveryFailed, Fatal)) as effect:
+            if effect.is_new:
+                await self._send(message, ctx)
+        return {"delivered": "smtp"}
+
+    async def _send(self, message: EmailMessage, ctx: JobContext) -> None:
         server = self._server
         try:
             await aiosmtplib.send(
@@ -72,8 +85,14 @@ class Smtp:
             answer = _answer(error)
             if answer is not None and answer[0] >= 500:
                 raise Fatal(f"refused by {server.host}: {answer[0]} {answer[1]}") from error
-            raise DeliveryFailed(f"{server.host}:{server.port}: {error}") from error
-        return {"delivered": "smtp"}
+            failed = DeliveryUnknown if _may_be_taken(error) else DeliveryFailed
+            raise failed(f"{server.host}:{server.port}: {error}") from error
+
+
+def _may_be_taken(error: BaseException) -> bool:
+    """Whether the trouble came when the message may have been on its way; else there was no connection, or the server said no."""
+    broken = aiosmtplib.SMTPServerDisconnected | aiosmtplib.SMTPReadTimeoutError
+    return isinstance(error, broken) or not isinstance(error, aiosmtplib.SMTPException)
 
 
 def _answer(error: BaseException) -> tuple[int, str] | None:
