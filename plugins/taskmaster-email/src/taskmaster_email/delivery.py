@@ -45,8 +45,9 @@ class Delivery(Protocol):
 class Smtp:
     """Hands messages to a server, over one connection for each, made when needed and closed after.
 
-    A message goes out once, whatever crashes: the guard `smtp` outlives attempts and replays. When the server takes it and then fails to say
-    so, nobody knows; the next attempt ends the job with reason `effect_unknown`, and a person looks for the Message-ID in the server's log.
+    A message goes out once, whatever crashes: the guard `smtp` outlives attempts and replays. When the server takes it and then fails to
+    say so, nobody knows; the next attempt ends the job with reason `effect_unknown`, and a person looks for the Message-ID in the
+    server's log.
     """
 
     def __init__(self, server: Server) -> None:
