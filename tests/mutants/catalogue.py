@@ -71,7 +71,7 @@ _LUA = [
     lua("reap_keeps_token", "reap", "'ls', losses, 'tk', '')", "'ls', losses)"),
     lua("submit_without_memory", "submit", "if state then return { STATUS.ALREADY, state, id } end", ""),
     lua("late_submission_is_taken", "submit", "if not is_timely then", "if false then"),
-    lua("one_key_two_jobs", "submit", "if there then answer = by_key(there, request) end", ""),
+    lua("one_key_two_jobs", "submit", "if not is_new then answer = by_key(call('GET', P .. 'k:' .. key), request) end", ""),
     lua("atomic_stores_the_rest", "submit", "if refused then return out end", ""),
     lua("cancel_without_cas", "cancel", "if state == 'c' or state == 'f' then return { STATUS.CONFLICT, state } end", ""),
     lua("cancel_keeps_index", "cancel", "out_of_rest(id, state, f[2], f[4], band_type(f[3], f[5]))", "count(f[2] .. '/' .. state, -1)"),

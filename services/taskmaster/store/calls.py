@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
+from msgspec.structs import astuple
 
 from taskmaster.model.states import State, state_of
 from taskmaster.store.call import Call
@@ -127,7 +128,7 @@ def submit(partition: int, items: Sequence[NewJob], *, atomic: bool = False) -> 
     return Call(load("submit"), partition, args, lambda raw: _submitted(items, raw))
 
 
-class Finish(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class Finish(msgspec.Struct, frozen=True, gc=False):
     """The end of one attempt, in the order that cycle.lua reads.
 
     Attributes:
@@ -186,24 +187,14 @@ class Cycle(NamedTuple):
     more: bool = False
 
 
-#: Queues' names as strings, by their bytes: they come with every claim.
-_names: dict[bytes, str] = {}
-
-
-def _name(raw: bytes) -> str:
-    found = _names.get(raw)
-    if found is None:
-        if len(_names) > 10_000:
-            _names.clear()
-        found = _names[raw] = raw.decode()
-    return found
+_claim_rows = msgspec.msgpack.Decoder(list[tuple[str, str, int, int, int]]).decode
 
 
 def _cycle(raw: list[Any]) -> Cycle:
     if raw[0] != 0:
         return Cycle(Status(raw[0]))
-    claims = [Claim(str(row[0], "ascii"), _name(row[1]), row[2], row[3], row[4], row[5]) for row in raw[3]]
-    return Cycle(Status.OK, raw[1], raw[2], claims, raw[4], raw[5] == 1)
+    claims = [Claim(*row, blob or b"") for row, blob in zip(_claim_rows(raw[3]), raw[4], strict=True)]
+    return Cycle(Status.OK, raw[1], raw[2], claims, raw[5], raw[6] == 1)
 
 
 def cycle(
@@ -224,7 +215,8 @@ def cycle(
         wants: groups (free slots, queue, queue …): the queues of a group share its slots. 0 slots: nothing is wanted
             there, and nobody is to pick this consumer for it.
     """
-    args = (gen, wid, seq, lease_ms, _pack(finishes), _pack(wants), _pack(limits or Limits()))
+    ended = [value for finish in finishes for value in astuple(finish)]
+    args = (gen, wid, seq, lease_ms, _pack(ended), _pack(wants), _pack(limits or Limits()))
     return Call(load("cycle"), partition, args, _cycle)
 
 

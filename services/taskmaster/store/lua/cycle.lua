@@ -2,13 +2,13 @@
 FLAGS  allow-oom: it is the way out of a full store
 KEYS   meta HASH tm:{p}:meta; all others are formed under its tag
 ARGV   gen, wid, seq (1, 2, 3 … one call in flight), lease ms,
-       finishes (MessagePack list, at most 256 of [id, token, outcome, body, history row, delay ms, reason, fingerprint];
+       finishes (MessagePack list, eight values a finish, at most 256: id, token, outcome, body, history row, delay ms, reason, fingerprint;
        outcome c completed, r retry, f dead letter, x discard, h hand back, s snooze; delay ms, reason and fingerprint only count for r, f, s),
        wants (MessagePack list of groups [slots, queue, queue …], at most 64 queues; the queues of a group share its slots; 0 slots:
        only says that it does not sleep there), keep (MessagePack [key window ms, completed, failed, cancelled kept per queue]),
        now ('' = server time)
-OUT    [OK, now ms, finish codes, claims, ms until the next due time or -1, 1 if more work was cut off by a bound];
-       a claim is [id, queue, epoch, attempt, failures, blob], its token is `wid.seq`;
+OUT    [OK, now ms, finish codes, claims (MessagePack list of [id, queue, epoch, attempt, failures]), their blobs in the same order, ms until the
+       next due time or -1, 1 if more work was cut off by a bound]; the token of the claims is `wid.seq`;
        [STALE_OP] | [UNREGISTERED] | [GENERATION] | [REWOUND] (rounds that were answered are forgotten): nothing was done
 REPEAT equal seq: the finishes answer ALREADY, the claims are those of the first run that are still current. Smaller seq: STALE_OP ]]
 --- @include "lib/state"
@@ -18,7 +18,8 @@ REPEAT equal seq: the finishes answer ALREADY, the claims are those of the first
 
 local gen, wid, this_seq, lease_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local finishes, wants, keep = cmsgpack.unpack(ARGV[5]), cmsgpack.unpack(ARGV[6]), cmsgpack.unpack(ARGV[7])
-local token, window, expiry = wid .. '.' .. this_seq, keep[1], string.format('%.0f', now + lease_ms)
+local token, window, expiry = wid .. '.' .. this_seq, keep[1], string.format('%d', now + lease_ms)
+local WIDTH = 8 -- one flat list: a table an item costs more than its values
 local PROMOTED_A_CALL, CLAIMED_A_CALL = 100, 256
 local WEIGHT = { [0] = 8, 4, 2, 1 }
 local STRIDE = 5040 -- divisible by every weight from 1 to 10
@@ -43,8 +44,7 @@ local function ended_as(state, queue)
   of_queue[state] = (of_queue[state] or 0) + 1
 end
 
-local function finish(item)
-  local id, its_token, outcome, body, row = item[1], item[2], item[3], item[4], item[5]
+local function finish(id, its_token, outcome, body, row, delay_ms, reason, fingerprint)
   local key = P .. 'j:' .. id
   local f = call('HMGET', key, 'st', 'q', 'ty', 'kx', 'tk')
   if f[1] ~= 'a' or f[5] ~= its_token then
@@ -88,9 +88,9 @@ local function finish(item)
     tell('h', id)
     return STATUS.OK
   end
-  local due = now + item[6]
+  local due = now + delay_ms
   if outcome == 's' then
-    call('HSET', key, 'st', 'd', 'en', its_token, 'tk', '', 'hb', (tonumber(job[4]) or 0) + 1, 'ra', due, 'rs', item[7])
+    call('HSET', key, 'st', 'd', 'en', its_token, 'tk', '', 'hb', (tonumber(job[4]) or 0) + 1, 'ra', due, 'rs', reason)
     into_delayed(id, queue, due)
     tell('h', id)
     return STATUS.OK
@@ -107,13 +107,13 @@ local function finish(item)
   end
   call('HSET', key, 'fl', failures)
   bury(id, { q = queue, ty = ty, kx = keyed, ep = job[7], hb = job[4], ls = job[3], rt = job[5], tk = its_token, ow = owner(its_token) },
-    outcome == 'r' and 'attempts_exhausted' or item[7], body, item[8], window)
+    outcome == 'r' and 'attempts_exhausted' or reason, body, fingerprint, window)
   ended_as('f', queue)
   return STATUS.OK
 end
 
 local codes = {}
-for i, item in ipairs(finishes) do codes[i] = finish(item) end
+for i = 1, #finishes / WIDTH do codes[i] = finish(unpack(finishes, (i - 1) * WIDTH + 1, i * WIDTH)) end
 if #values > 0 then call('MSET', unpack(values)) end
 for ty, queues in pairs(completed) do
   for queue, n in pairs(queues) do count(ty .. '/' .. queue .. '/completed', n) end
@@ -131,14 +131,15 @@ local claims, ids, looked = {}, {}, {}
 
 local function claim(id, queue, epoch, f)
   local n = #claims + 1
-  claims[n] = { id, queue, epoch, epoch - (tonumber(f[3]) or 0), tonumber(f[4]) or 0, '' }
+  claims[n] = { id, queue, epoch, epoch - (tonumber(f[3]) or 0), tonumber(f[4]) or 0 }
   ids[n] = id
 end
 
 local function lease(id, queue)
   local key = P .. 'j:' .. id
-  local f = call('HMGET', key, 'st', 'ep', 'hb', 'fl')
+  local f = call('HMGET', key, 'st', 'ep')
   if f[1] ~= 'w' then return end -- a foreign hand
+  if f[2] then f = call('HMGET', key, 'st', 'ep', 'hb', 'fl') end -- not the first attempt
   local epoch = (tonumber(f[2]) or 0) + 1
   call('HSET', key, 'st', 'a', 'ep', epoch == 1 and '1' or epoch, 'tk', token, 'sa', NOW)
   add(P .. 'active', expiry, id)
@@ -184,9 +185,11 @@ local function turns(queue, levels, n)
   local V, F = tonumber(tags[1]) or 0, {}
   for p = 0, 3 do F[p] = tonumber(tags[p + 2]) or 0 end
   local order = {}
+  local alone = next(levels)
+  if next(levels, alone) then alone = nil end
   for i = 1, n do
-    local best, tag
-    for p = 0, 3 do
+    local best, tag = alone, alone and math.max(F[alone], V) -- nearly always: there is nobody to take turns with
+    for p = 0, alone and -1 or 3 do
       if left[p] and left[p] > 0 then
         local its = math.max(F[p], V)
         if not tag or its < tag then
@@ -204,8 +207,7 @@ end
 local function take(queue, level, n)
   local taken = {}
   if #level == 1 then
-    local popped = call('ZPOPMIN', level[1].lane, n)
-    for i = 1, #popped, 2 do taken[#taken + 1] = popped[i] end
+    taken = take_oldest(level[1].lane, n)
     level[1].size = level[1].size - #taken
   else
     local heads = {}
@@ -287,10 +289,10 @@ else
   for _, group in ipairs(wants) do fill(group) end
   call('HSET', P .. 'w:' .. wid, 'seq', this_seq, 'claims', table.concat(ids))
 end
+local blobs = {}
 if #ids > 0 then
-  local keys = {}
-  for i, id in ipairs(ids) do keys[i] = P .. 'b:' .. id end
-  for i, blob in ipairs(call('MGET', unpack(keys))) do claims[i][6] = blob or '' end
+  for i, id in ipairs(ids) do blobs[i] = P .. 'b:' .. id end
+  blobs = call('MGET', unpack(blobs))
 end
 write_indexes()
 
@@ -317,4 +319,4 @@ end
 write_indexes()
 write_purged()
 write_rest()
-return { STATUS.OK, now, codes, claims, next_ms, more }
+return { STATUS.OK, now, codes, cmsgpack.pack(claims), blobs, next_ms, more }

@@ -106,8 +106,8 @@ for i = 1, n do
   local kind = kinds[number]
   local answer = known(kind, id, key, request, kind.rp)
   if not answer and key ~= '' then
-    local there = call('SET', P .. 'k:' .. key, id .. ' ' .. request, 'NX', 'GET')
-    if there then answer = by_key(there, request) end
+    local is_new = call('SETNX', P .. 'k:' .. key, id .. ' ' .. request) == 1
+    if not is_new then answer = by_key(call('GET', P .. 'k:' .. key), request) end
   end
   if not answer then
     if key ~= '' then

@@ -60,3 +60,10 @@ local function write_rest()
     call('XADD', P .. 'ev', 'MAXLEN', '~', calls, '*', 'e', table.concat(story))
   end
 end
+
+-- The n members with the lowest scores leave a sorted set. Cheaper than ZPOPMIN, which puts every score into words.
+local function take_oldest(key, n)
+  local taken = call('ZRANGE', key, 0, n - 1)
+  if #taken > 0 then call('ZREMRANGEBYRANK', key, 0, #taken - 1) end
+  return taken
+end

@@ -19,7 +19,7 @@ local purged_keys, tombs = {}, {} -- keys to drop; ids to remember, by slice
 local function purge(id, ty, queue, state, keyed, root)
   local n = #purged_keys
   purged_keys[n + 1], purged_keys[n + 2], purged_keys[n + 3] = P .. 'j:' .. id, P .. 'b:' .. id, P .. 'r:' .. id
-  purged_keys[n + 4], purged_keys[n + 5] = P .. 'h:' .. id, P .. 'g:' .. id
+  purged_keys[n + 4] = P .. 'h:' .. id
   rem(P .. 'it:' .. ty, id)
   count(queue .. '/' .. state, -1)
   count(ty .. '/' .. queue .. '/purged', 1)
@@ -46,10 +46,9 @@ local function prune_index(queue, state, keep, limit)
   local key = P .. 'fin:' .. queue .. '/' .. state
   local excess = math.min(call('ZCARD', key) - keep, limit)
   if excess <= 0 then return 0 end
-  local oldest = call('ZPOPMIN', key, excess)
-  for i = 1, #oldest, 2 do
-    local job = call('HMGET', P .. 'j:' .. oldest[i], 'ty', 'kx', 'rt', 'gd')
-    if job[1] then purge(oldest[i], job[1], queue, state, job[2], job[3] or job[4] and oldest[i]) end
+  for _, id in ipairs(take_oldest(key, excess)) do
+    local job = call('HMGET', P .. 'j:' .. id, 'ty', 'kx', 'rt', 'gd')
+    if job[1] then purge(id, job[1], queue, state, job[2], job[3] or job[4] and id) end
   end
   return excess
 end
