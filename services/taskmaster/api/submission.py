@@ -271,7 +271,7 @@ def _together(ready: Sequence[Prepared]) -> tuple[int, list[NewJob]]:
         homes = {ready[0][0]}
     home = homes.pop()
     slot = next(slot_of(job.id) for partition, job in ready if partition == home)
-    jobs = [job if partition == home else job._replace(id=new_job_id(created_ms(job.id), slot)) for partition, job in ready]
+    jobs = [job if partition == home else msgspec.structs.replace(job, id=new_job_id(created_ms(job.id), slot)) for partition, job in ready]
     return home, jobs
 
 

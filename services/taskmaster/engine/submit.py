@@ -224,7 +224,7 @@ def _decide(submission: Submission, entry: CatalogueEntry, now_ms: int) -> tuple
 
 def renew(job: NewJob, now_ms: int) -> NewJob:
     """The same submission under a fresh id with the same slot, for when the first one came too late."""
-    return job._replace(id=new_job_id(now_ms, int(job.id[-4:], 16)))
+    return msgspec.structs.replace(job, id=new_job_id(now_ms, int(job.id[-4:], 16)))
 
 
 @lru_cache(maxsize=4_096)
@@ -413,7 +413,7 @@ def _send(store: SyncStore, prepared: Sequence[Prepared], first: int) -> list[Re
         answers.update(zip(indexes, _run(store, partition, jobs), strict=True))
     receipts = []
     for index in range(len(prepared)):
-        status, _, job_id, _ = answers[index]
+        status, job_id = answers[index].status, answers[index].id
         if status is Status.OK:
             receipts.append(Receipt(job_id, "accepted", False))
         elif status is Status.DUPLICATE:

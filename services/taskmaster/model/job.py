@@ -40,17 +40,16 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
 
 
 _encode = msgspec.json.Encoder().encode
-_LINEAGE = b',"","","",""]'
-_TAILS = (b",5,60000,{}" + _LINEAGE, _LINEAGE)
 
 
 def seal(envelope: Envelope) -> str:
     """The blob of *envelope*: JSON without the defaults at its end."""
-    blob = _encode(envelope)
-    for tail in _TAILS:
-        if blob.endswith(tail):
-            return str(blob[: -len(tail)] + b"]", "utf-8")
-    return blob.decode()
+    e = envelope
+    if e.traceparent or e.replayed_from or e.replayed_by or e.root_id:
+        return _encode(e).decode()
+    if e.attempts == 5 and e.timeout_ms == 60_000 and e.backoff == DEFAULT:
+        return _encode((e.type, e.payload, e.key, e.origin)).decode()
+    return _encode((e.type, e.payload, e.key, e.origin, e.attempts, e.timeout_ms, e.backoff)).decode()
 
 
 class Failure(msgspec.Struct, frozen=True, array_like=True):

@@ -46,8 +46,8 @@ _pack = msgspec.msgpack.Encoder().encode
 SUBMIT_MAX, FINISH_MAX = 1_000, 256
 
 
-class NewJob(NamedTuple):
-    """One item of a submission, in the order that submit.lua reads. Times in milliseconds."""
+class NewJob(msgspec.Struct, frozen=True, gc=False):  # thousands live at once: the collector need not look at them
+    """One item of a submission. Times in milliseconds."""
 
     id: str
     queue: str
@@ -64,7 +64,7 @@ class NewJob(NamedTuple):
     accept_unknown: int = 0  # 1: replay also while an effect of the lineage is not settled
 
 
-class Submitted(NamedTuple):
+class Submitted(msgspec.Struct, frozen=True, gc=False):
     """What became of one item. `id` is that of the first job when the key was known; `state` is None when that job is gone."""
 
     status: Status
@@ -92,9 +92,19 @@ def _by_kind(items: Sequence[NewJob]) -> tuple[list[_Kind], list[int | str]]:
     kinds: dict[tuple[str | int, ...], int] = {}
     flat: list[int | str] = []
     for job in items:
-        shared = job[1:7] + job[10:]
+        shared = (
+            job.queue,
+            job.type,
+            job.priority,
+            job.due_ms,
+            job.delay_ms,
+            job.max_attempts,
+            job.root_id,
+            job.replayed_from,
+            job.accept_unknown,
+        )
         kind = kinds.get(shared) or kinds.setdefault(shared, len(kinds) + 1)
-        flat += (kind, job[0], job[7], job[8], job[9])
+        flat += (kind, job.id, job.key, job.request, job.blob)
     return [_Kind(*shared) for shared in kinds], flat  # type: ignore[arg-type]
 
 

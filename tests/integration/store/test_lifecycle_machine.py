@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
+import msgspec
 import pytest
 import redis
 from hypothesis import HealthCheck, Phase, note, settings
@@ -225,7 +226,8 @@ class Lifecycle(RuleBasedStateMachine):
         request = dice.choice("rs")
         n, old = len(self.ids), self.items[source]
         self.ids.append(job_id(n, self.now))
-        item = old._replace(
+        item = msgspec.structs.replace(
+            old,
             id=self.ids[n],
             due_ms=0,
             key=f"{request}{source:021d}",

@@ -139,5 +139,5 @@ def test_renewed_job_keeps_all_but_its_id() -> None:
     _, job = make(one())
     fresh = renew(job, NOW + 60_000)
 
-    assert fresh._replace(id=job.id) == job
+    assert msgspec.structs.replace(fresh, id=job.id) == job
     assert (slot_of(fresh.id), created_ms(fresh.id)) == (slot_of(job.id), NOW + 60_000)
