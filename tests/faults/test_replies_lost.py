@@ -15,6 +15,7 @@ from support.proxy import StoreProxy
 from support.servers import StoreServer
 from support.worker import Worker
 from taskmaster.errors import StoreUnavailable
+from taskmaster.store import calls
 from taskmaster.store.client import SyncStore
 from taskmaster.store.scripts import load
 from taskmaster_sdk import job
@@ -26,7 +27,6 @@ def test_the_reply_of_every_script_may_be_lost(desk: Desk, clean_server: StoreSe
     call, expected = REPEATS[name](desk)
     with StoreProxy(clean_server) as proxy:
         far = SyncStore(proxy.url, now_ms=lambda: desk.now)
-        far.raw().script_load(load(call.script.name).text)
         proxy.drop_reply(call.script.name)
         with pytest.raises(StoreUnavailable):
             far.run(call)
@@ -37,6 +37,23 @@ def test_the_reply_of_every_script_may_be_lost(desk: Desk, clean_server: StoreSe
 
         assert expected is None or again == expected
         assert desk.dump() == after
+        far.close()
+
+
+@pytest.mark.server("valkey")
+def test_a_lost_reply_is_that_of_a_script_that_ran(desk: Desk, clean_server: StoreServer) -> None:
+    """A server that has not the script yet says so and runs nothing: that answer is passed on, and the one after it is lost."""
+    clean_server.call("SCRIPT", "FLUSH")
+    item = desk.item()
+    with StoreProxy(clean_server) as proxy:
+        far = SyncStore(proxy.url, now_ms=lambda: desk.now)
+        proxy.drop_reply("submit")
+
+        with pytest.raises(StoreUnavailable):
+            far.run(calls.submit(0, [item]))
+
+        assert (proxy.seen["submit"], proxy.lost["submit"]) == (2, 1)
+        assert desk.field(item.id, "st") == "w"
         far.close()
 
 

@@ -85,7 +85,10 @@ class StoreProxy:
 
     # ------------------------------------------------------------ breaking things
     def drop_reply(self, script: str, times: int = 1) -> None:
-        """Let the next calls of *script* run, and close their connections in place of the answer."""
+        """Let the next calls of *script* run, and close their connections in place of the answer.
+
+        A server that has not the script runs nothing: that answer is passed on, and the script itself, which the client sends then, counts.
+        """
         with self._lock:
             self._to_drop[script] += times
 
@@ -196,8 +199,11 @@ class StoreProxy:
                 self._answers_pass.wait()
                 if doomed:
                     with self._lock:
-                        self.lost[doomed.pop()] += 1
-                    return
+                        name = doomed.pop()
+                        has_run = not chunk.startswith(b"-NOSCRIPT")
+                        (self.lost if has_run else self._to_drop)[name] += 1
+                    if has_run:
+                        return
                 size = self._piece or len(chunk)
                 for at in range(0, len(chunk), size):
                     near.sendall(chunk[at : at + size])
