@@ -336,3 +336,16 @@ def test_a_block_may_last_longer_than_a_reply(peer_of: Callable[..., Peer]) -> N
 
     assert store.inbox(0, "wid").wait(0.5) == "w"
     store.close()
+
+
+def test_an_inbox_that_was_closed_is_not_opened_again(peer_of: Callable[..., Peer]) -> None:
+    """Whoever closes it from another thread may come just before it connects: the wait ends all the same, with an error."""
+    peer = peer_of(lambda command: b"*-1\r\n")
+    store = SyncStore(peer.url, timeout_s=0.2)
+    inbox = store.inbox(0, "wid")
+
+    inbox.close()
+
+    with pytest.raises(StoreUnavailable):
+        inbox.wait(0.1)
+    store.close()

@@ -427,8 +427,9 @@ class _Listener(threading.Thread):
             try:
                 marker = self._inbox.wait(SLEEP_S)
             except StoreError:
-                self._stopping.wait(random.uniform(0.1, 0.5))  # noqa: S311 - jitter
-                self._consumer.wake()
+                if not self._stopping.is_set():
+                    self._stopping.wait(random.uniform(0.1, 0.5))  # noqa: S311 - jitter
+                    self._consumer.wake()
                 continue
             if marker is not None and marker.startswith("c/"):
                 self._consumer.cancel(marker[2:])
@@ -437,6 +438,8 @@ class _Listener(threading.Thread):
         self._inbox.close()
 
     def stop(self) -> None:
-        """End the thread; works before `start`, and twice."""
+        """End the thread and wait for that, at most a second; works before `start`, and twice."""
         self._stopping.set()
         self._inbox.close()
+        if self.is_alive():
+            self.join(1.0)

@@ -195,6 +195,7 @@ class Inbox:
         self._pool = client.connection_pool
         self._key = f"tm:{{{partition}}}:in:{wid}"
         self._connection: Any = None
+        self._is_closed = False
 
     def wait(self, block_s: float) -> str | None:
         """The next marker, or None when none came in *block_s* seconds.
@@ -202,7 +203,7 @@ class Inbox:
         The connection's time-out is well above the block: a reply that comes just after a client gave up would be a marker lost.
 
         Raises:
-            StoreError: the connection broke. A marker may be lost with it: the caller must look for work.
+            StoreError: the connection broke, or was closed. A marker may be lost with it: the caller must look for work.
         """
         try:
             if self._connection is None:
@@ -212,19 +213,25 @@ class Inbox:
                 self._connection = connection
             connection = self._connection
             connection.send_command("BZPOPMIN", self._key, block_s)
+            if self._is_closed:  # just before, or while the connection was made: `close` has not seen this one
+                raise StoreUnavailable("inbox: it is closed")
             if not connection.can_read(timeout=block_s + 5.0):
                 raise StoreUnavailable(f"inbox {self._key}: no answer {block_s + 5.0:.0f} s after a block of {block_s:.0f} s")
             reply = connection.read_response()
         except StoreError:
-            self.close()
+            self._drop()
             raise
         except (redis.RedisError, OSError, ValueError, AttributeError, TypeError) as error:  # the last three: closed under our feet
-            self.close()
+            self._drop()
             raise StoreUnavailable(f"inbox: {type(error).__name__}: {error}") from error
         return None if reply is None else _text(reply[1])
 
     def close(self) -> None:
-        """Drop the connection; a blocked `wait` ends with an error."""
+        """For good: a blocked `wait` ends with an error, and so does a later one."""
+        self._is_closed = True
+        self._drop()
+
+    def _drop(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.disconnect()

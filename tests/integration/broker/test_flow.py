@@ -173,3 +173,12 @@ def test_workers_end_before_they_began_and_twice(clean_server):
     with Worker(clean_server.url, []) as other:
         other.end()
         other.process.stop()
+
+
+def test_a_worker_that_has_stopped_leaves_no_thread(clean_server):
+    """Even when it is stopped while its inboxes are being opened."""
+    for _ in range(8):
+        before = set(threading.enumerate())
+        with Worker(clean_server.url, []):
+            pass
+        assert set(threading.enumerate()) <= before
