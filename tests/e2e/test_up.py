@@ -18,6 +18,7 @@ import httpx
 import psutil
 import pytest
 
+from support import web
 from support.eventually import eventually
 from support.servers import StoreServer, binary_of
 
@@ -59,12 +60,12 @@ class Up:
         body = {"type": "dummy", "idempotencyKey": key, "payload": {"mode": "ok"} | payload}
 
         def accepted() -> str:
-            return str(httpx.post(f"{self.url}/jobs", json=body, timeout=5).raise_for_status().json()["jobId"])
+            return str(web.post(f"{self.url}/jobs", json=body, timeout=5).raise_for_status().json()["jobId"])
 
         return eventually(accepted, within_s=20, what="the submission is accepted")
 
     def state(self, job_id: str) -> str:
-        return str(httpx.get(f"{self.url}/jobs/{job_id}/status", timeout=5).raise_for_status().json()["state"])
+        return str(web.get(f"{self.url}/jobs/{job_id}/status", timeout=5).raise_for_status().json()["state"])
 
     def said(self) -> str:
         return "\n".join(line for line in self.err.read_text().splitlines() if line.startswith("taskmaster:"))
@@ -105,16 +106,16 @@ WELCOME = {
 
 def test_the_welcome_mail_of_the_readme_is_sent(up: Up) -> None:
     """One command, one POST: 202 with the promised fields, then `completed`, and the mail in the outbox."""
-    answer = httpx.post(f"{up.url}/jobs", json=WELCOME, timeout=5)
+    answer = web.post(f"{up.url}/jobs", json=WELCOME, timeout=5)
 
     assert answer.status_code == 202
     told = answer.json()
     assert answer.headers["location"] == f"/jobs/{told['jobId']}"
     named = {"status": "accepted", "type": "welcome-email", "queue": "email-queue", "priority": "normal", "runAt": None, "duplicate": False}
     assert named.items() <= told.items()
-    ended = httpx.get(f"{up.url}/jobs/{told['jobId']}?wait=20", timeout=25).json()
+    ended = web.get(f"{up.url}/jobs/{told['jobId']}?wait=20", timeout=25).json()
     assert ended["state"] == "completed"
-    status = httpx.get(f"{up.url}/jobs/{told['jobId']}/status", timeout=5).json()
+    status = web.get(f"{up.url}/jobs/{told['jobId']}/status", timeout=5).json()
     assert {"jobId", "type", "state", "createdAt", "processedAt", "failedReason"} <= status.keys()
     [mail] = (up.folder / ".taskmaster" / "outbox").glob("*.eml")
     text = mail.read_text()
@@ -133,13 +134,13 @@ def test_a_hundred_equal_posts_over_two_processes_make_one_job(up: Up) -> None:
 
         def answers() -> bool:
             try:
-                return httpx.get(f"{urls[1]}/readyz", timeout=2).status_code == 200
+                return web.get(f"{urls[1]}/readyz", timeout=2).status_code == 200
             except httpx.TransportError:
                 return False
 
         eventually(answers, within_s=20, what="the second API answers")
         with ThreadPoolExecutor(25) as clients:
-            told = list(clients.map(lambda n: httpx.post(f"{urls[n % 2]}/jobs", json=WELCOME, timeout=20), range(100)))
+            told = list(clients.map(lambda n: web.post(f"{urls[n % 2]}/jobs", json=WELCOME, timeout=20), range(100)))
     finally:
         other.terminate()
         assert other.wait(20) == 0

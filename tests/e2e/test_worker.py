@@ -121,8 +121,8 @@ def test_signals_at_any_moment_of_the_start_end_it(clean_server, tmp_path):
 def test_a_killed_supervisor_takes_its_children_along(clean_server, hands, tmp_path):
     """No orphan goes on; another service completes what they held."""
     with WorkerService(clean_server.url, tmp_path / "one") as one:
-        ids = hands.submit_many("dummy", [{"sleepMs": 1_500}] * 4)
-        eventually(lambda: [hands.state(job_id) for job_id in ids] == ["active"] * 4)
+        ids = hands.submit_many("dummy", [{"sleepMs": 1_500}] * 2)
+        eventually(lambda: [hands.state(job_id) for job_id in ids] == ["active"] * 2)
         children = [psutil.Process(pid) for pid in one.children().values()]
         one.process.kill()
         _, alive = psutil.wait_procs(children, 10)

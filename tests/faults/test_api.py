@@ -14,6 +14,7 @@ import pytest
 import redis
 
 from integration.api.conftest import HandWorker
+from support import web
 from support.eventually import eventually
 from support.processes import Processes, serve_api
 from support.protocol.dump import snapshot, violations
@@ -42,7 +43,7 @@ def body(key: str, n: int = 0) -> dict[str, Any]:
 
 
 def submit(url: str, what: dict[str, Any]) -> httpx.Response:
-    return httpx.post(f"{url}/jobs", json=what, timeout=20)
+    return web.post(f"{url}/jobs", json=what, timeout=20)
 
 
 def jobs(server: StoreServer) -> int:
@@ -104,7 +105,7 @@ def test_two_payloads_race_for_one_key(types, clean_server, processes) -> None:
         winner = taken.pop()
         assert refused == {(1 - winner, 422)}
         (job_id,) = {answer.json()["jobId"] for n, answer in answers if n == winner}
-        assert httpx.get(f"{urls[0]}/jobs/{job_id}").json()["payload"] == {"n": winner}
+        assert web.get(f"{urls[0]}/jobs/{job_id}").json()["payload"] == {"n": winner}
 
 
 def test_a_bulk_whose_answer_is_lost_is_completed_by_its_repeat(types, clean_server, processes) -> None:
@@ -114,12 +115,12 @@ def test_a_bulk_whose_answer_is_lost_is_completed_by_its_repeat(types, clean_ser
     doomed, first = serve_api(processes, "first", clean_server.url, environ)
     _, second = serve_api(processes, "second", clean_server.url)
     with pytest.raises(httpx.TransportError):
-        httpx.post(f"{first}/jobs/bulk", json={"jobs": items}, timeout=30)
+        web.post(f"{first}/jobs/bulk", json={"jobs": items}, timeout=30)
     doomed.popen.wait(10)
     eventually(lambda: 0 < jobs(clean_server) <= 900)
     before = jobs(clean_server)
 
-    answer = httpx.post(f"{second}/jobs/bulk", json={"jobs": items}, timeout=30).json()
+    answer = web.post(f"{second}/jobs/bulk", json={"jobs": items}, timeout=30).json()
 
     assert jobs(clean_server) == 900
     said = Counter(row["job"]["duplicate"] for row in answer["items"])

@@ -6,9 +6,9 @@ import json
 import os
 import signal
 
-import httpx
 import pytest
 
+from support import web
 from support.eventually import eventually
 from support.processes import Processes, serve_api
 from support.worker import Hands
@@ -93,8 +93,8 @@ def test_a_replay_meets_the_effect_of_the_first(serve, sink, hands, clean_server
         assert hands.ended(unknown, 30).reason == "effect_unknown"
         record, created = hands.dead(unknown), hands.counters()["once/default/created"]
 
-        again = httpx.post(f"{url}/jobs/{done}/replay")
-        refused = httpx.post(f"{url}/jobs/{unknown}/replay")
+        again = web.post(f"{url}/jobs/{done}/replay")
+        refused = web.post(f"{url}/jobs/{unknown}/replay")
 
         seen = hands.ended(again.json()["jobId"])
         assert (seen.state, seen.result) == ("completed", hands.look(done).result)

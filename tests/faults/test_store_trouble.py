@@ -21,7 +21,7 @@ import pytest
 import redis
 
 from integration.api.conftest import HandWorker, running
-from support.eventually import eventually
+from support.eventually import eventually, eventually_async
 from support.protocol.dump import snapshot, violations
 from support.proxy import StoreProxy
 from support.servers import StoreServer
@@ -66,13 +66,15 @@ async def status(client: httpx.AsyncClient) -> dict[str, Any]:
 
 async def until(client: httpx.AsyncClient, wanted: str, rule: str = "", within_s: float = 20) -> dict[str, Any]:
     """/health until it says *wanted*; with *rule*, until that one is broken or, if *wanted* is healthy, kept."""
-    deadline = time.monotonic() + within_s
-    while True:
-        seen = await status(client)
-        broken = {one["rule"] for one in seen["rules"] if not one["ok"]}
-        if seen["status"] == wanted and (not rule or rule in broken):
-            return seen
-        assert time.monotonic() < deadline, f"wanted {wanted} {rule}: {seen}"
+    last: dict[str, Any] = {}
+
+    async def is_so() -> bool:
+        last.update(await status(client))
+        broken = {one["rule"] for one in last["rules"] if not one["ok"]}
+        return last["status"] == wanted and (not rule or rule in broken)
+
+    await eventually_async(is_so, within_s, lambda: f"{wanted} {rule}; it is {last}")
+    return last
 
 
 @contextlib.contextmanager
@@ -212,37 +214,42 @@ async def test_a_store_that_went_back_in_time_is_noticed_and_swept(kind: str, tm
 
 async def accepted_in_the_end(client: httpx.AsyncClient, what: dict[str, Any], within_s: float = 10) -> str:
     """The id, once a request that is repeated after each 503 is taken."""
-    deadline = time.monotonic() + within_s
-    while (answer := await client.post("/jobs", json=what)).status_code == 503:
-        assert time.monotonic() < deadline, answer.text
+
+    async def answered() -> httpx.Response | None:
+        answer = await client.post("/jobs", json=what)
+        return answer if answer.status_code != 503 else None
+
+    answer = await eventually_async(answered, within_s, "the submission is answered")
     assert answer.status_code == 202, answer.text
     return str(answer.json()["jobId"])
 
 
 async def unready(client: httpx.AsyncClient, within_s: float = 10) -> None:
     """Until /readyz says 503."""
-    deadline = time.monotonic() + within_s
-    while (answer := await client.get("/readyz")).status_code != 503:
-        assert time.monotonic() < deadline, answer.text
+
+    async def is_so() -> bool:
+        return (await client.get("/readyz")).status_code == 503
+
+    await eventually_async(is_so, within_s, "/readyz says 503")
 
 
 async def loss_of(client: httpx.AsyncClient, how: str, within_s: float = 20) -> dict[str, Any]:
     """The partition's state once the loss is told."""
-    deadline = time.monotonic() + within_s
-    while True:
-        seen = await status(client)
-        partitions = seen["store"].get("partitions") or [{}]
-        loss = partitions[0].get("loss")
-        if loss and loss["how"] == how:
-            return dict(partitions[0])
-        assert time.monotonic() < deadline, f"no loss was told: {seen}"
+
+    async def told() -> dict[str, Any] | None:
+        (partition, *_) = (await status(client))["store"].get("partitions") or [{}]
+        return partition if (partition.get("loss") or {}).get("how") == how else None
+
+    return await eventually_async(told, within_s, f"a loss is told: {how}")
 
 
 async def checked(client: httpx.AsyncClient, within_s: float = 20) -> None:
     """Until the sweep after the loss has ended."""
-    deadline = time.monotonic() + within_s
-    while not (await status(client))["store"]["partitions"][0]["loss"]["isChecked"]:
-        assert time.monotonic() < deadline
+
+    async def is_so() -> bool:
+        return bool((await status(client))["store"]["partitions"][0]["loss"]["isChecked"])
+
+    await eventually_async(is_so, within_s, "the sweep has ended")
     await until(client, "healthy")
 
 
@@ -269,9 +276,12 @@ async def test_the_api_notices_a_loss_by_itself(clean_server: StoreServer, what:
     async with running(Settings(redis_url=clean_server.url)) as client:
         assert (await client.post("/jobs", json=body(1) | {"type": "free"})).status_code == 202
         await until(client, "healthy")
-        deadline = time.monotonic() + 10
-        while not (seen := (await status(client))["store"]["partitions"][0])["arrivals"]:
-            assert time.monotonic() < deadline
+
+        async def counted() -> dict[str, Any] | None:
+            (partition,) = (await status(client))["store"]["partitions"]
+            return partition if partition["arrivals"] else None
+
+        seen = await eventually_async(counted, what="the arrival is counted")
         assert seen["loss"] is None
         if what == "emptied":
             clean_server.flush()
@@ -390,10 +400,12 @@ async def test_a_foreign_script_that_blocks_is_waited_for(clean_server: StoreSer
             with socket.socket(socket.AF_UNIX) as foreign:
                 foreign.connect(str(clean_server.socket_path))
                 foreign.sendall(b"EVAL 'while true do end' 0\r\n")
-                deadline = time.monotonic() + 10
-                while (answer := await client.post("/jobs", json=body(2))).status_code != 503:
-                    assert time.monotonic() < deadline
-                assert answer.headers["retry-after"]
+
+                async def refused() -> httpx.Response | None:
+                    answer = await client.post("/jobs", json=body(2))
+                    return answer if answer.status_code == 503 else None
+
+                assert (await eventually_async(refused)).headers["retry-after"]
                 eventually(lambda: all(message.finish for message in worker.held))
                 clean_server.call("SCRIPT", "KILL")
             clean_server.call("CONFIG", "SET", "busy-reply-threshold", "5000")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-__all__ = ["eventually"]
+__all__ = ["eventually", "eventually_async"]
 
 T = TypeVar("T")
 
@@ -43,3 +44,21 @@ def eventually(fn: Callable[[], T], within_s: float = 10.0, what: str | Callable
             text = what() if callable(what) else what
             raise AssertionError(f"not within {within_s:g} s: {text} ({seen})") from cause
         time.sleep(min(every_s, 0.1))
+
+
+async def eventually_async(
+    ask: Callable[[], Awaitable[T | None]], within_s: float = 10.0, what: str | Callable[[], str] = "the condition"
+) -> T:
+    """The same for a coroutine function, so that what else is on the loop goes on. Exceptions are not waited out.
+
+    Raises:
+        AssertionError: the time is up; says what the last answer was.
+    """
+    deadline = time.monotonic() + within_s
+    while True:
+        is_last = time.monotonic() >= deadline
+        answer = await ask()
+        if answer:
+            return answer
+        assert not is_last, f"not within {within_s:g} s: {what() if callable(what) else what} (last answer {answer!r})"
+        await asyncio.sleep(0.02)

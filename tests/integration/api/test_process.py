@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from integration.api.conftest import WELCOME, HandWorker
+from support import web
 from support.eventually import eventually
 from support.servers import StoreServer
 
@@ -47,15 +48,14 @@ def process(clean_server: StoreServer, worker: HandWorker) -> Iterator[Started]:
 
 
 @pytest.mark.server("valkey")
-def test_sigterm_ends_it_although_a_client_waits(process: Started) -> None:
+def test_sigterm_ends_it_although_a_client_waits(process: Started, clean_server: StoreServer) -> None:
     """The one who waits is answered, the exit code is 0, within 3 seconds."""
     running, url = process
-    job = httpx.post(f"{url}/jobs", json=WELCOME).json()
+    job = web.post(f"{url}/jobs", json=WELCOME).json()
     answers: list[httpx.Response] = []
-    waiting = threading.Thread(target=lambda: answers.append(httpx.get(f"{url}/jobs/{job['jobId']}?wait=30", timeout=40)))
+    waiting = threading.Thread(target=lambda: answers.append(web.get(f"{url}/jobs/{job['jobId']}?wait=30", timeout=40)))
     waiting.start()
-    eventually(lambda: httpx.get(f"{url}/livez").status_code == 200)
-    time.sleep(0.2)
+    eventually(lambda: "cmd=xread" in clean_server.call("CLIENT", "LIST"), what="the client's wait has begun")
 
     started = time.monotonic()
     running.send_signal(signal.SIGTERM)

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from integration.api.conftest import WELCOME, HandWorker, Serve, running
+from support.eventually import eventually_async
 from support.servers import StoreServer
 from taskmaster.settings import Settings
 
@@ -16,13 +17,13 @@ pytestmark = pytest.mark.anyio
 PATHS = ["/jobs", "/jobs/01a20557-4f89-7362-bf7c-8356bbe4029a", "/queues", "/dlq", "/readyz", "/health"]
 
 
-async def _again(client, body) -> int:
-    deadline = time.monotonic() + 10
-    while True:
-        answer = await client.post("/jobs", json=body)
-        if answer.status_code == 202 or time.monotonic() > deadline:
-            return answer.status_code
-        await asyncio.sleep(0.05)
+async def _again(client, body) -> None:
+    """Until it is taken."""
+
+    async def is_taken() -> bool:
+        return (await client.post("/jobs", json=body)).status_code == 202
+
+    await eventually_async(is_taken, what="the submission is accepted")
 
 
 @pytest.mark.server("valkey")
@@ -37,39 +38,37 @@ async def test_killed_store_is_503_and_recovers(serve: Serve, clean_server: Stor
         alive = await client.get("/livez")
         clean_server.start()
         HandWorker(clean_server.url, "second").store.close()
-        back = await _again(client, WELCOME)
+        await _again(client, WELCOME)
 
     assert {answer.status_code for answer in posts} == {503}
     assert {answer.json()["type"] for answer in posts} == {"/problems/store-unavailable"}
     assert all(int(answer.headers["retry-after"]) >= 1 for answer in [*posts, *reads])
-    assert took_s < 1.5
+    assert took_s < 1.9
     assert {answer.status_code for answer in reads} == {503}
     assert reads[-1].json()["status"] == "unhealthy"
     assert alive.status_code == 200
-    assert back == 202
 
 
 @pytest.mark.server("valkey")
 async def test_silent_store_is_503_within_the_time_out(serve: Serve, clean_server: StoreServer) -> None:
     """Frozen, not gone: connections stay open and nothing answers."""
-    async with serve(store_timeout_ms=600) as client:
+    async with serve(store_timeout_ms=1_500) as client:
         await client.post("/jobs", json=WELCOME)
         clean_server.pause()
         try:
             started = time.monotonic()
             first = asyncio.create_task(client.post("/jobs", json=WELCOME | {"idempotencyKey": "s1"}))
-            await asyncio.wait({first}, timeout=0.3)
+            await asyncio.wait({first}, timeout=0.5)
             second = await client.post("/jobs", json=WELCOME | {"idempotencyKey": "s2"})
             took_s = time.monotonic() - started
             statuses = {(await first).status_code, second.status_code, (await client.get("/jobs")).status_code}
         finally:
             clean_server.resume()
-        back = await _again(client, WELCOME | {"idempotencyKey": "s1"})
+        await _again(client, WELCOME | {"idempotencyKey": "s1"})
         jobs = (await client.get("/jobs")).json()["items"]
 
     assert statuses == {503}
-    assert took_s < 1.2
-    assert back == 202
+    assert took_s < 2.7
     assert len({job["jobId"] for job in jobs}) == len(jobs)
 
 
@@ -96,7 +95,7 @@ async def test_start_without_a_store_waits_for_it(clean_server: StoreServer) -> 
         before = await client.post("/jobs", json=WELCOME)
         clean_server.start()
         worker = HandWorker(clean_server.url)
-        after = await _again(client, WELCOME)
+        await _again(client, WELCOME)
         worker.store.close()
 
-    assert (before.status_code, after) == (503, 202)
+    assert before.status_code == 503
