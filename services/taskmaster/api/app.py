@@ -10,7 +10,7 @@ from litestar.datastructures import State
 from litestar.openapi import OpenAPIConfig
 
 import taskmaster
-from taskmaster.api import dlq, effects, health, jobs, problems, queues, submission, types
+from taskmaster.api import dlq, effects, health, jobs, problems, queues, strict, submission, types
 from taskmaster.api.catalogue import Catalogue
 from taskmaster.api.gather import Gather
 from taskmaster.api.service import Answer, AnyRequest, Service, data, only
@@ -80,7 +80,8 @@ def end_waits(app: Litestar) -> None:
 
 def _problem(request: AnyRequest, error: Exception) -> Response[bytes]:
     made = problems.answer(request, error)
-    return Response(made.body, status_code=made.status_code, media_type=problems.MEDIA_TYPE, headers=dict(made.headers.items()))
+    closing = {"connection": "close"} if strict.is_left(request) else {}
+    return Response(made.body, status_code=made.status_code, media_type=problems.MEDIA_TYPE, headers=dict(made.headers.items()) | closing)
 
 
 @get("/openapi.json", include_in_schema=False)

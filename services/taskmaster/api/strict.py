@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, cast
 
 import msgspec
 from litestar import Request
@@ -17,7 +17,7 @@ from litestar import Request
 from taskmaster.api.problems import BodyTooLarge, MalformedBody, UnsupportedMediaType
 from taskmaster.errors import InvalidRequest
 
-__all__ = ["DEPTH_MAX", "ITEMS_MAX", "convert", "decode", "read"]
+__all__ = ["DEPTH_MAX", "ITEMS_MAX", "convert", "decode", "is_left", "read"]
 
 T = TypeVar("T")
 #: Levels of arrays and objects, and commas between their members, in one body.
@@ -25,6 +25,7 @@ DEPTH_MAX, ITEMS_MAX = 32, 100_000
 _INT_MIN, _INT_MAX = -(2**63), 2**64 - 1
 #: A string, or the rest of the body where one is not closed: so each byte is looked at once.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
+_IS_READ = "taskmaster.body_is_read"
 _PATH_PART = re.compile(r"\.([A-Za-z_][\w-]*)|\[(\d+)\]|(\[\.\.\.\])")
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`")
 _MISSING = re.compile(r"Object missing required field `(.*)`")
@@ -52,6 +53,7 @@ async def read(request: Request[Any, Any, Any], limit: int) -> bytes:
         body: bytes = message["body"]
         if len(body) > limit:
             raise _too_large(limit)
+        _note_end(request)
         return body
     parts, total = [], 0
     while message["type"] == "http.request":
@@ -60,9 +62,21 @@ async def read(request: Request[Any, Any, Any], limit: int) -> bytes:
         if total > limit:
             raise _too_large(limit)
         if not message.get("more_body"):
+            _note_end(request)
             return b"".join(parts)
         message = await request.receive()
     raise MalformedBody("the body ended early")
+
+
+def _note_end(request: Request[Any, Any, Any]) -> None:
+    cast("dict[str, Any]", request.scope)[_IS_READ] = True
+
+
+def is_left(request: Request[Any, Any, Any]) -> bool:
+    """Whether the client sends a body that was not read to its end. The server closes the connection after such a request."""
+    if _IS_READ in request.scope:
+        return False
+    return any(name == b"transfer-encoding" or (name == b"content-length" and value != b"0") for name, value in request.scope["headers"])
 
 
 def _check_media_type(value: bytes) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import os
 import signal
 import subprocess
@@ -66,6 +68,27 @@ def test_sigterm_ends_it_although_a_client_waits(process: Started, clean_server:
     assert code == 0
     assert took_s < 3
     assert [answer.json()["state"] for answer in answers] == ["waiting"]
+
+
+@pytest.mark.server("valkey")
+@pytest.mark.parametrize(
+    ("path", "kind", "size", "status"),
+    [("/jobs", "application/json", 1_000_000, 413), ("/jobs", "text/plain", 200_000, 415), ("/nowhere", "text/plain", 200_000, 404)],
+)
+def test_an_answer_before_the_body_was_read_costs_the_client_no_other_request(
+    process: Started, path: str, kind: str, size: int, status: int
+) -> None:
+    """The server closes a connection whose body it did not read: it says so, and a client does not send its next request there."""
+    with contextlib.closing(http.client.HTTPConnection(process[1].removeprefix("http://"), timeout=10)) as client:
+        client.request("POST", path, body=b" " * size, headers={"content-type": kind})
+        refused = client.getresponse()
+        refused.read()
+        client.request("POST", "/jobs", body=b"{}", headers={"content-type": "application/json"})
+        next_one = client.getresponse()
+        next_one.read()
+
+    assert (refused.status, refused.headers["connection"]) == (status, "close")
+    assert (next_one.status, next_one.headers["connection"]) == (422, None)
 
 
 @pytest.mark.server("valkey")
