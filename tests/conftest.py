@@ -2,6 +2,9 @@
 
 `server` is one private server for the whole run, and the test runs once on each kind; `clean_server` is the same with nothing in it.
 `@pytest.mark.server("valkey")` keeps a test to one kind. A missing binary skips the test, and fails it when CI=true.
+
+The whole suite runs on several workers (pytest-xdist), each with servers of its own; any choice of tests runs in this process, unless
+`-n` says otherwise.
 """
 
 from __future__ import annotations
@@ -10,9 +13,34 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from support.desk import Desk, desk_at
 from support.servers import KINDS, StoreServer, binary_of, version_of
+
+# Other tests, and whatever else the machine does, run beside a property: how long one example takes says nothing.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
+
+#: Options by which somebody looks at some tests, or into them.
+CHOICES = ("keyword", "markexpr", "lf", "stepwise", "usepdb", "trace", "collectonly", "showfixtures", "show_fixtures_per_test")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """How many workers: most of the suite's time is waiting, so one more than there are cores, and no more than four."""
+    option = config.option
+    is_whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not any(getattr(option, name) for name in CHOICES)
+    is_unsaid = getattr(option, "numprocesses", 0) is None and not option.tx and not hasattr(config, "workerinput")
+    if is_whole and is_unsaid and option.capture != "no":
+        # One at a time to whoever is free. `loadgroup` and its like hang for ever when a worker crashes (xdist 3.8).
+        option.numprocesses, option.dist, option.maxschedchunk = min(4, (os.cpu_count() or 1) + 1), "load", 1
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that have asked for more time than the others come first: none of them begins when all others are done."""
+    items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import faulthandler
 import gc
 import logging
 import os
@@ -75,6 +76,18 @@ def neighbour(payload, ctx):
     return os.getpid()
 
 
+def crash_now(how: str = "abort") -> None:
+    """The end of the process that calls it. pytest's own report of crashes, which a fork inherits, is silenced: this one is meant."""
+    faulthandler.disable()
+    if how == "segfault":
+        ctypes.string_at(0)
+    if how == "exit":
+        os._exit(3)
+    if how == "abort":
+        os.abort()
+    os.kill(os.getpid(), 9)
+
+
 def runners() -> list[psutil.Process]:
     return [child for child in psutil.Process().children(recursive=True) if child.status() != psutil.STATUS_ZOMBIE]
 
@@ -133,13 +146,7 @@ def test_a_crash_is_an_attempt_that_failed(clean_server, how, said):
     def crash(payload, ctx):
         if ctx.attempt == 2:
             return os.getpid()
-        if payload["how"] == "segfault":
-            ctypes.string_at(0)
-        if payload["how"] == "exit":
-            os._exit(3)
-        if payload["how"] == "abort":
-            os.abort()
-        os.kill(os.getpid(), 9)
+        crash_now(payload["how"])
         return None
 
     with Worker(clean_server.url, [crash, whoami]) as worker:
@@ -286,9 +293,9 @@ def test_an_effect_happens_once_over_crashes_of_the_child(clean_server, tmp_path
                 done.write_text(done.read_text() + "x" if done.exists() else "x")
                 effect.result = {"n": 1}
                 if payload["at"] == "inside" and ctx.attempt == 1:
-                    os.abort()
+                    crash_now()
         if ctx.attempt == 1:
-            os.abort()
+            crash_now()
         return effect.result
 
     async def once_async(payload, ctx):
@@ -297,9 +304,9 @@ def test_an_effect_happens_once_over_crashes_of_the_child(clean_server, tmp_path
                 done.write_text(done.read_text() + "x" if done.exists() else "x")
                 effect.result = {"n": 1}
                 if payload["at"] == "inside" and ctx.attempt == 1:
-                    os.abort()
+                    crash_now()
         if ctx.attempt == 1:
-            os.abort()
+            crash_now()
         return effect.result
 
     with Worker(clean_server.url, [job("once", isolation="process")(once_async if is_async else once)]) as worker:
