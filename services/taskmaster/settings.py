@@ -22,6 +22,7 @@ import msgspec
 from msgspec import Meta
 
 from taskmaster.errors import ConfigurationError
+from taskmaster.model import retention
 
 __all__ = [
     "CONFIG_FILE",
@@ -90,7 +91,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     keep_completed: Annotated[Count, Meta(description="completed jobs kept per queue")] = 10_000
     keep_failed: Annotated[Count, Meta(description="failed jobs kept per queue")] = 50_000
     keep_cancelled: Annotated[Count, Meta(description="cancelled jobs kept per queue")] = 10_000
-
+    keep_age_ms: Annotated[int, Meta(ge=1_000, le=316_224_000_000, description="age at which ended jobs go, whatever their number")] = (
+        604_800_000
+    )
+    retention: Annotated[
+        retention.Rules, Meta(description="the same for single queues and states, and by bytes: email-queue.completed.count=1000")
+    ] = {}
     sweep_every_ms: Annotated[
         int, Meta(ge=1_000, le=604_800_000, description="from one sweep over the store's records and indexes to the next")
     ] = 600_000
@@ -169,7 +175,7 @@ def describe(settings: Settings) -> list[Shown]:
 
 def to_environ(settings: Settings) -> dict[str, str]:
     """The environment variables from which `load` makes the same settings again, for a child process. The store's secret is in it."""
-    texts = {PREFIX + name.upper(): _text(getattr(settings, name)) for name in NAMES}
+    texts = {PREFIX + name.upper(): _text(name, getattr(settings, name)) for name in NAMES}
     return settings.plugin_environ | {name: text for name, text in texts.items() if text}
 
 
@@ -301,6 +307,11 @@ def _parsed(name: str, raw: _Raw) -> Any:
         return value
     if name in _LISTS:
         return [part.strip() for part in value.split(",") if part.strip()]
+    if name == "retention":
+        try:
+            return retention.parse(value)
+        except ValueError as error:
+            raise _wrong(name, raw) from error
     if name == "queue_concurrency":
         pairs = [part.partition("=") for part in value.split(",") if part.strip()]
         if not all(equals for _, equals, _ in pairs):
@@ -328,6 +339,8 @@ def _wrong(name: str, raw: _Raw) -> ConfigurationError:
 def _expected(name: str) -> str:
     if name == "queue_concurrency":
         return "queue=number pairs from 1 to 10000, such as email-queue=3,report-queue=2"
+    if name == "retention":
+        return f"{retention.ENTRY}; states are {', '.join(retention.ENDED)}"
     if name in _LISTS:
         return "names separated by commas"
     hint = get_type_hints(Settings, include_extras=True)[name]
@@ -343,7 +356,9 @@ def _decode(kind: type, value: Any) -> Any:
     raise TypeError(f"expected {kind.__name__}")
 
 
-def _text(value: Any) -> str:
+def _text(name: str, value: Any) -> str:
+    if name == "retention":
+        return retention.spell(value)
     if isinstance(value, dict):
         return ",".join(f"{key}={number}" for key, number in value.items())
     if isinstance(value, tuple):
@@ -354,4 +369,4 @@ def _text(value: Any) -> str:
 def _shown(name: str, value: Any) -> str:
     if name == "redis_url":
         return masked_url(value) if value else "(embedded)"
-    return _text(value) or "(all)" if name in _LISTS else _text(value) or "(none)"
+    return _text(name, value) or ("(all)" if name in _LISTS else "(none)")

@@ -12,15 +12,22 @@ import redis
 
 from support.protocol.dump import Snapshot, lasting, snapshot, violations
 from support.servers import StoreServer
+from taskmaster.model.retention import Kept
 from taskmaster.store import calls
 from taskmaster.store.call import Call
 from taskmaster.store.client import SyncStore
 from taskmaster.store.status import Status
 
-__all__ = ["ALIVE_MS", "BEGINNING_MS", "GRACE_MS", "LEASE_MS", "WINDOW_MS", "Desk", "desk_at"]
+__all__ = ["ALIVE_MS", "BEGINNING_MS", "GRACE_MS", "LEASE_MS", "WINDOW_MS", "Desk", "desk_at", "keeping"]
 
 BEGINNING_MS = 1_800_000_000_000
 LEASE_MS, GRACE_MS, ALIVE_MS, WINDOW_MS = 30_000, 5_000, 30_000, 86_400_000
+
+
+def keeping(count: int, age_ms: int = 10**9, size: int = -1) -> calls.Limits:
+    """The same retention for every state: so many jobs, not older than, at most so many bytes."""
+    kept = Kept(count, age_ms, size)
+    return calls.Limits(WINDOW_MS, kept, kept, kept)
 
 
 @dataclass

@@ -16,7 +16,6 @@ GRACE_MS = 5_000
 LOSSES_MAX = 3
 #: Rounds of one duty in one tick: each is bounded, and other processes' calls go in between.
 _ROUNDS = 50
-DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +25,7 @@ class Upkeep:
     Attributes:
         store: to run them on.
         partition: which one.
-        limits: counts and windows.
-        keep_age_ms: age at which finished jobs go, whatever their number.
+        limits: retention and windows.
         grace_ms: see GRACE_MS.
         sweep_every_ms: from the end of one sweep to the begin of the next.
     """
@@ -35,7 +33,6 @@ class Upkeep:
     store: SyncStore
     partition: int
     limits: calls.Limits
-    keep_age_ms: int = 7 * DAY_MS
     grace_ms: int = GRACE_MS
     sweep_every_ms: int = 600_000
 
@@ -63,9 +60,8 @@ class Upkeep:
                 if not run(calls.promote(self.partition)):
                     break
         if said.to_prune:
-            counts = (self.limits.keep_completed, self.limits.keep_failed, self.limits.keep_cancelled)
             for _ in range(_ROUNDS):
-                if not run(calls.prune(self.partition, [(count, self.keep_age_ms) for count in counts])):
+                if not run(calls.prune(self.partition, self.limits)):
                     break
         if said.to_sweep:
             Sweeper(self.store, self.partition, self.sweep_every_ms, self.limits.key_window_ms).step(is_urgent=said.to_sweep > 1)

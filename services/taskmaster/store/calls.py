@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 from msgspec.structs import astuple
 
+from taskmaster.model.retention import Kept
 from taskmaster.model.states import State, state_of
 from taskmaster.store.call import Call
 from taskmaster.store.scripts import load
@@ -178,12 +179,17 @@ def token_of(wid: str, seq: int) -> str:
 
 
 class Limits(NamedTuple):
-    """Retention and windows that finishing scripts apply."""
+    """Windows and retention that finishing scripts apply: the key's, and what is kept of each queue's ended jobs.
+
+    Attributes:
+        queues: completed, failed, cancelled of single queues, instead of the three.
+    """
 
     key_window_ms: int = 86_400_000
-    keep_completed: int = 10_000
-    keep_failed: int = 50_000
-    keep_cancelled: int = 10_000
+    completed: Kept = Kept(10_000)
+    failed: Kept = Kept(50_000)
+    cancelled: Kept = Kept(10_000)
+    queues: Mapping[str, tuple[Kept, Kept, Kept]] = {}
 
 
 class Cycle(NamedTuple):
@@ -282,9 +288,9 @@ def purge(partition: int, ids: Sequence[str]) -> Call[tuple[Status, ...]]:
     return Call(load("purge"), partition, (_pack(ids),), lambda raw: tuple(Status(row[0]) for row in raw))
 
 
-def prune(partition: int, keep: Sequence[tuple[int, int]]) -> Call[bool]:
-    """Retention: (count, age in ms) for completed, failed, cancelled of each queue; True when more is left."""
-    return Call(load("prune"), partition, (_pack(keep),), bool)
+def prune(partition: int, limits: Limits) -> Call[bool]:
+    """Retention of all queues; True when more is left."""
+    return Call(load("prune"), partition, (_pack(limits),), bool)
 
 
 class Registration(NamedTuple):

@@ -30,6 +30,7 @@ from taskmaster.broker.message import JobMessage, Left
 from taskmaster.broker.middleware import AttemptContext, AttemptFinished, AttemptStarted, DeadLetter, Idempotency, Outcome
 from taskmaster.broker.slots import Slots, halves
 from taskmaster.broker.threads import JobWorker
+from taskmaster.engine.retention import limits_of
 from taskmaster.errors import StoreError
 from taskmaster.maintenance import policy
 from taskmaster.maintenance.upkeep import Upkeep
@@ -118,11 +119,6 @@ def groups_of(settings: Settings, registry: Registry, *, suspects: bool) -> list
     if suspects:
         return [(1, sorted(queues))] if queues else []
     return [(settings.queue_concurrency.get(queue, settings.concurrency), [queue]) for queue in sorted(queues)]
-
-
-def limits_of(settings: Settings) -> calls.Limits:
-    """Retention and windows as scripts take them."""
-    return calls.Limits(settings.idempotency_window_ms, settings.keep_completed, settings.keep_failed, settings.keep_cancelled)
 
 
 def identity_of(settings: Settings, registry: Registry, part: Part) -> Identity:

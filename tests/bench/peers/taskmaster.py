@@ -20,6 +20,7 @@ from bench.processes import BenchError, Running, running
 from bench.store import Store
 from taskmaster import __version__
 from taskmaster.engine.submit import Submission, submit_many
+from taskmaster.model.retention import Kept
 from taskmaster.plugins.catalogue import CatalogueEntry, encode, entries
 from taskmaster.plugins.discovery import discover
 from taskmaster.plugins.validation import Validators
@@ -95,7 +96,7 @@ class TaskMaster(Peer):
     def prune(self, store: Store) -> bool:
         """Retention that keeps nothing."""
         with closing(SyncStore(store.url)) as client:
-            while client.run(calls.prune(0, [(0, 0)] * 3)):
+            while client.run(calls.prune(0, calls.Limits(0, *[Kept(0, 0)] * 3))):
                 pass
         return True
 

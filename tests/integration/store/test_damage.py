@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from support.desk import WINDOW_MS, Desk
+from support.desk import WINDOW_MS, Desk, keeping
 from support.protocol.dump import snapshot, violations
 from taskmaster.errors import StoreDefect
 from taskmaster.maintenance.sweeper import Sweeper
@@ -23,7 +23,7 @@ SEEDS = range(int(os.environ.get("DAMAGE_SEEDS", "8")))
 ROUNDS, STEPS = 6, 14
 TYPES, QUEUES = ("alpha", "beta"), ("one", "two")
 #: What nothing in the store can tell any more.
-BEYOND = ("has no blob", "has no job", "does not own its key: None", "I5 fp: lists")
+BEYOND = ("has no blob", "has no job", "does not own its key: None", "bytes, its hash says")
 #: Keys that are gone by themselves soon, or that the workers renew: no record of a job.
 FLEETING = ("w:", "o:", "set:", "cap:", "tc:", "idle:", "in:", "gone:")
 
@@ -70,7 +70,7 @@ class Yard:
 
     def duties(self) -> None:
         self.desk.now += self.dice.choice((500, 3_000, 40_000))
-        for call in (calls.tick(0, grace_ms=5_000), calls.promote(0), calls.prune(0, [(3, 10**9)] * 3)):
+        for call in (calls.tick(0, grace_ms=5_000), calls.promote(0), calls.prune(0, keeping(3))):
             with self.unless_foreign():
                 self.desk.run(call)
         self.desk.reap()

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, Phase, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
+from support.desk import keeping
 from support.protocol import core
 from support.protocol.dump import Snapshot, snapshot, violations
 from support.servers import StoreServer
@@ -477,7 +478,7 @@ class Lifecycle(RuleBasedStateMachine):
     def prune(self, dice: Random) -> None:
         """Retention takes terminal jobs only, and leaves as many as were asked for."""
         keep = dice.choice((1, 2, 100))
-        assert self.client.run(calls.prune(0, [(keep, 10**9)] * 3)) is False
+        assert self.client.run(calls.prune(0, keeping(keep))) is False
         before = Counter((self.items[j].queue, self.state(j)) for j in range(len(self.ids)) if self.state(j) in core.TERMINAL)
         present = {key[2:] for key in self.snap()[0] if key.startswith("j:")}
         kept: Counter[tuple[str, str]] = Counter()

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from support.desk import ALIVE_MS, BEGINNING_MS, GRACE_MS, LEASE_MS, WINDOW_MS, Desk
+from support.desk import ALIVE_MS, BEGINNING_MS, GRACE_MS, LEASE_MS, WINDOW_MS, Desk, keeping
 from support.protocol.dump import lasting, snapshot
 from support.servers import StoreServer
 from taskmaster.errors import StoreDefect, StoreRefused
@@ -111,7 +111,7 @@ def _purged(desk: Desk) -> tuple[Call[Any], Any]:
 def _pruned(desk: Desk) -> tuple[Call[Any], Any]:
     for _ in range(3):
         desk.run(calls.cancel(0, desk.submit(), who="me", key_window_ms=WINDOW_MS))
-    return calls.prune(0, [(1, 10**9)] * 3), 0
+    return calls.prune(0, keeping(1)), 0
 
 
 def _registered(desk: Desk) -> tuple[Call[Any], Any]:
@@ -883,7 +883,7 @@ def test_rounds_keep_up_with_retention(desk: Desk) -> None:
     done = _complete(desk, 100)
     desk.now += 1
 
-    more = _complete(desk, 10, calls.Limits(keep_completed=20))
+    more = _complete(desk, 10, keeping(20))
 
     snap = desk.dump()
     kept = [member for member, _ in snap["fin:one/c"]]
@@ -897,12 +897,12 @@ def test_prune_goes_by_count_and_age(desk: Desk) -> None:
     desk.now += 10_000
     young = _complete(desk, 5)
 
-    assert desk.run(calls.prune(0, [(1_000, 20_000)] * 3)) is False
+    assert desk.run(calls.prune(0, keeping(1_000, 20_000))) is False
     assert len(desk.dump()["fin:one/c"]) == 255
-    assert desk.run(calls.prune(0, [(250, 20_000)] * 3)) is False
+    assert desk.run(calls.prune(0, keeping(250, 20_000))) is False
     assert [member for member, _ in desk.dump()["fin:one/c"]] == [*done[5:], *young]
-    assert desk.run(calls.prune(0, [(1_000, 9_000)] * 3)) is True
-    assert desk.run(calls.prune(0, [(1_000, 9_000)] * 3)) is False
+    assert desk.run(calls.prune(0, keeping(1_000, 9_000))) is True
+    assert desk.run(calls.prune(0, keeping(1_000, 9_000))) is False
     assert [member for member, _ in desk.dump()["fin:one/c"]] == young
 
 

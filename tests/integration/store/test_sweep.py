@@ -82,7 +82,12 @@ DAMAGE: dict[str, tuple[Damage, set[tuple[str, str, bool]]]] = {
     ),
     "the hash of a completed job is gone": (
         lambda desk, ids: desk.raw.delete(key(f"j:{ids['c']}")),
-        {("record_lost", "c", True), ("counter", "alpha/one/purged", True), ("counter", "one/c", True)},
+        {
+            ("record_lost", "c", True),
+            ("counter", "alpha/one/purged", True),
+            ("counter", "one/c", True),
+            ("counter", "one/c/bytes", True),
+        },
     ),
     "the lanes of a level are gone": (
         lambda desk, ids: desk.raw.delete(key("lane:one/2/alpha/-")),
@@ -118,6 +123,17 @@ DAMAGE: dict[str, tuple[Damage, set[tuple[str, str, bool]]]] = {
     ),
     "a dead-letter index is gone": (lambda desk, ids: desk.raw.delete(key("dlq:one")), {("dead_letter_unlisted", "f", True)}),
     "a dead-letter group is gone": (lambda desk, ids: desk.raw.delete(key("fp:print")), {("dead_letter_unlisted", "f", True)}),
+    "the list of groups is gone": (lambda desk, ids: desk.raw.delete(key("fps")), {("group_unlisted", "print", True)}),
+    "a group is listed with a wrong time": (lambda desk, ids: desk.raw.zadd(key("fps"), {"print": 1.0}), {("group_wrong", "print", True)}),
+    "a group without records is listed": (lambda desk, ids: desk.raw.zadd(key("fps"), {"other": 1.0}), {("group_wrong", "other", True)}),
+    "a record stands in the group of another": (
+        lambda desk, ids: desk.raw.zadd(key("fp:print"), {ids["c"]: 1.0}),
+        {("dead_letter_lost", "c", True)},
+    ),
+    "the bytes of ended jobs are off": (
+        lambda desk, ids: desk.raw.hincrby(key("n"), "one/f/bytes", 1_000),
+        {("counter", "one/f/bytes", True)},
+    ),
     "the key of a waiting job is gone": (lambda desk, ids: desk.raw.delete(key(f"k:{KEY}")), {("key_lost", "w", True)}),
     "the key of a waiting job ends": (lambda desk, ids: desk.raw.pexpire(key(f"k:{KEY}"), 900_000), {("key_ends", "w", True)}),
     "the key of an ended job never ends": (

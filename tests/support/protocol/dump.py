@@ -31,7 +31,7 @@ KEYS: tuple[tuple[str, str, bool | None], ...] = (
     ("eu", "zset", False),
     (f"[br]:{ID}", "string", False),
     (f"h:{ID}", "list", False),
-    (f"dlq:{NAME}|fp:.+|it:{NAME}", "zset", False),
+    (f"dlq:{NAME}|fp:.+|fps|it:{NAME}", "zset", False),
     ("k:[A-Za-z0-9_-]{22}", "string", None),
     (r"gone:\d+", "set", True),
     ("w:[^.]+", "hash", True),
@@ -129,6 +129,7 @@ def violations(snap: Snapshot) -> list[str]:
                 places[member].append(key)
     wrong += [f"I1 {member} is in {places[member]} and has no hash" for member in places.keys() - jobs.keys()]
     counts: Counter[str] = Counter()
+    stored: Counter[str] = Counter()  # bytes of ended jobs
     by_type: Counter[str] = Counter()
     for job_id, job in jobs.items():
         state, queue, kind = job["st"], job["q"], job["ty"]
@@ -151,6 +152,13 @@ def violations(snap: Snapshot) -> list[str]:
             wrong.append(f"I3 {job_id}: {epoch} deliveries, {failures} failures, {losses} losses, {back} handed back")
         if state in "wd" and "cr" in job:
             wrong.append(f"R3 {job_id} is {state} although somebody asked to cancel it")
+        size, result = len(snap.get(f"b:{job_id}", "").encode()), len(snap.get(f"r:{job_id}", "").encode())
+        if "sz" in job and int(job["sz"]) != size:
+            wrong.append(f"I8 {job_id} is {size} bytes, its hash says {job['sz']}")
+        if state in "cfx":
+            stored[f"{queue}/{state}/bytes"] += int(job.get("sz", 0)) + int(job.get("rz", 0))
+            if int(job.get("rz", 0)) != result:
+                wrong.append(f"I8 {job_id} has a result of {result} bytes, its hash says {job.get('rz')}")
         if (state == "f") != (f"d:{job_id}" in snap):
             wrong.append(f"I5 {job_id} is {state}, dead-letter record: {f'd:{job_id}' in snap}")
         if "kx" in job:
@@ -168,11 +176,21 @@ def violations(snap: Snapshot) -> list[str]:
         rows = Counter(member for key, value in snap.items() if key.startswith(prefix) for member, _ in value)
         if rows != Counter(dead):
             wrong.append(f"I5 {prefix} lists {dict(rows)}, the records are {sorted(dead)}")
+    groups: dict[str, float] = {}
+    for key, value in snap.items():
+        if key.startswith("fp:"):
+            groups[key[3:]] = max(score for _, score in value)
+            wrong += [f"I5 {member} stands in the group {key}" for member, _ in value if snap.get(f"d:{member}", {}).get("fp") != key[3:]]
+    if dict(snap.get("fps", ())) != groups:
+        wrong.append(f"I5 groups are {groups}, listed are {dict(snap.get('fps', ()))}")
     wrong += effect_violations(snap, jobs, dead)
     numbers = {field: int(value) for field, value in snap.get("n", {}).items()}
     present = {field: value for field, value in numbers.items() if field.count("/") == 1 and value}
     if present != dict(counts):
         wrong.append(f"I8 counters {present}, recount {dict(counts)}")
+    kept = {field: value for field, value in numbers.items() if field.endswith("/bytes") and value}
+    if kept != {field: value for field, value in stored.items() if value}:
+        wrong.append(f"I8 bytes {kept}, recount {dict(stored)}")
     for field, value in numbers.items():
         pair, _, what = field.rpartition("/")
         if what == "created" and value != by_type[pair] + numbers.get(f"{pair}/purged", 0):

@@ -5,7 +5,8 @@ ARGV   gen, wid, seq (1, 2, 3 … one call in flight), lease ms,
        finishes (MessagePack list, eight values a finish, at most 256: id, token, outcome, body, history row, delay ms, reason, fingerprint;
        outcome c completed, r retry, f dead letter, x discard, h hand back, s snooze; delay ms, reason and fingerprint only count for r, f, s),
        wants (MessagePack list of groups [slots, queue, queue …], at most 64 queues; the queues of a group share its slots; 0 slots:
-       only says that it does not sleep there), keep (MessagePack [key window ms, completed, failed, cancelled kept per queue]),
+       only says that it does not sleep there), keep (MessagePack of calls.Limits: [key window ms, completed, failed, cancelled; each [count, age ms, bytes or -1] per queue;
+       {queue: the same three}]),
        now ('' = server time)
 OUT    [OK, now ms, finish codes, claims (MessagePack list of [id, queue, epoch, attempt, failures]), their blobs in the same order, ms until the
        next due time or -1, 1 if more work was cut off by a bound]; the token of the claims is `wid.seq`;
@@ -46,25 +47,26 @@ end
 
 local function finish(id, its_token, outcome, body, row, delay_ms, reason, fingerprint)
   local key = P .. 'j:' .. id
-  local f = call('HMGET', key, 'st', 'q', 'ty', 'kx', 'tk')
+  local f = call('HMGET', key, 'st', 'q', 'ty', 'kx', 'tk', 'sz')
   if f[1] ~= 'a' or f[5] ~= its_token then
     -- A terminal job keeps the token that ended it; one that goes on keeps it in `en`.
     if f[1] ~= 'a' and f[5] == its_token or call('HGET', key, 'en') == its_token then return STATUS.ALREADY end
     return STATUS.STALE
   end
-  local queue, ty, keyed = f[2], f[3], f[4]
+  local queue, ty, keyed, size = f[2], f[3], f[4], tonumber(f[6]) or 0
   if row ~= '' then remember_attempt(id, row) end
   out_of_active(id, queue)
   if outcome == 'c' then
-    call('HSET', key, 'st', 'c', 'fa', NOW)
     if keyed then let_key_go(keyed, window) end
     if body ~= '' then
+      call('HSET', key, 'st', 'c', 'fa', NOW, 'rz', #body)
       local n = #values
       values[n + 1], values[n + 2] = P .. 'r:' .. id, body
-    elseif row ~= '' then
-      call('UNLINK', P .. 'r:' .. id) -- the error of an earlier attempt
+    else
+      call('HSET', key, 'st', 'c', 'fa', NOW)
+      if row ~= '' then call('UNLINK', P .. 'r:' .. id) end -- the error of an earlier attempt
     end
-    into_finished(id, queue, 'c')
+    into_finished(id, queue, 'c', size + #body)
     ended_as('c', queue)
     completed[ty] = completed[ty] or {}
     completed[ty][queue] = (completed[ty][queue] or 0) + 1
@@ -75,8 +77,11 @@ local function finish(id, its_token, outcome, body, row, delay_ms, reason, finge
   if job[8] or outcome == 'x' then -- every other end of an attempt looks at the cancel request
     call('HSET', key, 'st', 'x', 'fa', NOW, 'rs', job[8] and 'cancelled' or 'discarded')
     if keyed then let_key_go(keyed, window) end
-    if body ~= '' then call('SET', P .. 'r:' .. id, body) end
-    into_finished(id, queue, 'x')
+    if body ~= '' then
+      call('SET', P .. 'r:' .. id, body)
+      call('HSET', key, 'rz', #body)
+    end
+    into_finished(id, queue, 'x', size + (body ~= '' and #body or keep_old_error(id, job[6])))
     ended_as('x', queue)
     count(ty .. '/' .. queue .. '/cancelled', 1)
     tell('x', id)
@@ -106,8 +111,8 @@ local function finish(id, its_token, outcome, body, row, delay_ms, reason, finge
     return STATUS.OK
   end
   call('HSET', key, 'fl', failures)
-  bury(id, { q = queue, ty = ty, kx = keyed, ep = job[7], hb = job[4], ls = job[3], rt = job[5], tk = its_token, ow = owner(its_token) },
-    outcome == 'r' and 'attempts_exhausted' or reason, body, fingerprint, window)
+  bury(id, { q = queue, ty = ty, kx = keyed, ep = job[7], hb = job[4], ls = job[3], rt = job[5], fl = job[6], sz = f[6], tk = its_token,
+    ow = owner(its_token) }, outcome == 'r' and 'attempts_exhausted' or reason, body, fingerprint, window)
   ended_as('f', queue)
   return STATUS.OK
 end
@@ -312,9 +317,11 @@ elseif head then
 end
 
 -- ---------------------------------------------------------------- retention keeps pace with production
-local KEPT = { c = keep[2], f = keep[3], x = keep[4] }
 for queue, states in pairs(ended) do
-  for state, n in pairs(states) do prune_index(queue, state, KEPT[state], 2 * n + 16) end
+  for state, n in pairs(states) do
+    local rule = kept(keep, queue, state)
+    prune_index(queue, state, rule[1], 2 * n + 16, rule[3])
+  end
 end
 write_indexes()
 write_purged()

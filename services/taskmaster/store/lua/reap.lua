@@ -14,7 +14,7 @@ local lost = call('ZRANGEBYSCORE', P .. 'active', '-inf', now - grace, 'LIMIT', 
 local out = { #lost == A_CALL and 1 or 0 }
 for _, id in ipairs(lost) do
   local key = P .. 'j:' .. id
-  local f = call('HMGET', key, 'st', 'q', 'ty', 'pr', 'ls', 'hb', 'ep', 'cr', 'rt', 'tk', 'kx', 'sa')
+  local f = call('HMGET', key, 'st', 'q', 'ty', 'pr', 'ls', 'hb', 'ep', 'cr', 'rt', 'tk', 'kx', 'sa', 'sz', 'fl')
   if f[1] ~= 'a' then
     call('ZREM', P .. 'active', id) -- a foreign hand
   else
@@ -27,11 +27,11 @@ for _, id in ipairs(lost) do
     if f[8] then
       call('HSET', key, 'st', 'x', 'fa', NOW, 'rs', 'cancelled')
       if f[11] then let_key_go(f[11], window) end
-      into_finished(id, queue, 'x')
+      into_finished(id, queue, 'x', (tonumber(f[13]) or 0) + keep_old_error(id, f[14]))
       count(ty .. '/' .. queue .. '/cancelled', 1)
       tell('x', id)
     elseif losses >= cap then
-      bury(id, { q = queue, ty = ty, kx = f[11], ep = f[7], hb = f[6], ls = losses, rt = f[9], tk = '', ow = owner(f[10]) },
+      bury(id, { q = queue, ty = ty, kx = f[11], ep = f[7], hb = f[6], ls = losses, rt = f[9], fl = f[14], sz = f[13], tk = '', ow = owner(f[10]) },
         'worker_lost', '', 'worker_lost:' .. ty, window)
     else
       call('HSET', key, 'st', 'w')

@@ -111,9 +111,9 @@ for i = 1, n do
   end
   if not answer then
     if key ~= '' then
-      call('HSET', P .. 'j:' .. id, 'st', kind.state, 'kx', key, unpack(kind.fields))
+      call('HSET', P .. 'j:' .. id, 'st', kind.state, 'sz', #blob, 'kx', key, unpack(kind.fields))
     else
-      call('HSET', P .. 'j:' .. id, 'st', kind.state, unpack(kind.fields))
+      call('HSET', P .. 'j:' .. id, 'st', kind.state, 'sz', #blob, unpack(kind.fields))
     end
     if kind.lane then
       into_lane(kind.lane, id, false)

@@ -67,7 +67,21 @@ end
 
 local function row(id, key) examine_row(id, P .. key) end
 
+-- Groups by the time of their last record, some at a time: a name is `<20 digits> <fingerprint>`.
+local EQUAL_AT_MOST = 1000 -- groups whose last records are of one millisecond
+local function groups()
+  local out = {}
+  local rows = call('ZRANGEBYSCORE', P .. 'fps', string.match(name, '^(%d+) ') or '-inf', '+inf', 'WITHSCORES', 'LIMIT', 0, EQUAL_AT_MOST)
+  for i = 1, #rows, 2 do out[#out + 1] = string.format('%020.0f %s', tonumber(rows[i + 1]), rows[i]) end
+  return out
+end
+
+local function print_of(its_name)
+  return string.sub(its_name, 22)
+end
+
 -- In this order: what later stages rely on is in order by then.
+-- Names; what is done to each row of the index of that name; what is done once a name, after its rows; the index, if it is called otherwise.
 local STAGES = {
   { just('active'), row },
   { just('delayed'), row },
@@ -84,7 +98,12 @@ local STAGES = {
     for i, ty in ipairs(out) do out[i] = 'it:' .. ty end
     return out
   end, function(id, key) examine_job(id, P .. key, window) end },
+  { groups, function(id, key, its_name) examine_grouped(id, P .. key, print_of(its_name)) end,
+    function(its_name) examine_group(print_of(its_name)) end, function(its_name) return 'fp:' .. print_of(its_name) end },
   { of_queues(function(out, queue) out[#out + 1] = queue end), nil, recount_queue },
+  { of_queues(function(out, queue)
+    for _, state in ipairs({ 'c', 'f', 'x' }) do out[#out + 1] = queue .. '/' .. state end
+  end), nil, function(its_name) return recount_bytes(string.match(its_name, '^(.+)/(.)$')) end },
   { just(''), nil, function()
     recount_shared('delayed', 'd', queues)
     recount_shared('active', 'a', queues)
@@ -103,11 +122,11 @@ local function rank_of_next(key)
 end
 
 -- The next rows of one index; true when there may be more.
-local function walk(its_name, look)
-  local key = P .. its_name
+local function walk(its_name, index, look)
+  local key = P .. index
   local rank = rank_of_next(key)
   local page = call('ZRANGE', key, rank, rank + room - 1, 'WITHSCORES')
-  for i = 1, #page, 2 do look(page[i], its_name) end
+  for i = 1, #page, 2 do look(page[i], index, its_name) end
   local n = #page / 2
   if n > 0 then member, score = page[#page - 1], page[#page] end
   looked, room = looked + n, room - n
@@ -115,7 +134,7 @@ local function walk(its_name, look)
 end
 
 while stage <= #STAGES and room > 0 and keys > 0 do
-  local names, look, once = STAGES[stage][1](), STAGES[stage][2], STAGES[stage][3]
+  local names, look, once, index_of = STAGES[stage][1](), unpack(STAGES[stage], 2, 4)
   table.sort(names)
   write_indexes() -- later stages count what earlier ones put back
   open_bands()
@@ -124,7 +143,8 @@ while stage <= #STAGES and room > 0 and keys > 0 do
       if its_name > name then score, member = '', '' end
       keys, name = keys - 1, its_name
       local has_more = false
-      if look then has_more = walk(its_name, look) else once(its_name) end
+      if look then has_more = walk(its_name, index_of and index_of(its_name) or its_name, look) end
+      if once and not has_more then room = room - (once(its_name) or 0) end
       if not has_more then name, score, member = its_name .. '\0', '', '' end -- the smallest name behind it
     end
   end

@@ -85,6 +85,7 @@ local function keep_dead_letter(id, f)
       'b', call('GET', P .. 'b:' .. id) or '')
     add(P .. 'dlq:' .. f.q, f.fa or NOW, id)
     add(P .. 'fp:' .. print, f.fa or NOW, id)
+    add(P .. 'fps', f.fa or NOW, print)
     report('dead_letter_lost', id, short(record), true)
   elseif not call('ZSCORE', P .. 'dlq:' .. f.q, id) and not refused[record] then
     add(P .. 'dlq:' .. f.q, f.fa or NOW, id)
@@ -196,10 +197,38 @@ local function examine_dead(id, here)
     add(right, f[3] or NOW, id)
     report('index_wrong', id, short(here), true)
   end
-  if f[2] and not call('ZSCORE', P .. 'fp:' .. f[2], id) and not refused[P .. 'fp:' .. f[2]] then
-    add(P .. 'fp:' .. f[2], f[3] or NOW, id)
-    report('dead_letter_unlisted', id, 'fp:' .. f[2], true)
+  local group = f[2] and P .. 'fp:' .. f[2]
+  if group and not call('ZSCORE', group, id) and not refused[group] then
+    call('ZADD', group, f[3] or NOW, id)
+    report('dead_letter_unlisted', id, short(group), true)
   end
+  if group and not call('ZSCORE', P .. 'fps', f[2]) and not refused[P .. 'fps'] then
+    call('ZADD', P .. 'fps', call('ZREVRANGE', group, 0, 0, 'WITHSCORES')[2] or f[3] or NOW, f[2])
+    report('group_unlisted', f[2], 'fps', true)
+  end
+end
+
+-- A row of a group of dead letters: its record must be there and bear that fingerprint, and its queue must list it.
+local function examine_grouped(id, here, print)
+  local record = P .. 'd:' .. id
+  local f = call('HMGET', record, 'fp', 'q', 'fa')
+  if refused[record] then return end
+  if f[1] ~= print then
+    call('ZREM', here, id)
+    report(f[1] and 'index_wrong' or 'dead_letter_lost', id, short(here), true)
+  elseif f[2] and not call('ZSCORE', P .. 'dlq:' .. f[2], id) and not refused[P .. 'dlq:' .. f[2]] then
+    call('ZADD', P .. 'dlq:' .. f[2], f[3] or NOW, id)
+    report('dead_letter_unlisted', id, 'dlq:' .. f[2], true)
+  end
+end
+
+-- A group is listed with the time of its newest record, and not without records.
+local function examine_group(print)
+  local group = P .. 'fp:' .. print
+  local newest, listed_at = call('ZREVRANGE', group, 0, 0, 'WITHSCORES')[2], call('ZSCORE', P .. 'fps', print)
+  if refused[group] or not listed_at or listed_at == newest then return end
+  if newest then call('ZADD', P .. 'fps', newest, print) else call('ZREM', P .. 'fps', print) end
+  report('group_wrong', print, 'fps', true)
 end
 
 -- An effect whose outcome is unknown: its reservation must be there. One that is gone is no licence kept back any more, and nothing can tell.

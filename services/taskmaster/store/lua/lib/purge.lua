@@ -15,13 +15,14 @@ end
 
 local purged_keys, tombs = {}, {} -- keys to drop; ids to remember, by slice
 
--- root: of the lineage that the job has a part in, nil if it stands alone.
-local function purge(id, ty, queue, state, keyed, root)
+-- root: of the lineage that the job has a part in, nil if it stands alone; bytes: see `bytes_of`.
+local function purge(id, ty, queue, state, keyed, root, bytes)
   local n = #purged_keys
   purged_keys[n + 1], purged_keys[n + 2], purged_keys[n + 3] = P .. 'j:' .. id, P .. 'b:' .. id, P .. 'r:' .. id
   purged_keys[n + 4] = P .. 'h:' .. id
   rem(P .. 'it:' .. ty, id)
   count(queue .. '/' .. state, -1)
+  if bytes > 0 then count(queue .. '/' .. state .. '/bytes', -bytes) end
   count(ty .. '/' .. queue .. '/purged', 1)
   tell('g', id)
   if root then job_leaves_lineage(root, id) end
@@ -41,14 +42,36 @@ local function write_purged()
   purged_keys, tombs = {}, {}
 end
 
--- The oldest jobs of one finished index go while it holds more than `keep`, at most `limit` of them.
-local function prune_index(queue, state, keep, limit)
-  local key = P .. 'fin:' .. queue .. '/' .. state
-  local excess = math.min(call('ZCARD', key) - keep, limit)
-  if excess <= 0 then return 0 end
-  for _, id in ipairs(take_oldest(key, excess)) do
-    local job = call('HMGET', P .. 'j:' .. id, 'ty', 'kx', 'rt', 'gd')
-    if job[1] then purge(id, job[1], queue, state, job[2], job[3] or job[4] and id) end
+-- What a finished job counts for: `sz` and `rz` of its hash. Jobs that were submitted before there was an `sz` count for their result alone.
+local function bytes_of(sz, rz)
+  return (tonumber(sz) or 0) + (tonumber(rz) or 0)
+end
+
+local function purge_oldest(key, n, queue, state)
+  local oldest = take_oldest(key, n)
+  for _, id in ipairs(oldest) do
+    local job = call('HMGET', P .. 'j:' .. id, 'ty', 'kx', 'rt', 'gd', 'sz', 'rz')
+    if job[1] then purge(id, job[1], queue, state, job[2], job[3] or job[4] and id, bytes_of(job[5], job[6])) end
   end
-  return excess
+  return #oldest
+end
+
+-- The oldest jobs of one finished index go while it holds more than `keep` of them, or more than `bytes` (negative: any number), at most `limit`.
+local function prune_index(queue, state, keep, limit, bytes)
+  local key = P .. 'fin:' .. queue .. '/' .. state
+  local excess, gone = math.min(call('ZCARD', key) - keep, limit), 0
+  if excess > 0 then gone = purge_oldest(key, excess, queue, state) end
+  if bytes < 0 then return gone end
+  local field = queue .. '/' .. state .. '/bytes'
+  local stored = tonumber(call('HGET', P .. 'n', field)) or 0
+  while gone < limit and stored + (counts[field] or 0) > bytes and purge_oldest(key, 1, queue, state) == 1 do gone = gone + 1 end
+  return gone
+end
+
+-- What is kept of one queue's jobs of one state: {count, age in ms, bytes or -1}. keep: calls.Limits as it was packed.
+local PLACE = { c = 1, f = 2, x = 3 }
+local function kept(keep, queue, state)
+  local of_queue = keep[5][queue]
+  if of_queue then return of_queue[PLACE[state]] end
+  return keep[PLACE[state] + 1]
 end

@@ -31,6 +31,21 @@ local function recount_queue(queue)
   for _, state in ipairs({ 'c', 'f', 'x' }) do set_count(queue .. '/' .. state, call('ZCARD', P .. 'fin:' .. queue .. '/' .. state)) end
 end
 
+-- Bytes of the ended jobs of one index; how many rows that took.
+local BYTES_RECOUNTED = 10000
+local function recount_bytes(queue, state)
+  local index, field = P .. 'fin:' .. queue .. '/' .. state, queue .. '/' .. state .. '/bytes'
+  local size = call('ZCARD', index)
+  if size > BYTES_RECOUNTED or refused[index] then return 0 end
+  local sum = 0
+  for _, id in ipairs(call('ZRANGE', index, 0, -1)) do
+    local f = call('HMGET', P .. 'j:' .. id, 'sz', 'rz')
+    sum = sum + (tonumber(f[1]) or 0) + (tonumber(f[2]) or 0)
+  end
+  set_count(field, sum)
+  return size
+end
+
 -- Delayed and active jobs of all queues share an index each.
 local function recount_shared(name, state, queues)
   local sum = 0

@@ -65,9 +65,18 @@ local function into_delayed(id, queue, due)
   if not waits_due or due < waits_due then waits_due = due end
 end
 
-local function into_finished(id, queue, state)
+-- bytes: of what was submitted (`sz`) and what came of it (`rz`).
+local function into_finished(id, queue, state, bytes)
   add(P .. 'fin:' .. queue .. '/' .. state, NOW, id)
   count(queue .. '/' .. state, 1)
+  if bytes > 0 then count(queue .. '/' .. state .. '/bytes', bytes) end
+end
+
+-- The error of an earlier attempt, which stays beside a job that ended without one of its own; noted for the count of bytes.
+local function keep_old_error(id, failures)
+  local bytes = failures and call('STRLEN', P .. 'r:' .. id) or 0
+  if bytes > 0 then call('HSET', P .. 'j:' .. id, 'rz', bytes) end
+  return bytes
 end
 
 -- The job has ended: its key is remembered for the window, and in any case for as long as its submission might still be taken.
