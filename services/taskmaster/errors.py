@@ -7,6 +7,7 @@
     │   ├── InvalidPayload
     │   ├── KeyMissing
     │   └── KeyReused
+    ├── Forbidden                 the caller may not do this: say which scope it needs, and how it is granted
     ├── NotFound                  no such job, dead letter, queue or type
     ├── Conflict                  the thing is in a state that does not allow it
     ├── StoreError
@@ -26,6 +27,7 @@ from typing import Any, ClassVar
 __all__ = [
     "ConfigurationError",
     "Conflict",
+    "Forbidden",
     "InvalidPayload",
     "InvalidRequest",
     "KeyMissing",
@@ -87,6 +89,12 @@ class KeyReused(InvalidRequest):
     """The key was used before for another request. Facts: jobId of the first."""
 
     code = "idempotency-key-reused"
+
+
+class Forbidden(TaskMasterError):
+    """The caller lacks a scope. Facts: scope."""
+
+    code = "forbidden"
 
 
 class NotFound(TaskMasterError):

@@ -23,6 +23,7 @@ from msgspec import Meta
 
 from taskmaster.errors import ConfigurationError
 from taskmaster.model import retention
+from taskmaster.model.scopes import ORDINARY, Scope
 
 __all__ = [
     "CONFIG_FILE",
@@ -80,6 +81,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = 0
     partitions: Annotated[int, Meta(ge=1, le=1_024, description="partitions of the store; the same for all processes, for ever")] = 1
     idempotency: Annotated[Literal["required", "optional"], Meta(description="whether a submission needs an idempotency key")] = "required"
+    scopes: Annotated[
+        tuple[Scope, ...], Meta(description=f"what callers of the API may do, comma-separated: {', '.join(get_args(Scope))}")
+    ] = ORDINARY
     plugins: Annotated[tuple[Name, ...], Meta(description="plugins to load, by entry-point name, comma-separated; empty: all")] = ()
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="least level that is logged")] = "info"
     log_format: Annotated[Literal["auto", "json", "console"], Meta(description="auto: console on a terminal, else JSON lines")] = "auto"
@@ -115,7 +119,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 #: Every setting, in the order in which they are shown.
 NAMES: Final[tuple[str, ...]] = tuple(name for name in Settings.__struct_fields__ if name not in ("sources", "plugin_environ"))
-_LISTS: Final = frozenset({"queues", "plugins"})
+_LISTS: Final = frozenset({"queues", "plugins", "scopes"})
 _CHOICES: Final = frozenset({"idempotency", "log_level", "log_format", "durability"})
 _SCHEMES: Final = ("redis", "rediss", "unix")
 
@@ -341,6 +345,8 @@ def _expected(name: str) -> str:
         return "queue=number pairs from 1 to 10000, such as email-queue=3,report-queue=2"
     if name == "retention":
         return f"{retention.ENTRY}; states are {', '.join(retention.ENDED)}"
+    if name == "scopes":
+        return f"some of {', '.join(get_args(Scope))}, separated by commas"
     if name in _LISTS:
         return "names separated by commas"
     hint = get_type_hints(Settings, include_extras=True)[name]

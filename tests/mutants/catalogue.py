@@ -74,7 +74,7 @@ _LUA = [
     lua("one_key_two_jobs", "submit", "if not is_new then answer = by_key(call('GET', P .. 'k:' .. key), request) end", ""),
     lua("atomic_stores_the_rest", "submit", "if refused then return out end", ""),
     lua("cancel_without_cas", "cancel", "if state == 'c' or state == 'f' then return { STATUS.CONFLICT, state } end", ""),
-    lua("cancel_keeps_index", "cancel", "out_of_rest(id, state, f[2], f[4], band_type(f[3], f[5]))", "count(f[2] .. '/' .. state, -1)"),
+    lua("cancel_keeps_index", "lib/cancel", "out_of_rest(id, state, f[2], f[4], band_type(f[3], f[5]))", "count(f[2] .. '/' .. state, -1)"),
     lua("extend_without_token", "extend", "if f[1] == 'a' and f[2] == attempt[2] then", "if f[1] == 'a' then"),
     lua("progress_without_token", "progress", "if f[1] == 'a' and f[2] == word[2] then", "if f[1] == 'a' then"),
     lua("purge_without_tombstone", "lib/purge", "if not keyed and id_ms(id) >= now - RESEND_MS then", "if false then"),

@@ -101,6 +101,19 @@ class Desk:
     def end(self, wid: str, job_id: str, outcome: str = "c", token: str = "", **facts: Any) -> calls.Finish:
         return calls.Finish(id=job_id, token=token or self.token(wid), outcome=outcome, **facts)
 
+    def bury(
+        self, n: int = 1, kind: str = "alpha", queue: str = "one", *, fingerprint: str = "f", message: str = "no", wid: str = "grave"
+    ) -> list[str]:
+        """Dead letters: jobs whose first attempt failed for good; their ids, oldest first."""
+        if not self.seqs[wid]:
+            self.register(wid, "alpha", "beta")
+        ids = [self.submit(kind, queue) for _ in range(n)]
+        claimed = self.claim(wid, n, queue)
+        assert sorted(claimed) == sorted(ids), "other jobs are waiting there"
+        body = f'["ValueError","{message}","{fingerprint}","","tests==1"]'
+        self.cycle(wid, finishes=[self.end(wid, job_id, "f", reason="fatal", fingerprint=fingerprint, body=body) for job_id in ids])
+        return ids
+
     def reap(self) -> tuple[bool, tuple[str, ...]]:
         return self.run(calls.reap(0, grace_ms=GRACE_MS, losses=3, key_window_ms=WINDOW_MS))  # type: ignore[no-any-return]
 

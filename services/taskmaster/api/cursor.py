@@ -8,25 +8,28 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from urllib.parse import urlencode
 
 from taskmaster.api.problems import BadParameter
-from taskmaster.model.ids import digest, is_job_id
+from taskmaster.model.ids import digest
 
 __all__ = ["next_link", "pack", "unpack"]
 
-_EFFECT = re.compile(r"[0-9a-f]{0,32}")
+#: A job id, and behind a slash the id of an effect.
+_OF_JOB = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}(/[0-9a-f]{0,32})?")
 Place = tuple[str, str]
 BEGINNING: Place = ("", "")
 
 
 def pack(place: Place | None, *filters: str) -> str | None:
-    """The word for *place* (score, id; of effects: id/effect) in the list with these filters; None for None."""
+    """The word for *place* (score, member) in the list with these filters; None for None."""
     if place is None:
         return None
-    text = f"{digest(*filters)[:8]}.{place[0]}.{place[1]}"
+    text = f"{digest(*filters)[:8]} {place[0]} {place[1]}"
     return urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
 
 
-def unpack(word: str | None, *filters: str) -> Place:
+def unpack(word: str | None, *filters: str, member: re.Pattern[str] = _OF_JOB) -> Place:
     """The place that *word* stands for; the beginning for None.
+
+    *member*: what members of the list look like.
 
     Raises:
         BadParameter: it is no cursor, or one of another list.
@@ -37,16 +40,15 @@ def unpack(word: str | None, *filters: str) -> Place:
         text = urlsafe_b64decode(word.encode("ascii") + b"=" * (-len(word) % 4)).decode("ascii")
     except (ValueError, binascii.Error) as error:
         raise _bad() from error
-    mark, _, rest = text.partition(".")
-    score, _, member = rest.rpartition(".")
-    job_id, _, effect = member.partition("/")
+    mark, _, rest = text.partition(" ")
+    score, _, name = rest.partition(" ")
     try:
         is_number = abs(float(score)) < 2**63 and len(score) <= 32
     except ValueError:
         is_number = False
-    if mark != digest(*filters)[:8] or not is_number or not is_job_id(job_id) or not _EFFECT.fullmatch(effect):
+    if mark != digest(*filters)[:8] or not is_number or not member.fullmatch(name):
         raise _bad()
-    return score, member
+    return score, name
 
 
 def _bad() -> BadParameter:

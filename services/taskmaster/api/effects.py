@@ -80,6 +80,7 @@ async def list_effects_of_job(request: AnyRequest, job_id: FromPath[str]) -> Ans
 async def settle_effect(request: AnyRequest, effect_id: FromPath[str]) -> Answer:
     """Kept with who said it and why. Refused with 409 while an attempt is, or may still be, at it."""
     service = of(request)
+    service.require("effects:settle")
     root_id, _, effect = effect_id.partition(".")
     if not is_job_id(root_id) or not _EFFECT.fullmatch(effect):
         shown = effect_id[:80].encode("utf-8", "backslashreplace").decode()

@@ -178,6 +178,7 @@ async def show_attempts(request: AnyRequest, job_id: FromPath[str]) -> Answer:
 async def cancel_job(request: AnyRequest, job_id: FromPath[str]) -> Answer:
     """200: it is cancelled. 202: it runs, and its worker has been asked to stop."""
     service = of(request)
+    service.require("jobs:cancel")
     known = job_id_of(job_id)
     call = calls.cancel(service.partition(known), known, who="api", key_window_ms=service.settings.idempotency_window_ms)
     state = control.cancelled(known, await service.store.run(call))
@@ -219,6 +220,7 @@ async def replay_answer(service: Service, prepared: Prepared) -> Answer:
 async def replay_job(request: AnyRequest, job_id: FromPath[str]) -> Answer:
     """The new job has a new id and the old one's payload; the old one stays as it is. An Idempotency-Key header makes a repeat safe."""
     service = of(request)
+    service.require("dlq:replay")
     wanted = await replay_request(request)
     record, _ = await record_of(service, job_id, "b")
     now_ms = await service.store.now_ms()

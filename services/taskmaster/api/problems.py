@@ -79,6 +79,7 @@ _KINDS: dict[str, _Kind] = {
     "body-too-large": _Kind(413, "The body is too large"),
     "unsupported-media-type": _Kind(415, "The body must be JSON"),
     "bad-parameter": _Kind(400, "A parameter cannot be understood"),
+    "forbidden": _Kind(403, "A permission is missing"),
     "not-found": _Kind(404, "There is no such thing"),
     "method-not-allowed": _Kind(405, "This method does nothing here"),
     "conflict": _Kind(409, "The present state does not allow this"),

@@ -17,7 +17,8 @@ from taskmaster.api.gather import Gather
 from taskmaster.api.problems import BadParameter
 from taskmaster.api.waiting import Waiting
 from taskmaster.api.watch import Watch
-from taskmaster.errors import NotFound
+from taskmaster.errors import Forbidden, NotFound
+from taskmaster.model import scopes
 from taskmaster.model.ids import is_job_id, partition_of
 from taskmaster.settings import Settings
 from taskmaster.store.aio import AsyncStore
@@ -44,6 +45,21 @@ class Service:
     def partition(self, job_id: str) -> int:
         """Where the job is."""
         return partition_of(job_id, self.settings.partitions)
+
+    def require(self, scope: scopes.Scope) -> None:
+        """The one place that says who may do what.
+
+        Raises:
+            Forbidden: callers of this API do not hold *scope*.
+        """
+        held = self.settings.scopes
+        if scope not in held:
+            grant = ",".join((*held, scope))
+            raise Forbidden(
+                f"this needs the scope {scope}, which callers of this API do not hold; grant it with TASKMASTER_SCOPES={grant}, "
+                "or use the command line",
+                scope=scope,
+            )
 
     @property
     def partitions(self) -> range:

@@ -48,6 +48,7 @@ class Bulk(msgspec.Struct, forbid_unknown_fields=True):
 async def submit(request: AnyRequest) -> Answer:
     """202 with the job's id: it is stored. The same key with the same request answers the first job again."""
     service = of(request)
+    service.require("jobs:submit")
     body = await strict.read(request, service.settings.max_body_bytes)
     submission = with_key(strict.convert(strict.decode(body), Submission), header(request, b"idempotency-key"))
     prepared = await check(service, submission, header(request, b"traceparent"))
@@ -182,6 +183,7 @@ async def _first(service: Service, job: NewJob, answer: Submitted) -> shapes.Acc
 async def submit_bulk(request: AnyRequest) -> Answer:
     """Independent: 202 when all were taken, else 207, with a result for each item in order. Atomic: 202, or 422 and nothing is stored."""
     service = of(request)
+    service.require("jobs:submit")
     bulk = strict.convert(strict.decode(await strict.read(request, BULK_BODIES * service.settings.max_body_bytes)), Bulk)
     if not 1 <= len(bulk.jobs) <= BULK_MAX:
         message = f"{len(bulk.jobs)} items; 1 to {BULK_MAX} are taken"

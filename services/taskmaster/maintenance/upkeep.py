@@ -1,9 +1,10 @@
-"""Once a second: end lost attempts, promote what is due, prune what is old, wake somebody for work that nobody was told of."""
+"""Once a second: end lost attempts, promote what is due, prune what is old, go on with operations, wake somebody for work that nobody was told of."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from taskmaster.maintenance.operations import Operations
 from taskmaster.maintenance.sweeper import Sweeper
 from taskmaster.store import calls
 from taskmaster.store.client import SyncStore
@@ -26,6 +27,7 @@ class Upkeep:
         store: to run them on.
         partition: which one.
         limits: retention and windows.
+        partitions: how many there are.
         grace_ms: see GRACE_MS.
         sweep_every_ms: from the end of one sweep to the begin of the next.
     """
@@ -33,6 +35,7 @@ class Upkeep:
     store: SyncStore
     partition: int
     limits: calls.Limits
+    partitions: int = 1
     grace_ms: int = GRACE_MS
     sweep_every_ms: int = 600_000
 
@@ -63,6 +66,8 @@ class Upkeep:
             for _ in range(_ROUNDS):
                 if not run(calls.prune(self.partition, self.limits)):
                     break
+        if said.operations:
+            Operations(self.store, self.partition, self.partitions, self.limits.key_window_ms).step()
         if said.to_sweep:
             Sweeper(self.store, self.partition, self.sweep_every_ms, self.limits.key_window_ms).step(is_urgent=said.to_sweep > 1)
         return lost

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from taskmaster.model.ids import digest
+from taskmaster.model.fingerprint import fingerprint_of
 from taskmaster.model.job import Failure
 from taskmaster.model.retry import LONGEST_MS, Backoff, delay_ms
 from taskmaster_sdk import Cancelled, Discard, EffectUnknown, Fatal, Retry
@@ -33,7 +33,6 @@ RESULT_MAX = 262_144
 NAME_MAX, MESSAGE_MAX, TRACE_MAX, FRAMES_MAX = 200, 2_000, 8_000, 40
 _encode = msgspec.json.encode
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_VARIABLE = re.compile(r"0x[0-9a-fA-F]+|[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|\d+")
 
 
 class Interrupted(BaseException):
@@ -117,7 +116,7 @@ def _clean(text: str, limit: int) -> str:
 def describe(error: BaseException, *, job_type: str, plugin: str) -> Failure:
     """*error* as it is kept. Never raises, whatever the exception's own methods do.
 
-    The fingerprint is alike for failures with one cause: type, class, innermost frames, and the message without its numbers.
+    The fingerprint is alike for failures with one cause: `model.fingerprint`.
     """
     if isinstance(error, Reported):
         return error.failure
@@ -132,7 +131,7 @@ def describe(error: BaseException, *, job_type: str, plugin: str) -> Failure:
     trace = "".join(traceback.format_list(frames))
     place = [f"{frame.filename.rsplit('/', 1)[-1]}:{frame.name}" for frame in frames[-3:]]
     message = _clean(message, MESSAGE_MAX).replace("\n", "\\n")
-    fingerprint = digest(job_type, name, _VARIABLE.sub("#", message[:200]), *place)[:16]
+    fingerprint = fingerprint_of(job_type, error, name, message, place)
     return Failure(name, message, fingerprint, _clean(trace[-TRACE_MAX:], TRACE_MAX), plugin)
 
 

@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import redis
 import redis.asyncio as aredis
 from hiredis import ProtocolError, Reader, ReplyError, pack_command
 
 from taskmaster.errors import StoreUnavailable
-from taskmaster.store.call import Call, meta_key
+from taskmaster.store.call import Call, Talk, meta_key
 from taskmaster.store.client import connection_options
 from taskmaster.store.faults import Action, classify, is_denied, translate
 from taskmaster.store.keys import key
@@ -52,6 +52,15 @@ class AsyncStore:
             StoreDefect: the request or the keys are wrong.
         """
         return call.decode(await _resending(call.script.name, self.timeout_s, lambda: self._send(call), self._drop))
+
+    async def converse(self, talk: Talk[T]) -> T:
+        """Carry out *talk*, call by call. Raises what `run` raises, and what the talk does."""
+        try:
+            call = next(talk)
+            while True:
+                call = talk.send(await self.run(call))
+        except StopIteration as end:
+            return cast("T", end.value)
 
     async def _drop(self) -> None:
         await self._redis.connection_pool.disconnect(inuse_connections=False)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from taskmaster.store.scripts import Script
 
-__all__ = ["Call", "meta_key"]
+__all__ = ["Call", "Talk", "meta_key"]
 
 T = TypeVar("T")
 Arg = bytes | str | int | float
@@ -36,3 +36,8 @@ class Call(Generic[T]):
     partition: int
     args: tuple[Arg, ...]
     decode: Callable[[Any], T]
+
+
+#: Several calls, each chosen by the answers to those before: yields them, is sent their answers, and returns what they add up to. The clients'
+#: `converse` carries one out, so that it is written once for threads and event loops.
+Talk = Generator[Call[Any], Any, T]

@@ -339,6 +339,7 @@ class Ticked(NamedTuple):
     to_promote: int = 0
     to_prune: bool = False
     to_sweep: int = 0  # 1 a sweep is due or under way, 2 at once: the store lost something
+    operations: int = 0  # to look after
 
 
 def tick(partition: int, *, grace_ms: int) -> Call[Ticked]:
@@ -347,7 +348,7 @@ def tick(partition: int, *, grace_ms: int) -> Call[Ticked]:
 
 
 def _ticked(raw: list[Any]) -> Ticked:
-    return Ticked(True, raw[1], raw[2], raw[3] == 1, raw[4]) if raw[0] else Ticked(False)
+    return Ticked(True, raw[1], raw[2], raw[3] == 1, raw[4], raw[5]) if raw[0] else Ticked(False)
 
 
 class Repair(msgspec.Struct, frozen=True):

@@ -5,14 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from taskmaster.errors import StoreError, StoreUnavailable
-from taskmaster.store.call import Call, meta_key
+from taskmaster.store.call import Call, Talk, meta_key
 from taskmaster.store.faults import Action, classify, is_denied, translate
 from taskmaster.store.keys import key
 from taskmaster.store.safety import PARAMETERS, SECTIONS, Vitals, vitals
@@ -66,6 +66,15 @@ class SyncStore:
             StoreDefect: the request or the keys are wrong.
         """
         return call.decode(_resending(call, self._ask, self._drop, self._now_ms, within_s, give_up))
+
+    def converse(self, talk: Talk[T]) -> T:
+        """Carry out *talk*, call by call. Raises what `run` raises, and what the talk does."""
+        try:
+            call = next(talk)
+            while True:
+                call = talk.send(self.run(call))
+        except StopIteration as end:
+            return cast("T", end.value)
 
     def _ask(self, *command: Any) -> Any:
         return self._redis.execute_command(*command)  # type: ignore[no-untyped-call]

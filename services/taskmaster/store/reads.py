@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from taskmaster.model.letters import LetterFilter
 from taskmaster.store.call import Call
 from taskmaster.store.calls import Repair
 from taskmaster.store.scripts import load
@@ -107,17 +108,21 @@ def find(
     state: str = "",
     job_type: str = "",
     queue: str = "",
+    letters: LetterFilter | None = None,
     after: tuple[str, str] = ("", ""),
     limit: int = 50,
 ) -> Call[Page]:
     """One page of an index, newest first, behind *after* (score, id).
 
-    At most 1,000 members are looked at and 1 MB of rows answered: a page may be short or empty and still have more.
+    At most 1,000 members are looked at (250 if their errors are searched) and 1 MB of rows answered: a page may be short or empty and still
+    have more.
 
     *index*: created: by creation; finished: by end, of one *state* (its letter); waiting: by arrival in the lanes; delayed: by due time;
-    active: by creation, the 5,000 whose leases end first; dead: dead-letter records by failure.
+    active: by creation, the 5,000 whose leases end first; dead: dead-letter records by failure, those that *letters* means.
     """
-    return Call(load("find"), partition, (index, state, job_type, queue, *after, limit), _page)
+    if letters is not None and letters.failed_before_ms and (not after[0] or float(after[0]) >= letters.failed_before_ms):
+        after = (str(letters.failed_before_ms), "")  # behind all of that time
+    return Call(load("find"), partition, (index, state, job_type, queue, letters.spelled() if letters else "", *after, limit), _page)
 
 
 class QueueRow(NamedTuple):

@@ -309,7 +309,14 @@ class WorkerProcess:
 
         grace_ms = min(5_000, self.settings.lease_ms // 2)
         upkeeps = [
-            Upkeep(self.store, partition, self._limits, grace_ms=grace_ms, sweep_every_ms=self.settings.sweep_every_ms)
+            Upkeep(
+                self.store,
+                partition,
+                self._limits,
+                self.settings.partitions,
+                grace_ms=grace_ms,
+                sweep_every_ms=self.settings.sweep_every_ms,
+            )
             for partition in range(self.settings.partitions)
         ]
         flush = partial(self.progress.flush, self.store)

@@ -14,7 +14,8 @@ from support.desk import ALIVE_MS, BEGINNING_MS, GRACE_MS, LEASE_MS, WINDOW_MS, 
 from support.protocol.dump import lasting, snapshot
 from support.servers import StoreServer
 from taskmaster.errors import StoreDefect, StoreRefused
-from taskmaster.store import calls, effects, reads
+from taskmaster.model.letters import LetterFilter
+from taskmaster.store import calls, effects, letters, operations, reads
 from taskmaster.store.call import Call
 from taskmaster.store.status import Status
 
@@ -191,6 +192,63 @@ def _settled(desk: Desk) -> tuple[Call[Any], Any]:
     return effects.settle(0, job_id, "e" * 32, happened=True, who="ann", reason="in the provider's log", at_it_ms=LEASE_MS), [ALREADY]
 
 
+OP = "o" * 22
+
+
+def _opened(desk: Desk, action: str = "replay", **fields: str) -> Call[Any]:
+    usual = {"ac": action, "fl": "", "ra": "100", "tot": "2", "tx": "1"}
+    return operations.open_(0, OP, "r" * 22, usual | fields, who="ann", reason="mended", detail="{}")
+
+
+def _at_work(desk: Desk, action: str = "replay", **fields: str) -> list[str]:
+    """Two dead letters, and an operation on them that may act."""
+    ids = desk.bury(2)
+    desk.run(_opened(desk, action, **fields))
+    desk.now += 1_000
+    return ids
+
+
+def _step(desk: Desk) -> operations.Step:
+    page = desk.run(operations.page(0, OP))
+    return operations.Step(OP, page.before, page.behind, page.is_end)
+
+
+def _noted(desk: Desk) -> tuple[Call[Any], Any]:
+    _at_work(desk)
+    return operations.note(0, _step(desk), spent=2, counts={"done": 2, "replayed": 1}, made=[desk.submit()]), STALE
+
+
+def _step_discarded(desk: Desk) -> tuple[Call[Any], Any]:
+    ids = _at_work(desk, "discard")
+    return operations.discard(0, _step(desk), ids), STALE
+
+
+def _step_cancelled(desk: Desk) -> tuple[Call[Any], Any]:
+    job_id = desk.submit(delay_ms=60_000)
+    desk.run(_opened(desk, "cancel", fl='{"state":"delayed"}'))
+    desk.now += 1_000
+    return operations.cancel(0, _step(desk), [job_id], key_window_ms=WINDOW_MS), STALE
+
+
+def _looked(desk: Desk) -> tuple[Call[Any], Any]:
+    ids = _at_work(desk, so="1")
+    desk.run(operations.note(0, _step(desk), spent=2, counts={"done": 2}, made=[*ids, desk.submit()]))
+    return operations.look(0, OP), None
+
+
+def _op_ended(desk: Desk) -> tuple[Call[Any], Any]:
+    _at_work(desk)
+    return operations.end(0, OP, "cancelled", who="ann", reason="enough"), [ALREADY]
+
+
+def _op_read(call: Call[Any]) -> Callable[[Desk], tuple[Call[Any], Any]]:
+    def arrange(desk: Desk) -> tuple[Call[Any], Any]:
+        _at_work(desk)
+        return call, None
+
+    return arrange
+
+
 REPEATS: dict[str, Callable[[Desk], tuple[Call[Any], Any]]] = {
     "submit": _submitted,
     "submit keyed": _submitted_keyed,
@@ -216,6 +274,18 @@ REPEATS: dict[str, Callable[[Desk], tuple[Call[Any], Any]]] = {
     "guard_done": _told(True),
     "guard_done given back": _told(False),
     "guard_settle": _settled,
+    "discard": lambda desk: (letters.discard(0, desk.bury(2), who="ann", reason="old"), [GONE, GONE]),
+    "operation_open": lambda desk: (_opened(desk), ALREADY),
+    "operation_note": _noted,
+    "operation_discard": _step_discarded,
+    "operation_cancel": _step_cancelled,
+    "operation_look": _looked,
+    "operation_end": _op_ended,
+    "operation_page": _op_read(operations.page(0, OP)),
+    "operations": _op_read(operations.find(0, "ops")),
+    "groups": _read(lambda _: letters.groups(0)),
+    "group": _read(lambda _: letters.group(0, ["f"])),
+    "letters": _read(lambda _: letters.count(0, LetterFilter(type="alpha"), upto_ms=BEGINNING_MS)),
     "effects": _read(lambda job_id: effects.lineage(0, job_id)),
     "unsettled": _read(lambda _: effects.unsettled(0)),
     "integrity": _read(lambda _: reads.integrity(0, repairs=10)),

@@ -40,6 +40,9 @@ KEYS: tuple[tuple[str, str, bool | None], ...] = (
     (f"tc:{NAME}!?|idle:{NAME}/.+", "zset", False),
     ("in:[^.]+", "zset", True),
     ("ev|audit", "stream", False),
+    ("ops|oplog", "zset", False),
+    ("op:[A-Za-z0-9_-]{22}", "hash", None),
+    ("opj:[A-Za-z0-9_-]{22}", "zset", False),
 )
 #: What PTTL says of a key that ended between its listing and its reading.
 GONE = -2
@@ -80,7 +83,7 @@ def snapshot(client: redis.Redis, partition: int = 0) -> tuple[Snapshot, list[st
         if ttl is not None and (left > 0) is not ttl:
             wrong.append(f"I9 key {name} has {'no' if ttl else 'a'} TTL")
         out[name[len(tag) :]] = value
-        if name[len(tag) :].startswith("k:"):
+        if name[len(tag) :].startswith(("k:", "op:")):
             out[f"ttl {name[len(tag) :]}"] = left > 0
     return out, wrong
 
@@ -116,6 +119,23 @@ def effect_violations(snap: Snapshot, jobs: dict[str, Any], dead: set[str]) -> l
     held = ids_of(snap, "line:")
     parts = {job_id: job.get("rt", job_id) for job_id, job in jobs.items() if "gd" in job}
     return wrong + [f"I7 {job_id} has a part in a lineage that nothing holds" for job_id, root in parts.items() if root not in held]
+
+
+def operation_violations(snap: Snapshot) -> list[str]:
+    """An operation ends by its TTL if and only if it has ended; those that run, or whose jobs are followed, are listed for the duty."""
+    wrong: list[str] = []
+    open_, listed = dict(snap.get("ops", ())), dict(snap.get("oplog", ()))
+    followed = ids_of(snap, "opj:")
+    for op, record in ((op, snap[f"op:{op}"]) for op in ids_of(snap, "op:")):
+        is_running = record["st"] == "running"
+        if snap[f"ttl op:{op}"] is is_running:
+            wrong.append(f"O1 operation {op} is {record['st']} and {'ends' if is_running else 'never ends'}")
+        if (op in open_) is not (is_running or op in followed):
+            wrong.append(f"O1 operation {op} is {record['st']}, listed: {op in open_}, its jobs are followed: {op in followed}")
+        if op not in listed:
+            wrong.append(f"O1 operation {op} is in no list")
+    known = ids_of(snap, "op:")
+    return wrong + [f"O1 {op} is followed and has no record" for op in (followed | open_.keys()) - known]
 
 
 def violations(snap: Snapshot) -> list[str]:
@@ -183,7 +203,7 @@ def violations(snap: Snapshot) -> list[str]:
             wrong += [f"I5 {member} stands in the group {key}" for member, _ in value if snap.get(f"d:{member}", {}).get("fp") != key[3:]]
     if dict(snap.get("fps", ())) != groups:
         wrong.append(f"I5 groups are {groups}, listed are {dict(snap.get('fps', ()))}")
-    wrong += effect_violations(snap, jobs, dead)
+    wrong += effect_violations(snap, jobs, dead) + operation_violations(snap)
     numbers = {field: int(value) for field, value in snap.get("n", {}).items()}
     present = {field: value for field, value in numbers.items() if field.count("/") == 1 and value}
     if present != dict(counts):

@@ -2,15 +2,18 @@
 FLAGS  no-writes
 KEYS   meta HASH tm:{p}:meta; all others are formed under its tag
 ARGV   index (created | finished | waiting | delayed | active | dead), state (its letter, '' = any; needed by finished), type ('' = any), queue ('' = any),
+       filter of dead letters (JSON, lib/letters; '' for all else),
        score of the row before the page, its member (both '' = from the beginning), rows at most, now ('' = server time)
 OUT    1 when there may be more, score and member of the last one looked at ('' when none was), then a row each: [id, score, field, value, ...]
 REPEAT reads only ]]
---- @include "lib/tag"
+--- @include "lib/walk"
+--- @include "lib/letters"
 
-local index, state, ty, queue = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local c_score, c_member, limit = ARGV[5], ARGV[6], tonumber(ARGV[7])
+local index, state, ty, queue, filter = ARGV[1], ARGV[2], ARGV[3], ARGV[4], letter_filter(ARGV[5])
+local c_score, c_member, limit = ARGV[6], ARGV[7], tonumber(ARGV[8])
 local LOOKED_AT, BYTES = 1000, 1000000 -- what one call may cost; a page that is cut short says so
 local ACTIVE = 5000 -- active jobs have no index by age: that many are sorted
+if filter.text or filter.version then LOOKED_AT = 250 end -- whole errors are read
 
 local function queues()
   return queue ~= '' and { queue } or call('SMEMBERS', P .. 'qs')
@@ -29,31 +32,13 @@ local function types()
   return out
 end
 
--- How many members of the index come before the page: those with a greater score, and with the same score and not a smaller member.
-local function rank_after_cursor(key)
-  if c_score == '' then return 0 end
-  local rank = call('ZREVRANK', key, c_member)
-  if rank and call('ZSCORE', key, c_member) == c_score then return rank + 1 end
-  local low = call('ZCOUNT', key, '(' .. c_score, '+inf')
-  local high = low + call('ZCOUNT', key, c_score, c_score)
-  while low < high do
-    local middle = math.floor((low + high) / 2)
-    if call('ZREVRANGE', key, middle, middle)[1] >= c_member then
-      low = middle + 1
-    else
-      high = middle
-    end
-  end
-  return low
-end
-
 local keys = {}
 if index == 'created' then
   for i, name in ipairs(types()) do keys[i] = P .. 'it:' .. name end
 elseif index == 'finished' then
   for i, name in ipairs(queues()) do keys[i] = P .. 'fin:' .. name .. '/' .. state end
 elseif index == 'dead' then
-  for i, name in ipairs(queues()) do keys[i] = P .. 'dlq:' .. name end
+  keys = letter_indexes(filter)
 elseif index == 'delayed' then
   keys[1] = P .. 'delayed'
 elseif index == 'waiting' then
@@ -65,8 +50,7 @@ elseif index == 'waiting' then
   end
 end
 
-local BATCH = math.max(4, math.min(limit + 1, math.floor(400 / math.max(1, #keys))))
-local sources = {}
+local sources
 if index == 'active' then
   local ids, rows = call('ZRANGE', P .. 'active', 0, ACTIVE - 1), {}
   table.sort(ids, function(a, b) return a > b end)
@@ -76,49 +60,36 @@ if index == 'active' then
       rows[#rows + 1] = '0'
     end
   end
-  sources[1] = { rows = rows, at = 1 }
+  sources = { { rows = rows, at = 1 } }
 else
-  for i, key in ipairs(keys) do sources[i] = { key = key, rank = rank_after_cursor(key), rows = {}, at = 1 } end
+  sources = sources_of(keys, c_score, c_member, true)
 end
 
--- The next member of a source and its score; nil at its end.
-local function head(source)
-  if source.at > #source.rows and source.key then
-    source.rows, source.at = call('ZREVRANGE', source.key, source.rank, source.rank + BATCH - 1, 'WITHSCORES'), 1
-    source.rank = source.rank + #source.rows / 2
-    if #source.rows == 0 then source.key = nil end
-  end
-  return source.rows[source.at], source.rows[source.at + 1]
-end
-
-local function newest()
-  local best, best_member, best_score
-  for _, source in ipairs(sources) do
-    local member, score = head(source)
-    if member then
-      local newer = not best or tonumber(score) > tonumber(best_score)
-      if newer or (tonumber(score) == tonumber(best_score) and member > best_member) then best, best_member, best_score = source, member, score end
-    end
-  end
-  return best, best_member, best_score
+local function is_wanted(id)
+  if index == 'dead' then return is_meant(id, filter) end
+  local f = call('HMGET', P .. 'j:' .. id, 'st', 'ty', 'q')
+  return f[2] and (state == '' or f[1] == state) and (ty == '' or f[2] == ty) and (queue == '' or f[3] == queue)
 end
 
 local record = index == 'dead' and 'd:' or 'j:'
-local out, looked, bytes, member, score = { 0, '', '' }, 0, 0, nil, nil
-while #out - 3 < limit and looked < LOOKED_AT and bytes < BYTES do
-  local source
-  source, member, score = newest()
-  if not source then break end
-  source.at, looked = source.at + 2, looked + 1
-  out[2], out[3] = score, member
-  local f = call('HMGET', P .. record .. member, 'st', 'ty', 'q')
-  if f[2] and (state == '' or index == 'dead' or f[1] == state) and (ty == '' or f[2] == ty) and (queue == '' or f[3] == queue) then
+local oldest = tonumber(filter.after) or -math.huge
+local next_one = walk(sources, math.max(4, math.min(limit + 1, math.floor(400 / math.max(1, #keys)))), true)
+local out, looked, bytes = { 0, '', '' }, 0, 0
+local score, member = next_one(true)
+while score and tonumber(score) >= oldest do
+  out[2], out[3], looked = score, member, looked + 1
+  if is_wanted(member) then
     local row = call('HGETALL', P .. record .. member)
     for i = 1, #row do bytes = bytes + #row[i] end
     table.insert(row, 1, score)
     table.insert(row, 1, member)
     out[#out + 1] = row
   end
+  if #out - 3 == limit or looked == LOOKED_AT or bytes >= BYTES then
+    score = next_one()
+    if score and tonumber(score) >= oldest then out[1] = 1 end
+    break
+  end
+  score, member = next_one(true)
 end
-if newest() then out[1] = 1 end
 return out

@@ -93,6 +93,8 @@ local STAGES = {
   end), row },
   { of_queues(function(out, queue) out[#out + 1] = 'dlq:' .. queue end), function(id, key) examine_dead(id, P .. key) end },
   { just('eu'), function(effect, key) examine_effect(effect, P .. key) end },
+  { just('oplog'), examine_operation },
+  { just('ops'), function(id, key) examine_listed_operation(id, P .. key) end },
   { function()
     local out = types()
     for i, ty in ipairs(out) do out[i] = 'it:' .. ty end

@@ -3,7 +3,7 @@ FLAGS  allow-oom
 KEYS   meta HASH tm:{p}:meta; all others are formed under its tag
 ARGV   grace ms, now ('' = server time)
 OUT    [0] another process had this second | [1, leases to reap, jobs to promote, 1 when it is time to prune,
-       0 no sweep is due, 1 one is due or under way, 2 at once: the store lost something]
+       0 no sweep is due, 1 one is due or under way, 2 at once: the store lost something, operations to look after]
 REPEAT another process had this second ]]
 --- @include "lib/wake"
 
@@ -23,6 +23,8 @@ if not sweep.err and ((sweep[1] and sweep[1] ~= '') or (tonumber(sweep[2]) or 0)
   to_sweep = (tonumber(sweep[3]) or 0) > (tonumber(sweep[4]) or 0) and 2 or 1
 end
 
+local operations = redis.pcall('ZCARD', P .. 'ops')
+
 local queues = call('SMEMBERS', P .. 'qs')
 for _, wid in ipairs(call('ZRANGEBYSCORE', P .. 'ws', '-inf', now, 'LIMIT', 0, DEAD_A_CALL)) do
   local cap = call('HGET', P .. 'w:' .. wid, 'cap')
@@ -35,4 +37,5 @@ end
 local keeper = call('HGET', P .. 'keeper', 'wid')
 if not keeper or not is_alive(keeper) then find_keeper() end
 for _, queue in ipairs(queues) do wake_all_bands(queue) end
-return { 1, call('ZCOUNT', P .. 'active', '-inf', now - grace), call('ZCOUNT', P .. 'delayed', '-inf', now), prune, to_sweep }
+return { 1, call('ZCOUNT', P .. 'active', '-inf', now - grace), call('ZCOUNT', P .. 'delayed', '-inf', now), prune, to_sweep,
+  type(operations) == 'number' and operations or 0 }

@@ -231,6 +231,24 @@ local function examine_group(print)
   report('group_wrong', print, 'fps', true)
 end
 
+-- An operation that runs must be listed for those who carry it out.
+local function examine_operation(id)
+  local record = P .. 'op:' .. id
+  local f = call('HMGET', record, 'st', 'cm')
+  if f[1] ~= 'running' or refused[record] or call('ZSCORE', P .. 'ops', id) or refused[P .. 'ops'] then return end
+  call('ZADD', P .. 'ops', f[2] or NOW, id)
+  report('operation_unlisted', id, 'ops', true)
+end
+
+-- One that is listed for them must be there.
+local function examine_listed_operation(id, here)
+  local record = P .. 'op:' .. id
+  if call('EXISTS', record) == 1 or refused[record] then return end
+  call('ZREM', here, id)
+  call('UNLINK', P .. 'opj:' .. id)
+  report('operation_lost', id, short(record), true)
+end
+
 -- An effect whose outcome is unknown: its reservation must be there. One that is gone is no licence kept back any more, and nothing can tell.
 local function examine_effect(effect, here)
   local key = P .. 'e:' .. string.sub(effect, 1, 36)

@@ -1,0 +1,18 @@
+-- Ending a job that is not running.
+--- @include "lib/state"
+
+-- What must be known of it.
+local function cancellable(id)
+  return call('HMGET', P .. 'j:' .. id, 'st', 'q', 'ty', 'pr', 'ls', 'tk', 'kx', 'cr', 'sz', 'fl')
+end
+
+-- f: as `cancellable` read it; the job waits or is delayed.
+local function cancel_at_rest(id, f, who, window)
+  local state = f[1]
+  out_of_rest(id, state, f[2], f[4], band_type(f[3], f[5]))
+  into_finished(id, f[2], 'x', (tonumber(f[9]) or 0) + keep_old_error(id, f[10]))
+  count(f[3] .. '/' .. f[2] .. '/cancelled', 1)
+  tell('x', id)
+  call('HSET', P .. 'j:' .. id, 'st', 'x', 'fa', NOW, 'rs', 'cancelled', 'cr', who .. ' ' .. now)
+  if f[7] then let_key_go(f[7], window) end
+end
