@@ -10,6 +10,7 @@
     ├── Forbidden                 the caller may not do this: say which scope it needs, and how it is granted
     ├── NotFound                  no such job, dead letter, queue or type
     ├── Conflict                  the thing is in a state that does not allow it
+    ├── EffectUnsettled           nobody knows whether an effect of the job happened
     ├── StoreError
     │   ├── StoreUnavailable      no answer in time: whether it took effect is unknown; the same request may be repeated
     │   ├── StoreRefused          the store answers, but does not take writes now (memory, disk, read-only)
@@ -27,6 +28,7 @@ from typing import Any, ClassVar
 __all__ = [
     "ConfigurationError",
     "Conflict",
+    "EffectUnsettled",
     "Forbidden",
     "InvalidPayload",
     "InvalidRequest",

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from taskmaster.engine.retention import kept_of, limits_of
 from taskmaster.errors import ConfigurationError
+from taskmaster.model.retention import Kept
 from taskmaster.settings import NAMES, PREFIX, Settings, describe, help_text, load, masked_url, to_environ
 
 
@@ -73,6 +75,26 @@ def test_lists_and_pairs_in_both_spellings(tmp_path: Path) -> None:
         assert (settings.plugins, settings.queues) == (("email", "demo"), ("a", "b"))
 
 
+def test_retention_in_both_spellings(tmp_path: Path) -> None:
+    """Queues have dots in their names; what a queue does not say is said by `*`, then by the settings for all."""
+    environ = {"TASKMASTER_RETENTION": "a.b.completed.count=5, a.b.completed.bytes=1000,*.failed.age_ms=60000"}
+    text = load({}, environ, tmp_path)
+    (tmp_path / "taskmaster.toml").write_text(
+        'keep_failed = 7\n[retention."a.b".completed]\ncount = 5\nbytes = 1000\n[retention."*".failed]\nage_ms = 60000\n'
+    )
+    table = load({}, {}, tmp_path)
+
+    assert text.retention == table.retention
+    assert kept_of(table, "a.b") == {
+        "completed": Kept(5, 604_800_000, 1_000),
+        "failed": Kept(7, 60_000, -1),
+        "cancelled": Kept(10_000, 604_800_000, -1),
+    }
+    limits = limits_of(table)
+    assert (limits.completed, limits.failed) == (Kept(10_000), Kept(7, 60_000))
+    assert limits.queues == {"a.b": tuple(kept_of(table, "a.b").values())}
+
+
 def test_choices_are_read_in_any_case(tmp_path: Path) -> None:
     assert load({}, {"TASKMASTER_LOG_LEVEL": "INFO"}, tmp_path).log_level == "info"
 
@@ -92,6 +114,15 @@ def test_choices_are_read_in_any_case(tmp_path: Path) -> None:
         ("QUEUE_CONCURRENCY", "email-queue=lots", "queue=number pairs"),
         ("QUEUE_CONCURRENCY", "email-queue=0", "queue=number pairs"),
         ("QUEUE_CONCURRENCY", "=3", "queue=number pairs"),
+        ("RETENTION", "email-queue", "queue.state.count=n"),
+        ("RETENTION", "email-queue.completed.count", "queue.state.count=n"),
+        ("RETENTION", "email-queue.completed=3", "queue.state.count=n"),
+        ("RETENTION", "email-queue.waiting.count=3", "states are completed, failed, cancelled"),
+        ("RETENTION", "email-queue.completed.size=3", "queue.state.count=n"),
+        ("RETENTION", "email-queue.completed.count=-1", "queue.state.count=n"),
+        ("RETENTION", "email-queue.completed.age_ms=soon", "queue.state.count=n"),
+        ("KEEP_AGE_MS", "0", "from 1000 to"),
+        ("SCOPES", "dlq:everything", "some of jobs:submit, jobs:cancel, dlq:replay, dlq:discard"),
     ],
 )
 def test_a_wrong_value_is_reported_with_its_place_and_what_would_do(name: str, value: str, expected: str, tmp_path: Path) -> None:
@@ -182,6 +213,7 @@ def test_a_line_that_is_no_assignment_is_reported_with_its_number(tmp_path: Path
 
 def test_a_child_process_gets_the_same_settings(tmp_path: Path) -> None:
     cli = {"port": "0", "queue_concurrency": "a=1,b=2", "plugins": "x,y", "redis_url": "redis://u:p@h:1/2", "idempotency": "optional"}
+    cli |= {"retention": "a.b.completed.count=5,a.b.failed.bytes=9,*.cancelled.age_ms=1000", "scopes": "jobs:submit,dlq:discard"}
     parent = load(cli, {"TASKMASTER_PLUGIN_X": "1"}, tmp_path)
 
     child = load({}, to_environ(parent), tmp_path / "elsewhere")

@@ -52,9 +52,10 @@ class Discarded(Shape, kw_only=True):
 
 
 class Progress(Shape, kw_only=True):
-    """How far an operation is. `done` is the sum of what was replayed, discarded or cancelled, skipped and found gone. Of the jobs that were
-    made, `failed` have had a failed attempt or died, `succeeded` completed, `pending` are not known to have ended, `forgotten` ended and
-    were removed by retention before anybody looked.
+    """How far an operation is. `done` is the sum of what was replayed, discarded or cancelled, skipped and found gone.
+
+    Of the jobs that were made, `failed` have had a failed attempt or died, `succeeded` completed, `pending` are not known to have ended,
+    `forgotten` ended and were removed by retention before anybody looked.
     """
 
     total: int

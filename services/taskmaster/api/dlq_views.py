@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import msgspec
@@ -9,9 +10,10 @@ import msgspec
 from taskmaster.api import dlq_shapes as shapes
 from taskmaster.api.shapes import instant, moment
 from taskmaster.engine.groups import GroupView
-from taskmaster.engine.operations import OperationView
+from taskmaster.engine.operations import OperationView, Total
+from taskmaster.engine.orders import Plan
 
-__all__ = ["group_of", "operation_of"]
+__all__ = ["group_of", "operation_of", "preview_of"]
 
 
 def group_of(view: GroupView) -> shapes.Group:
@@ -30,6 +32,16 @@ def group_of(view: GroupView) -> shapes.Group:
         reasons=list(view.reasons),
         plugin_versions=view.plugins,
         sampled=view.sampled,
+    )
+
+
+def preview_of(plan: Plan, totals: Sequence[Total]) -> shapes.Preview:
+    """What an order means, out of a count of each partition."""
+    return shapes.Preview(
+        action=plan.action,
+        matched=sum(total.matched for total in totals),
+        matched_is="exact" if all(total.is_exact for total in totals) else "atLeast",
+        sample_ids=[job_id for total in totals for job_id in total.sample][:5],
     )
 
 

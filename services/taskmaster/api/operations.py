@@ -71,12 +71,7 @@ async def open_operation(request: AnyRequest) -> Answer:
 
 async def _preview(service: Service, planned: Plan, now_ms: int) -> dlq_shapes.Preview:
     totals = [await service.store.converse(engine.count(planned, p, upto_ms=now_ms)) for p in service.partitions]
-    return dlq_shapes.Preview(
-        action=planned.action,
-        matched=sum(total.matched for total in totals),
-        matched_is="exact" if all(total.is_exact for total in totals) else "atLeast",
-        sample_ids=[job_id for total in totals for job_id in total.sample][:5],
-    )
+    return dlq_views.preview_of(planned, totals)
 
 
 @get("/operations", summary="Operations, newest first", responses={200: ResponseSpec(dlq_shapes.OperationList)})

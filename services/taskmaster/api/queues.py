@@ -11,6 +11,7 @@ from taskmaster.api import shapes, views
 from taskmaster.api.service import Answer, AnyRequest, Service, data, of, only
 from taskmaster.engine import queries
 from taskmaster.engine.queries import QueueView
+from taskmaster.engine.retention import kept_of
 from taskmaster.errors import NotFound
 from taskmaster.store import reads
 from taskmaster_sdk.jobs import NAME
@@ -29,8 +30,9 @@ async def overview(service: Service, *, timed: int = 0) -> list[QueueView]:
     return sorted([*found, *map(queries.empty_queue, missing)], key=lambda view: view.name)
 
 
-def _concurrency(service: Service, name: str) -> int:
-    return service.settings.queue_concurrency.get(name, service.settings.concurrency)
+def _shape(service: Service, view: QueueView) -> shapes.Queue:
+    settings = service.settings
+    return views.queue_of(view, settings.queue_concurrency.get(view.name, settings.concurrency), kept_of(settings, view.name))
 
 
 @get("/queues", summary="All queues", responses={200: ResponseSpec(shapes.QueueList)})
@@ -39,7 +41,7 @@ async def list_queues(request: AnyRequest) -> Answer:
     service = of(request)
     only(request)
     found = await overview(service, timed=TIMED_ALL)
-    return data(shapes.QueueList(items=[views.queue_of(view, _concurrency(service, view.name)) for view in found]))
+    return data(shapes.QueueList(items=[_shape(service, view) for view in found]))
 
 
 @get("/queues/{name:str}", summary="One queue", responses={200: ResponseSpec(shapes.Queue)})
@@ -56,7 +58,7 @@ async def show_queue(request: AnyRequest, name: FromPath[str]) -> Answer:
     if not found:
         shown = name[:64].encode("utf-8", "backslashreplace").decode()
         raise NotFound(f"there is no queue {shown!r}", queue=shown)
-    return data(views.queue_of(found[0], _concurrency(service, name)))
+    return data(_shape(service, found[0]))
 
 
 ROUTES: list[HTTPRouteHandler] = [list_queues, show_queue]

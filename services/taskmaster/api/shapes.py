@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from taskmaster.model.retention import Ended
 from taskmaster.model.states import Priority, State
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "JobSummary",
     "JobType",
     "JobTypeList",
+    "Kept",
     "Policy",
     "Queue",
     "QueueList",
@@ -295,6 +297,15 @@ class JobTypeList(Shape, kw_only=True):
     next_cursor: str | None = None
 
 
+class Kept(Shape, kw_only=True):
+    """What is kept of jobs that ended in one state: the oldest go beyond any of the three (bytes null: any number). `bytesKept`: now."""
+
+    count: int
+    age_ms: int
+    bytes: int | None
+    bytes_kept: int
+
+
 class Queue(Shape, kw_only=True):
     """A queue. Rates and times are of the last minute, the last hour, the last 100 completed jobs."""
 
@@ -312,6 +323,7 @@ class Queue(Shape, kw_only=True):
     concurrency: int
     limits: list[str] = msgspec.field(default_factory=list)
     no_worker_types: list[str]
+    retention: dict[Ended, Kept]
 
 
 class QueueList(Shape, kw_only=True):

@@ -16,8 +16,8 @@ from taskmaster.api.documents import with_body
 from taskmaster.api.problems import KeyConflict
 from taskmaster.api.service import Answer, AnyRequest, Service, data, header, of
 from taskmaster.engine import queries
-from taskmaster.engine.submit import Prepared, Submission, prepare, renew
-from taskmaster.errors import EffectUnsettled, InvalidRequest, KeyReused, NotFound, StoreError, StoreUnavailable, TaskMasterError
+from taskmaster.engine.submit import Prepared, Submission, prepare, refused, renew
+from taskmaster.errors import InvalidRequest, StoreError, TaskMasterError
 from taskmaster.model.ids import created_ms, new_job_id, slot_of
 from taskmaster.model.states import PRIORITIES
 from taskmaster.store import reads
@@ -135,19 +135,7 @@ async def accept(service: Service, job: NewJob, answer: Submitted) -> shapes.Acc
         )
     if status is Status.DUPLICATE:
         return await _first(service, job, answer)
-    if status is Status.REUSED:
-        raise KeyReused(
-            "this idempotency key was used before with another payload or other options; take a new key for a new request", jobId=answer.id
-        )
-    if status is Status.GONE:
-        raise NotFound(f"there is no job {job.replayed_from} any more", jobId=job.replayed_from)
-    if status is Status.UNKNOWN:
-        raise EffectUnsettled(
-            f"an effect of job {job.replayed_from} or of its replays is not settled: find out whether it happened and settle it (GET "
-            f"/jobs/{job.replayed_from}/effects), or replay with acceptUnknown: the handler will meet the open effect",
-            jobId=job.replayed_from,
-        )
-    raise StoreUnavailable(f"the job was not stored ({status.name}); repeat the request")
+    raise refused(job, answer)
 
 
 async def _first(service: Service, job: NewJob, answer: Submitted) -> shapes.Accepted:

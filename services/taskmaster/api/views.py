@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ from taskmaster.engine.effects import EffectView
 from taskmaster.engine.queries import AttemptView, Consumer, QueueView
 from taskmaster.errors import StoreDefect
 from taskmaster.model.job import DeadLetter, Failure, JobRecord
+from taskmaster.model.retention import Ended, Kept
 from taskmaster.model.retry import Backoff, schedule_ms
 from taskmaster.plugins.catalogue import CatalogueEntry
 
@@ -225,7 +227,7 @@ def type_of(entry: CatalogueEntry, *, key_required_by_default: bool) -> shapes.J
     )
 
 
-def queue_of(view: QueueView, concurrency: int) -> shapes.Queue:
+def queue_of(view: QueueView, concurrency: int, kept: Mapping[Ended, Kept]) -> shapes.Queue:
     """GET /queues/{name}."""
     return shapes.Queue(
         name=view.name,
@@ -238,6 +240,15 @@ def queue_of(view: QueueView, concurrency: int) -> shapes.Queue:
         run_ms=view.ran_ms,
         concurrency=concurrency,
         no_worker_types=list(view.orphan_types),
+        retention={
+            state: shapes.Kept(
+                count=rule.count,
+                age_ms=rule.age_ms,
+                bytes=None if rule.bytes < 0 else rule.bytes,
+                bytes_kept=view.bytes_kept[state],
+            )
+            for state, rule in kept.items()
+        },
     )
 
 

@@ -12,10 +12,12 @@ import rich_click as click
 from taskmaster import __version__
 from taskmaster.cli.api import api
 from taskmaster.cli.config import config
+from taskmaster.cli.dlq import dlq
 from taskmaster.cli.doctor import doctor
 from taskmaster.cli.effects import effects
 from taskmaster.cli.exits import code_of
 from taskmaster.cli.job import job
+from taskmaster.cli.operations import operations
 from taskmaster.cli.submit import submit
 from taskmaster.cli.up import up
 from taskmaster.cli.worker import worker
@@ -46,5 +48,5 @@ def main() -> None:
     """Background jobs for Python teams. `taskmaster up` starts everything on this machine."""
 
 
-for command in (up, api, worker, submit, job, effects, doctor, config):
+for command in (up, api, worker, submit, job, dlq, operations, effects, doctor, config):
     main.add_command(command)

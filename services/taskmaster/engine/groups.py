@@ -90,7 +90,8 @@ def newest(partitions: int, *, after: Place, limit: int) -> Talk[tuple[list[Grou
     """One page of groups, the latest failure first, and where the next one begins."""
     pages = []
     for partition in range(partitions):
-        pages.append((yield letters.groups(partition, after=after, limit=limit)))
+        listed = yield letters.groups(partition, after=after, limit=limit)
+        pages.append((listed.has_more, listed.places))
     names, frontier = listing.candidates(pages)
     views = yield from described(names, partitions)
     return listing.page(views, lambda view: (str(view.last_ms), view.fingerprint), frontier, after=after, limit=limit)

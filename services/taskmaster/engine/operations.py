@@ -1,4 +1,4 @@
-"""Operations over many jobs: opening, counting, listing and ending them as talks with the store; what a step has done, as pure functions."""
+"""Operations over many jobs: opening, counting, listing and ending them, as talks with the store; what a step has done, pure."""
 
 from __future__ import annotations
 
@@ -216,10 +216,10 @@ def cancel(operation_id: str, partitions: int, *, by: str, reason: str) -> Talk[
         NotFound: there is none.
         Conflict: it has ended otherwise; fact `state` says how.
     """
-    answers: list[operations.Ended] = []
+    statuses = set()
     for partition in range(partitions):
-        answers.append((yield operations.end(partition, operation_id, "cancelled", who=by, reason=reason)))
-    statuses = {answer.status for answer in answers}
+        ended = yield operations.end(partition, operation_id, "cancelled", who=by, reason=reason)
+        statuses.add(ended.status)
     view = yield from of_id(operation_id, partitions)
     if not statuses & {Status.OK, Status.ALREADY}:
         raise Conflict(f"operation {operation_id} is {view.state} and cannot be cancelled", operationId=operation_id, state=view.state)
@@ -257,14 +257,14 @@ def replays_of(rows: Iterable[PageRow], row: OperationRow, *, partitions: int, n
     return jobs, counts
 
 
-def tally(jobs: Sequence[NewJob], answers: Sequence[Submitted]) -> tuple[list[str], Counter[str]]:
-    """What became of them: ids of the operation's jobs, and counts.
+def tally(answers: Iterable[Submitted]) -> tuple[list[str], Counter[str]]:
+    """What became of the jobs of a page: ids of the operation's jobs, and counts.
 
     A duplicate is a job that this very operation made, in a step that was not noted: it counts as replayed.
     """
     made: list[str] = []
     counts: Counter[str] = Counter()
-    for job, answer in zip(jobs, answers, strict=True):
+    for answer in answers:
         if answer.status in (Status.OK, Status.DUPLICATE):
             made.append(answer.id)
             counts["replayed"] += 1

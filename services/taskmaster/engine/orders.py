@@ -26,7 +26,7 @@ _Word = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_:.!-]{1,100}$")]
 
 
 class OrderFilter(msgspec.Struct, rename="camel", forbid_unknown_fields=True, frozen=True, omit_defaults=True):
-    """Which dead letters are meant; for cancel which jobs: state, type and queue. All that is given must hold; nothing given: all of them."""
+    """Which dead letters are meant; for cancel which jobs: state, type and queue. All that is given must hold; nothing given: all."""
 
     queue: _Word | None = None
     type: _Word | None = None

@@ -10,6 +10,7 @@ import msgspec
 from taskmaster.errors import StoreDefect
 from taskmaster.model.ids import created_ms
 from taskmaster.model.job import Attempt, Counts, DeadLetter, Envelope, Failure, JobRecord
+from taskmaster.model.retention import ENDED, Ended
 from taskmaster.model.states import PRIORITIES, state_of
 from taskmaster.store.reads import Found, Page, QueueRow, Shown, WorkerRow
 
@@ -226,7 +227,10 @@ def _place(last: tuple[str, str]) -> tuple[float, str]:
 
 
 class QueueView(NamedTuple):
-    """One queue over all partitions. Times in ms; `oldest_ms` None when nothing waits; ratio None when nothing ended in the last hour."""
+    """One queue over all partitions. Times in ms; `oldest_ms` None when nothing waits; ratio None when nothing ended in the last hour.
+
+    `bytes_kept`: of what was submitted and what came of it, of ended jobs by state.
+    """
 
     name: str
     counts: Counts
@@ -237,6 +241,7 @@ class QueueView(NamedTuple):
     waited_ms: dict[str, int] | None
     ran_ms: dict[str, int] | None
     orphan_types: tuple[str, ...]
+    bytes_kept: dict[Ended, int]
 
 
 def merge_queues(rows: Sequence[QueueRow]) -> list[QueueView]:
@@ -249,7 +254,7 @@ def merge_queues(rows: Sequence[QueueRow]) -> list[QueueView]:
 
 def empty_queue(name: str) -> QueueView:
     """A queue that a job type names and that has had no job yet."""
-    return QueueView(name, Counts(), dict.fromkeys(PRIORITIES, 0), None, 0, None, None, None, ())
+    return QueueView(name, Counts(), dict.fromkeys(PRIORITIES, 0), None, 0, None, None, None, (), dict.fromkeys(ENDED, 0))
 
 
 def _queue(name: str, rows: Sequence[QueueRow]) -> QueueView:
@@ -264,6 +269,7 @@ def _queue(name: str, rows: Sequence[QueueRow]) -> QueueView:
         waited_ms=_percentiles([ms for row in rows for ms in row.waited_ms]),
         ran_ms=_percentiles([ms for row in rows for ms in row.ran_ms]),
         orphan_types=tuple(sorted({name for row in rows for name in row.orphan_types})),
+        bytes_kept=dict(zip(ENDED, (max(0, sum(column)) for column in zip(*(row.bytes_kept for row in rows), strict=True)), strict=True)),
     )
 
 

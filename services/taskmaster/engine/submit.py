@@ -16,7 +16,18 @@ from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
-from taskmaster.errors import InvalidPayload, InvalidRequest, KeyMissing, KeyReused, StoreError, UnknownJobType
+from taskmaster.errors import (
+    EffectUnsettled,
+    InvalidPayload,
+    InvalidRequest,
+    KeyMissing,
+    KeyReused,
+    NotFound,
+    StoreError,
+    StoreUnavailable,
+    TaskMasterError,
+    UnknownJobType,
+)
 from taskmaster.model.ids import digest_slot, new_job_id, partition_of
 from taskmaster.model.job import Envelope, seal
 from taskmaster.model.retry import DEFAULT, Backoff
@@ -35,7 +46,9 @@ __all__ = [
     "Submission",
     "key_digest",
     "prepare",
+    "refused",
     "renew",
+    "store_jobs",
     "submit_many",
     "unknown_type",
 ]
@@ -220,6 +233,23 @@ def _decide(submission: Submission, entry: CatalogueEntry, now_ms: int) -> tuple
     elif (backoff.kind == "list") != bool(backoff.delays_ms):
         raise _out_of_range("backoff/delaysMs", "1 to 100 delays for the kind 'list', none for the others")
     return queue, rank, due_ms, delay_ms, attempts, backoff, timeout_ms
+
+
+def refused(job: NewJob, answer: Submitted) -> TaskMasterError:
+    """Why the store did not take *job*; to be raised."""
+    source = job.replayed_from
+    if answer.status is Status.REUSED:
+        words = "this idempotency key was used before with another payload or other options; take a new key for a new request"
+        return KeyReused(words, jobId=answer.id)
+    if answer.status is Status.GONE:
+        return NotFound(f"there is no job {source} any more", jobId=source)
+    if answer.status is Status.UNKNOWN:
+        return EffectUnsettled(
+            f"an effect of job {source} or of its replays is not settled: find out whether it happened and settle it (GET "
+            f"/jobs/{source}/effects), or replay with acceptUnknown: the handler will meet the open effect",
+            jobId=source,
+        )
+    return StoreUnavailable(f"the job was not stored ({answer.status.name}); repeat the request")
 
 
 def renew(job: NewJob, now_ms: int) -> NewJob:
@@ -410,7 +440,7 @@ def _send(store: SyncStore, prepared: Sequence[Prepared], first: int) -> list[Re
         by_partition.setdefault(item[0], []).append(index)
     for partition, indexes in by_partition.items():
         jobs = [prepared[index][1] for index in indexes]
-        answers.update(zip(indexes, _run(store, partition, jobs), strict=True))
+        answers.update(zip(indexes, store_jobs(store, partition, jobs), strict=True))
     receipts = []
     for index in range(len(prepared)):
         status, job_id = answers[index].status, answers[index].id
@@ -425,13 +455,18 @@ def _send(store: SyncStore, prepared: Sequence[Prepared], first: int) -> list[Re
     return receipts
 
 
-def _run(store: SyncStore, partition: int, jobs: list[NewJob]) -> list[Submitted]:
-    answers: list[Submitted] = store.run(calls.submit(partition, jobs), within_s=RESEND_WITHIN_S)
+def store_jobs(store: SyncStore, partition: int, jobs: Sequence[NewJob], *, within_s: float = RESEND_WITHIN_S) -> list[Submitted]:
+    """Store jobs of one partition; those whose ids were too old, because our clock ran away, once more under fresh ones.
+
+    Raises:
+        StoreError: the store did not take them, or it is unknown.
+    """
+    answers: list[Submitted] = store.run(calls.submit(partition, jobs), within_s=within_s)
     late = [index for index, answer in enumerate(answers) if answer.status is Status.TOO_OLD]
     if not late:
         return answers
     fresh = [renew(jobs[index], answers[0].now_ms) for index in late]  # the script's own clock: it cannot be too old again
-    again: list[Submitted] = store.run(calls.submit(partition, fresh), within_s=RESEND_WITHIN_S)
+    again: list[Submitted] = store.run(calls.submit(partition, fresh), within_s=within_s)
     for index, answer in zip(late, again, strict=True):
         answers[index] = answer
     return answers

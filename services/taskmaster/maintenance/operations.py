@@ -1,7 +1,8 @@
 """Carrying out operations over many jobs: a step each second, by whichever worker process has that second.
 
-Nothing depends on who it is. What a step has done is noted by compare and set on the operation's place, so two processes at once, or one that
-dies between the deed and the note, cost a repeated step; and a repeated step makes no duplicates, since a replay is keyed by the operation.
+Nothing depends on who it is. What a step has done is noted by compare and set on the operation's place, so two processes at once, or one
+that dies between the deed and the note, cost a repeated step; and a repeated step makes no duplicates, since a replay is keyed by the
+operation.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from dataclasses import dataclass
 
 from taskmaster import failpoints
 from taskmaster.engine.operations import replays_of, tally
-from taskmaster.engine.submit import renew
-from taskmaster.store import calls, operations
+from taskmaster.engine.submit import store_jobs
+from taskmaster.store import operations
 from taskmaster.store.client import SyncStore
 from taskmaster.store.operations import OperationRow, Page, Step
 from taskmaster.store.status import Status
@@ -99,11 +100,8 @@ class Operations:
         jobs, counts = replays_of(page.rows, row, partitions=self.partitions, now_ms=self.store.now_ms())
         made: list[str] = []
         if jobs:
-            answers = self.store.run(calls.submit(self.partition, jobs))
-            if any(answer.status is Status.TOO_OLD for answer in answers):  # our clock ran away from the store's
-                jobs = [renew(job, answers[0].now_ms) for job in jobs]
-                answers = self.store.run(calls.submit(self.partition, jobs))
-            made, more = tally(jobs, answers)
+            answers = store_jobs(self.store, self.partition, jobs, within_s=0)
+            made, more = tally(answers)
             counts += more
         failpoints.hit("operation.step")
         counts["done"] = len(ids)

@@ -1,4 +1,6 @@
-"""Once a second: end lost attempts, promote what is due, prune what is old, go on with operations, wake somebody for work that nobody was told of."""
+"""Once a second: end lost attempts, promote what is due, prune what is old, wake somebody for work that nobody was told of, go on with
+operations over many jobs, sweep.
+"""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ __all__ = ["fingerprint_of", "template"]
 _LOOKED_AT, _COUNTS = 1_000, 200
 #: Quoted, but not the apostrophe within a word.
 _QUOTED = re.compile(r"(?<!\w)(?:'[^']*'|\"[^\"]*\")(?!\w)")
-#: URLs, e-mail addresses, paths, host names: one case's, whether or not there is a digit in them. Possessive, so that each byte is looked at once.
+#: URLs, e-mail addresses, paths, host names: one case's, whether or not there is a digit in them. Possessive: each byte is looked at once.
 _ADDRESS = re.compile(
     r"(?<!\w)\w++://[^\s'\"<>]+|(?<![\w.+-])[\w.+-]++@[\w.-]+|(?<![\w/])(?:/[\w.@%+~-]++){2,}/?|(?<![\w.-])[\w-]++(?:\.[\w-]++)+(?![\w.])"
 )

@@ -38,6 +38,6 @@ class Call(Generic[T]):
     decode: Callable[[Any], T]
 
 
-#: Several calls, each chosen by the answers to those before: yields them, is sent their answers, and returns what they add up to. The clients'
-#: `converse` carries one out, so that it is written once for threads and event loops.
+#: Several calls, each chosen by the answers to those before: yields them, is sent their answers, and returns what they add up to. The
+#: clients' `converse` carries one out, so that it is written once for threads and event loops.
 Talk = Generator[Call[Any], Any, T]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -39,7 +40,7 @@ class PageRow(NamedTuple):
 
     id: str
     level: str = ""
-    letter: dict[str, bytes] = {}
+    letter: Mapping[str, bytes] = MappingProxyType({})
 
 
 class Page(NamedTuple):

@@ -126,7 +126,7 @@ def find(
 
 
 class QueueRow(NamedTuple):
-    """One queue in one partition. Times in ms; `oldest_ms` -1 when nothing waits."""
+    """One queue in one partition. Times in ms; `oldest_ms` -1 when nothing waits; bytes of completed, failed and cancelled jobs."""
 
     name: str
     counts: tuple[int, ...]
@@ -138,6 +138,7 @@ class QueueRow(NamedTuple):
     waited_ms: tuple[int, ...]
     ran_ms: tuple[int, ...]
     orphan_types: tuple[str, ...]
+    bytes_kept: tuple[int, ...] = (0, 0, 0)
 
 
 def queues(partition: int, *, queue: str = "", timed: int = 100) -> Call[tuple[QueueRow, ...]]:
@@ -156,6 +157,7 @@ def queues(partition: int, *, queue: str = "", timed: int = 100) -> Call[tuple[Q
                 tuple(row[7]),
                 tuple(row[8]),
                 tuple(sorted({name.decode() for name in row[9]})),
+                tuple(row[10]),
             )
             for row in raw
         )

@@ -1,4 +1,4 @@
-"""Operations over many dead letters and jobs on both servers: what a step does, what stops it, and what survives a step that was cut off."""
+"""Operations over many dead letters and jobs on both servers: what a step does, what stops it, what survives one that was cut off."""
 
 from __future__ import annotations
 
@@ -372,7 +372,8 @@ def test_an_operation_discards(desk: Desk) -> None:
     assert counts(desk, operation_id) == {"done": 3, "discarded": 3}
     discarded = [row for row in audit(desk) if row[1] == "dead_letter.discarded"]
     assert discarded == [("ann", "dead_letter.discarded", job_id, "mended") for job_id in ids]
-    _, fields = desk.raw.xrevrange("tm:{0}:audit", count=2)[1]  # type: ignore[index]
+    rows: Any = desk.raw.xrevrange("tm:{0}:audit", count=2)
+    _, fields = rows[1]
     assert json.loads(fields["detail"]) == {
         "type": "alpha",
         "queue": "one",

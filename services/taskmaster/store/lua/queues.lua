@@ -4,7 +4,8 @@ KEYS   meta HASH tm:{p}:meta; all others are formed under its tag
 ARGV   queue ('' = all), how many of the last completed jobs to time, now ('' = server time)
 OUT    a row a queue: [name, counts (waiting, delayed, active, completed, failed, cancelled, blocked), waiting by priority (critical .. low),
        age of the oldest that waits in ms or -1, ended in the last minute, completed and failed in the last hour,
-       ms that the last ones waited, ms that they ran, types that wait and no live consumer has]
+       ms that the last ones waited, ms that they ran, types that wait and no live consumer has,
+       bytes kept of ended jobs (completed, failed, cancelled)]
 REPEAT reads only ]]
 --- @include "lib/tag"
 --- @include "lib/now"
@@ -15,6 +16,8 @@ local MINUTE, HOUR = 60000, 3600000
 local function describe(queue)
   local counts = call('HMGET', P .. 'n', queue .. '/w', queue .. '/d', queue .. '/a', queue .. '/c', queue .. '/f', queue .. '/x', queue .. '/b')
   for i = 1, 7 do counts[i] = tonumber(counts[i] or 0) end
+  local bytes = call('HMGET', P .. 'n', queue .. '/c/bytes', queue .. '/f/bytes', queue .. '/x/bytes')
+  for i = 1, 3 do bytes[i] = tonumber(bytes[i] or 0) end
   local levels, oldest, orphans = { 0, 0, 0, 0 }, nil, {}
   for _, band in ipairs(call('SMEMBERS', P .. 'bands:' .. queue)) do
     local lane, ty = P .. 'lane:' .. queue .. '/' .. band .. '/-', string.sub(band, 3)
@@ -42,7 +45,8 @@ local function describe(queue)
     end
   end
   return { queue, counts, levels, oldest and math.max(0, now - oldest) or -1, minute,
-    call('ZCOUNT', fin .. 'c', now - HOUR, '+inf'), call('ZCOUNT', fin .. 'f', now - HOUR, '+inf'), waited, ran, orphans }
+    call('ZCOUNT', fin .. 'c', now - HOUR, '+inf'), call('ZCOUNT', fin .. 'f', now - HOUR, '+inf'), waited, ran, orphans,
+    bytes }
 end
 
 local out = {}
