@@ -143,7 +143,17 @@ def huge(payload: Payload, ctx: JobContext) -> str:
     return "x" * 400_000
 
 
-JOBS = [plain, once, at_least_once, verify, isolated, failing, crash_once, poison, gated, nap, huge]
+@job("broken", attempts=1)
+def broken(payload: Payload, ctx: JobContext) -> int:
+    """Dies of one of two causes until its gate is there: `then` is full or away, `n` is of the single case."""
+    if Path(payload["gate"]).exists():
+        return happen(ctx, payload["key"])
+    if payload.get("then") == "full":
+        raise ValueError(f"mailbox {payload.get('n', 0)} of user{payload.get('n', 0)}@example.com is full")
+    raise ConnectionError(f"no route to 10.0.{payload.get('n', 0)}.1:25, message {payload['key']!r}")
+
+
+JOBS = [plain, once, at_least_once, verify, isolated, failing, crash_once, poison, gated, nap, huge, broken]
 
 
 @hookimpl
