@@ -121,9 +121,25 @@ ROWS: dict[str, tuple[str, ...]] = {
     "F51 cancel against completion": ("test_cancel_against_claim_and_completion",),
     "F52 cancel against claim and promotion": ("test_cancel_against_claim_and_completion", "test_cancel_against_retry_and_promotion"),
     "F53 retry against the end of the lease": ("test_a_failure_against_the_reaper",),
-    "F54 replays that race": ("test_request_id_makes_a_replay_safe_to_repeat",),
-    "F55 replay of what was done, or of what nobody knows": ("test_a_replay_meets_the_effect_of_the_first",),
-    "F57 retention against all else": ("test_rounds_keep_up_with_retention", "test_the_scripts_behave_as_the_model_says"),
+    "F54 replays that race": (
+        "test_request_id_makes_a_replay_safe_to_repeat",
+        "test_two_steps_at_once_are_one",
+        "test_one_of_two_causes_is_mended_and_replayed",
+        "test_a_step_that_died_before_its_note_makes_no_duplicates",
+        "test_a_store_that_goes_away_in_the_middle_holds_an_operation_up",
+        "test_a_bulk_discard_killed_in_the_middle_goes_on",
+    ),
+    "F55 replay of what was done, or of what nobody knows": (
+        "test_a_replay_meets_the_effect_of_the_first",
+        "test_open_effects_are_skipped_and_counted",
+        "test_a_discarded_letter_lets_its_lineage_go",
+    ),
+    "F57 retention against all else": (
+        "test_rounds_keep_up_with_retention",
+        "test_rounds_keep_below_the_bytes",
+        "test_what_was_discarded_is_not_made_anew",
+        "test_the_scripts_behave_as_the_model_says",
+    ),
     "F58 clocks that differ": ("test_late_clock_is_set_and_tried_again",),
     "F59 nobody reads the logs": ("test_a_log_pipe_that_nobody_reads_holds_up_nothing",),
 }

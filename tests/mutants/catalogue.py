@@ -41,6 +41,12 @@ def effects(name: str, file: str, old: str, new: str) -> Mutant:
     return Mutant(name, f"store/lua/{file}.lua", old, new, ("tests/integration/store/test_effects.py", *STORE))
 
 
+def letters(name: str, file: str, old: str, new: str) -> Mutant:
+    """A broken script of dead letters, operations or retention."""
+    tests = tuple(f"tests/integration/store/test_{name}.py" for name in ("operations", "letters", "retention"))
+    return Mutant(name, f"store/lua/{file}.lua", old, new, (*tests, "-k", "valkey"))
+
+
 def python(name: str, file: str, old: str, new: str, *tests: str) -> Mutant:
     """A broken worker."""
     return Mutant(name, f"{file}.py", old, new, tests)
@@ -112,6 +118,18 @@ _LUA = [
     ),
     effects("letter_does_not_hold", "lib/lineage", "if call('EXISTS', P .. 'd:' .. id) == 1 then", "if false then"),
     effects("replay_of_the_unknown", "submit", "if kind.open ~= 1 and", "if false and"),
+    letters("operation_step_without_cas", "lib/operation", "return f[2] == cursor and f[1]", "return f[1]"),
+    letters("operation_replays_later_failures", "operation_page", "latest_meant(filter, made)", "math.huge"),
+    letters("operation_knows_no_stop", "operation_look", "limit and failed >= limit", "false"),
+    letters("operation_saves_up_for_a_day", "lib/operation", "OP_BURST * rate", "86400 * rate"),
+    letters("operation_forgets_its_jobs", "operation_note", "call('ZADD', P .. 'opj:' .. id, unpack(rows))", "local _ = rows"),
+    letters("discard_without_audit", "lib/discard", "record_audit(who, 'dead_letter.discarded'", "tostring(who, 'dead_letter.discarded'"),
+    letters("discard_keeps_the_job", "lib/discard", "if job[1] == 'f' then", "if false then"),
+    letters("discard_takes_the_living", "lib/discard", "if job[1] == 'f' then", "if job[1] then"),
+    letters("discard_holds_its_lineage", "lib/discard", "  leave_lineage(f[5] or id, 'd/' .. id)\n", ""),
+    letters("group_outlives_its_records", "lib/discard", "  robbed[print] = true\n", ""),
+    letters("bytes_not_released", "lib/purge", "  if bytes > 0 then count(queue .. '/' .. state .. '/bytes', -bytes) end\n", ""),
+    letters("bytes_without_the_old_error", "lib/state", "failures and call('STRLEN', P .. 'r:' .. id) or 0", "0"),
     lua("key_dies_with_its_window", "lib/state", "math.max(window, KEY_KEPT_MS)", "window"),
 ]
 
@@ -259,6 +277,24 @@ _PYTHON = [
         "        if self.is_new and (error is None or isinstance(error, self._unless)):",
         "        if self.is_new:",
         "tests/unit/test_sdk_effects.py",
+    ),
+    python(
+        "replay_step_without_a_key",
+        "engine/operations",
+        "dlq.Request(row.id, by,",
+        'dlq.Request("", by,',
+        "tests/integration/store/test_operations.py",
+        "-k",
+        "valkey",
+    ),
+    python(
+        "scope_not_required",
+        "api/service",
+        "if scope not in held:",
+        "if False:",
+        "tests/integration/api/test_operations.py",
+        "-k",
+        "valkey and scope",
     ),
     python(
         "result_rejected_is_retried",

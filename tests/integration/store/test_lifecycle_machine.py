@@ -19,7 +19,7 @@ from support.desk import keeping
 from support.protocol import core
 from support.protocol.dump import Snapshot, snapshot, violations
 from support.servers import StoreServer
-from taskmaster.store import calls
+from taskmaster.store import calls, letters
 from taskmaster.store.call import Call
 from taskmaster.store.client import SyncStore
 from taskmaster.store.status import Status
@@ -475,6 +475,16 @@ class Lifecycle(RuleBasedStateMachine):
         else:
             assert row == [Status.CONFLICT, LETTER[self.state(j)].encode()]
 
+    def discard(self, dice: Random) -> None:
+        """A dead letter goes, and its job with it."""
+        j = dice.choice([j for j, _ in self.store.dlq])
+        assert self.client.run(letters.discard(0, [self.ids[j]], who="ann", reason="tidy")) == (Status.OK,)
+        assert self.client.run(letters.discard(0, [self.ids[j]], who="ann", reason="tidy")) == (Status.GONE,)
+        if self.state(j) == "failed":
+            self.forget(j, [Status.OK])
+        self.store = core.discard(self.store, j, set())
+        self.buried.pop(self.ids[j])
+
     def prune(self, dice: Random) -> None:
         """Retention takes terminal jobs only, and leaves as many as were asked for."""
         keep = dice.choice((1, 2, 100))
@@ -516,6 +526,7 @@ class Lifecycle(RuleBasedStateMachine):
             self.cancel: bool(self.ids),
             self.purge: bool(self.ids),
             self.prune: True,
+            self.discard: bool(self.store.dlq),
         }
 
     @rule(seed=st.integers(0, 2**32 - 1))

@@ -336,6 +336,14 @@ def purge(s: Store, j: int, bad: set[str]) -> Store:
     return drop_guard(s, root, bad)
 
 
+def discard(s: Store, j: int, bad: set[str]) -> Store:
+    """A person removes a dead letter for good: the failed job, if it is still there, goes in the same step."""
+    s = s._replace(dlq=tuple(row for row in s.dlq if row[0] != j))
+    if s.jobs[j].state == "failed" and "discard_keeps_the_job" not in bad:
+        return purge(s, j, bad)
+    return drop_guard(s, s.jobs[j].root, bad)
+
+
 def set_pause(s: Store, paused: bool, rev: int, bad: set[str]) -> tuple[Store, str]:
     """Compare-and-set on the revision: a late repeat of an older order must not undo a newer one."""
     if s.pause_rev != rev and not ("pause_without_rev" in bad and s.pause_rev > rev):
@@ -568,6 +576,8 @@ def core_steps(cfg: Config, world: World, bad: set[str]) -> Iterator[tuple[bool,
             yield True, world._replace(store=move(s, j, "waiting")), None
         if cfg.purge and job.state in TERMINAL:
             yield False, world._replace(store=purge(s, j, bad)), None
+        if cfg.purge and any(k == j for k, _ in s.dlq):
+            yield False, world._replace(store=discard(s, j, bad)), None
         if cfg.person and judge(s, j, True, bad)[1] == "OK":
             token = s.guards[j][1][0]  # a holder that has lost its lease is out of its effect before a person is asked
             if "settle_while_owner_lives" in bad or not any(w.phase == "licensed" and w.token == token for w in world.workers):

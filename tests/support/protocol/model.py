@@ -115,6 +115,7 @@ MUTANTS = {
         "losses_not_counted",
         "submit_without_memory",
         "purge_without_tombstone",
+        "discard_keeps_the_job",
     ),
     "rewind": ("epoch_without_token",),
     "rewind, noticed": ("rewind_unseen",),
