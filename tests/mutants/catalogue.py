@@ -70,8 +70,8 @@ _LUA = [
     lua("reap_forgets_cancel", "reap", "if f[8] then", "if false then"),
     lua("reap_keeps_token", "reap", "'ls', losses, 'tk', '')", "'ls', losses)"),
     lua("submit_without_memory", "submit", "if state then return { STATUS.ALREADY, state, id } end", ""),
-    lua("late_submission_is_taken", "submit", "if id_ms(id) < now - RESEND_MS or id_ms(id) > now + RESEND_MS then", "if false then"),
-    lua("one_key_two_jobs", "submit", "if record then answer = by_key(record, item[9]) end", ""),
+    lua("late_submission_is_taken", "submit", "if not is_timely then", "if false then"),
+    lua("one_key_two_jobs", "submit", "if there then answer = by_key(there, request) end", ""),
     lua("atomic_stores_the_rest", "submit", "if refused then return out end", ""),
     lua("cancel_without_cas", "cancel", "if state == 'c' or state == 'f' then return { STATUS.CONFLICT, state } end", ""),
     lua("cancel_keeps_index", "cancel", "out_of_rest(id, state, f[2], f[4], band_type(f[3], f[5]))", "count(f[2] .. '/' .. state, -1)"),
@@ -111,7 +111,7 @@ _LUA = [
         "if root then call('UNLINK', P .. 'e:' .. root) end",
     ),
     effects("letter_does_not_hold", "lib/lineage", "if call('EXISTS', P .. 'd:' .. id) == 1 then", "if false then"),
-    effects("replay_of_the_unknown", "submit", "if item[13] ~= 1 and", "if false and"),
+    effects("replay_of_the_unknown", "submit", "if kind.open ~= 1 and", "if false and"),
     lua("key_dies_with_its_window", "lib/state", "math.max(window, KEY_KEPT_MS)", "window"),
 ]
 

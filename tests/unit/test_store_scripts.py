@@ -41,23 +41,35 @@ def test_the_headers_fit_the_code() -> None:
     assert scripts.problems() == []
 
 
-def test_lua_and_python_name_the_same_answers() -> None:
-    """`lib/status.lua` and `Status` hold the same words with the same numbers."""
-    text = scripts.LUA.joinpath("lib/status.lua").read_text(encoding="utf-8")
+def test_answers_become_their_numbers(folder: Path) -> None:
+    """`STATUS.GONE` is the number of `Status.GONE`; a word that does not exist would be nil and cut the answer off, so it is an error."""
+    write(folder, "a", "return { STATUS.GONE, STATUS.STALE_OP }\n")
+    write(folder, "b", "return STATUS.AWAY\n")
 
-    assert {word: int(number) for word, number in re.findall(r"([A-Z_]+) = (\d+)", text)} == {
-        status.name: status.value for status in Status
-    }
+    assert scripts.load("a").text.endswith(b"return { %d, %d }\n" % (Status.GONE, Status.STALE_OP))
+    with pytest.raises(ScriptError, match=r"b\.lua: there is no answer 'AWAY'"):
+        scripts.load("b")
 
 
-def test_every_answer_in_lua_has_a_name() -> None:
-    """No script names a status that does not exist: it would be nil, and cut the answer off."""
-    used = set()
-    for path in (*scripts.LUA.iterdir(), *scripts.LUA.joinpath("lib").iterdir()):
-        if path.name.endswith(".lua"):
-            used |= set(re.findall(r"STATUS\.([A-Z_]+)", path.read_text(encoding="utf-8")))
+def test_what_nothing_names_is_left_out(folder: Path) -> None:
+    """Local functions and one-line locals that no later code names are not made at every call; a comment's words do not count."""
+    (folder / "lib/base.lua").write_text(
+        "local kept, lost = 1, 2 -- two\nlocal unused = {} -- for unneeded\n\n"
+        "local function inner()\n  return kept\nend\n\n"
+        "local function needed()\n  return inner() -- not unneeded()\nend\n\n"
+        "local function line() return unneeded() end\nlocal function unneeded()\n  return needed(unused)\nend\n\n"
+        "local table = {\n  unneeded_too = 1,\n}\nlocal asked = call('TIME')\n"
+    )
+    write(folder, "a", '--- @include "lib/base"\nreturn needed()\n')
 
-    assert used <= set(Status.__members__)
+    text = scripts.load("a").text.decode()
+
+    assert text.partition("]]\n")[2] == (
+        "local kept, lost = 1, 2 -- two\n\n"
+        "local function inner()\n  return kept\nend\n\n"
+        "local function needed()\n  return inner() -- not unneeded()\nend\n\n\n"
+        "local table = {\n  unneeded_too = 1,\n}\nlocal asked = call('TIME')\n\nreturn needed()\n"
+    )
 
 
 @pytest.mark.parametrize("name", scripts.names())

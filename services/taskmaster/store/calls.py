@@ -72,6 +72,31 @@ class Submitted(NamedTuple):
     now_ms: int
 
 
+class _Kind(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What items of a submission have in common, by the names that submit.lua reads: those of the job's hash where there is one."""
+
+    q: str
+    ty: str
+    pr: int = 2
+    due: int = 0
+    delay: int = 0
+    ma: int = 5
+    rt: str = ""
+    rp: str = ""
+    open: int = 0
+
+
+def _by_kind(items: Sequence[NewJob]) -> tuple[list[_Kind], list[int | str]]:
+    """Most items of one call are alike but for these four: id, key, request, blob."""
+    kinds: dict[tuple[str | int, ...], int] = {}
+    flat: list[int | str] = []
+    for job in items:
+        shared = job[1:7] + job[10:]
+        kind = kinds.get(shared) or kinds.setdefault(shared, len(kinds) + 1)
+        flat += (kind, job[0], job[7], job[8], job[9])
+    return [_Kind(*shared) for shared in kinds], flat  # type: ignore[arg-type]
+
+
 _NEW: dict[bytes, State] = {b"w": "waiting", b"d": "delayed"}
 
 
@@ -79,8 +104,8 @@ def _submitted(items: Sequence[NewJob], raw: list[Any]) -> list[Submitted]:
     now = raw[0]
     out = []
     for item, row in zip(items, raw[1:], strict=True):
-        if row[0] == 0:  # nearly always: made now, under its own id
-            out.append(Submitted(Status.OK, _NEW[row[1]], item.id, now))
+        if isinstance(row, bytes):  # nearly always: made now, under its own id
+            out.append(Submitted(Status.OK, _NEW[row], item.id, now))
             continue
         status = Status(row[0])
         state = state_of(row[1].decode()) if len(row) > 1 and row[1] else None
@@ -97,7 +122,9 @@ def submit(partition: int, items: Sequence[NewJob], *, atomic: bool = False) -> 
     Statuses: OK, DUPLICATE, REUSED, TOO_OLD (the id's time is older than the resend window), GONE (source of a replay),
     UNKNOWN (an effect of a replay's lineage is not settled), ABORTED.
     """
-    return Call(load("submit"), partition, ("atomic" if atomic else "independent", _pack(items)), lambda raw: _submitted(items, raw))
+    kinds, flat = _by_kind(items)
+    args = ("atomic" if atomic else "independent", _pack(kinds), _pack(flat))
+    return Call(load("submit"), partition, args, lambda raw: _submitted(items, raw))
 
 
 class Finish(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -1,5 +1,8 @@
 """Loading the Lua scripts: one file is one transition, `--- @include "lib/x"` pulls in a shared part once.
 
+The server runs a script's text from top to bottom at every call, so what it would make in vain is left out: a local function or a plain
+local that nothing after it names. `STATUS.OK` and the other answers of `status.py` become their numbers.
+
 Every script opens with a header that says FLAGS, KEYS, ARGV, OUT and REPEAT; `problems` holds headers against code, for lint and tests.
 Run as a module (`python -m taskmaster.store.scripts`) it prints them and exits 1 if there are any.
 """
@@ -14,9 +17,17 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import NamedTuple
 
+from taskmaster.store.status import Status
+
 __all__ = ["Script", "ScriptError", "load", "names", "problems"]
 
 _INCLUDE = re.compile(r'^--- @include "(lib/[a-z_]+)"$', re.MULTILINE)
+_ANSWER = re.compile(r"\bSTATUS\.([A-Z_]+)")
+#: What may be left out: a function, its `end` at the margin or at the end of its only line; or one line that makes values without a call.
+_LOCAL = re.compile(
+    r"^local (?:function (\w+)\((?:[^\n]* end|.*?^end)|([\w, ]+) = [^\n(]*?(?: --[^\n]*)?)\n(?! )", re.MULTILINE | re.DOTALL
+)
+_COMMENT, _WORD = re.compile(r"--.*"), re.compile(r"\w+")
 _SECTIONS = ("FLAGS", "KEYS", "ARGV", "OUT", "REPEAT")
 _FLAGS = {"allow-oom": "flags=allow-oom", "no-writes": "flags=no-writes", "none": ""}
 LUA: Traversable = files("taskmaster.store").joinpath("lua")
@@ -60,6 +71,31 @@ def _expand(name: str, done: set[str], open_: tuple[str, ...]) -> str:
     return "".join([*out, text[at:]])
 
 
+def _needed(text: str) -> str:
+    """*text* without the locals that nothing after them names."""
+    kept: list[str] = []
+    named: set[str] = set()
+
+    def keep(part: str) -> None:
+        kept.append(part)
+        named.update(_WORD.findall(_COMMENT.sub("", part)))
+
+    end = len(text)
+    for match in reversed(list(_LOCAL.finditer(text))):
+        keep(text[match.end() : end])
+        if named.intersection(_WORD.findall(match[1] or match[2])):
+            keep(match[0])
+        end = match.start()
+    return "".join(reversed([*kept, text[:end]]))
+
+
+def _numbered(name: str, text: str) -> str:
+    try:
+        return _ANSWER.sub(lambda match: str(Status[match[1]].value), text)
+    except KeyError as error:
+        raise ScriptError(f"{name}.lua: there is no answer {error}") from error
+
+
 def _header(source: str) -> dict[str, str]:
     match = re.match(r"--\[\[ ([a-z_]+) — .+?\]\]", source, re.DOTALL)
     if not match:
@@ -83,7 +119,7 @@ def load(name: str) -> Script:
     if flags not in _FLAGS:
         raise ScriptError(f"{name}.lua: the header's FLAGS is {flags!r}, one of {', '.join(_FLAGS)} is expected")
     shebang = f"#!lua {_FLAGS[flags]}".rstrip()
-    text = f"{shebang}\nlocal call = redis.call\n{_expand(name, set(), ())}".encode()
+    text = f"{shebang}\nlocal call = redis.call\n{_numbered(name, _needed(_expand(name, set(), ())))}".encode()
     return Script(name, text, hashlib.sha1(text, usedforsecurity=False).hexdigest())
 
 

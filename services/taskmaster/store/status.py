@@ -1,4 +1,4 @@
-"""The answers of scripts, as small integers. `lua/lib/status.lua` must say the same; a test compares them."""
+"""The answers of scripts, as small integers. Scripts are loaded with these numbers in the place of `STATUS.OK` and the others."""
 
 from __future__ import annotations
 

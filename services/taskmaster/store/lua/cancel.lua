@@ -4,7 +4,6 @@ KEYS   meta HASH tm:{p}:meta; all others are formed under its tag
 ARGV   id, who, key window ms, now ('' = server time)
 OUT    [OK] (ended) | [CANCELLING] (asked) | [ALREADY] | [CONFLICT, state] (ended otherwise) | [GONE]
 REPEAT ALREADY, or CANCELLING again ]]
---- @include "lib/status"
 --- @include "lib/state"
 
 local id, who, window = ARGV[1], ARGV[2], tonumber(ARGV[3])

@@ -11,7 +11,6 @@ OUT    [OK, now ms, finish codes, claims, ms until the next due time or -1, 1 if
        a claim is [id, queue, epoch, attempt, failures, blob], its token is `wid.seq`;
        [STALE_OP] | [UNREGISTERED] | [GENERATION] | [REWOUND] (rounds that were answered are forgotten): nothing was done
 REPEAT equal seq: the finishes answer ALREADY, the claims are those of the first run that are still current. Smaller seq: STALE_OP ]]
---- @include "lib/status"
 --- @include "lib/state"
 --- @include "lib/bury"
 --- @include "lib/purge"
@@ -85,7 +84,7 @@ local function finish(item)
   end
   if outcome == 'h' then
     call('HSET', key, 'st', 'w', 'en', its_token, 'tk', '', 'hb', (tonumber(job[4]) or 0) + 1)
-    into_lane(id, queue, job[1], band_type(ty, job[3]), true)
+    into_lane(lane_of(queue, job[1], band_type(ty, job[3])), id, true)
     tell('h', id)
     return STATUS.OK
   end

@@ -4,7 +4,6 @@ KEYS   meta HASH tm:{p}:meta; all others are formed under its tag
 ARGV   wid, lease ms, alive ms, attempts (MessagePack list of [id, token]), now ('' = server time)
 OUT    now ms, then a code an attempt: OK | STALE | CANCEL (extended, and somebody asked to cancel); [UNREGISTERED] when the wid is not known or has signed off
 REPEAT the same, with later expiries ]]
---- @include "lib/status"
 --- @include "lib/tag"
 --- @include "lib/now"
 

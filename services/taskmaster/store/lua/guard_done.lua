@@ -4,7 +4,6 @@ KEYS   meta HASH tm:{p}:meta; all others are formed under its tag
 ARGV   root id, effect, token, call, happened ('1' or ''), result, now ('' = server time)
 OUT    OK | ALREADY | STALE (somebody else has it, or it was settled otherwise) | GONE (nothing of the lineage is left)
 REPEAT ALREADY ]]
---- @include "lib/status"
 --- @include "lib/effects"
 
 local root, effect, token, its_call, happened, result = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5] == '1', ARGV[6]

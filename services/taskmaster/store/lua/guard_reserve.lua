@@ -5,7 +5,6 @@ ARGV   id, token, call (1, 2, 3 … of this attempt), effect, name, key, again (
        now ('' = server time)
 OUT    [OK] | [DONE, result, id of the job that did it] | [UNKNOWN, id of the job that reserved it, ms when] | [STALE] | [REJECTED] (too many effects)
 REPEAT the same call: OK while it is reserved; after it was given back: STALE ]]
---- @include "lib/status"
 --- @include "lib/effects"
 
 local id, token, its_call, effect, name, key, again = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6], ARGV[7]

@@ -4,7 +4,6 @@ KEYS   meta HASH tm:{p}:meta; all others are formed under its tag
 ARGV   root id, effect, happened ('1' or ''), who, reason, ms for which a holder of a lost lease may still be at it, now ('' = server time)
 OUT    [OK] | [ALREADY] | [CONFLICT, why] (running: its attempt is alive; recent: it may still be at it; settled: otherwise) | [GONE]
 REPEAT ALREADY ]]
---- @include "lib/status"
 --- @include "lib/effects"
 --- @include "lib/audit"
 

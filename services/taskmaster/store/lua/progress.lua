@@ -4,7 +4,6 @@ KEYS   meta HASH tm:{p}:meta; all others are formed under its tag
 ARGV   words (MessagePack list, at most 256 of [id, token, text of at most 60 bytes]), now ('' = server time)
 OUT    a code a word: OK | STALE
 REPEAT writes the same again ]]
---- @include "lib/status"
 --- @include "lib/tag"
 
 local out = {}

@@ -4,7 +4,6 @@ KEYS   meta HASH tm:{p}:meta; all others are formed under its tag
 ARGV   ids (MessagePack list, at most 200), now ('' = server time)
 OUT    a row an id: [OK] | [GONE] | [CONFLICT, state] (not terminal)
 REPEAT answers GONE ]]
---- @include "lib/status"
 --- @include "lib/purge"
 
 local out, seen = {}, {}

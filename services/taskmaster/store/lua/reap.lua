@@ -35,7 +35,7 @@ for _, id in ipairs(lost) do
         'worker_lost', '', 'worker_lost:' .. ty, window)
     else
       call('HSET', key, 'st', 'w')
-      into_lane(id, queue, f[4], band_type(ty, losses), true)
+      into_lane(lane_of(queue, f[4], band_type(ty, losses)), id, true)
       tell('l', id)
     end
   end

@@ -4,7 +4,6 @@ KEYS   meta HASH tm:{p}:meta; all others are formed under its tag
 ARGV   generation that the caller knew ('' = none), the one to use instead, what gave it away (a word), now ('' = server time)
 OUT    [OK, generation, how] (rewound: the same store, earlier; emptied; replaced: another one answers) | [CONFLICT, generation, '']: that loss is known
 REPEAT CONFLICT: the generation that the caller knew is noted as lost ]]
---- @include "lib/status"
 --- @include "lib/tag"
 --- @include "lib/now"
 

@@ -1,19 +1,20 @@
 --[[ submit — record new jobs and make them ready, delayed, or say that they are known.
 FLAGS  none: refused before it starts when the store is out of memory
 KEYS   meta HASH tm:{p}:meta; all others are formed under its tag
-ARGV   mode ('independent' | 'atomic'), items (MessagePack list, at most 1,000 of
-       [id, queue, type, priority 0-3, due ms or 0, delay ms, max attempts, key digest or '', request digest, blob, root id or '', replayed from or '',
-       1: also while an effect of the lineage is not settled]),
+ARGV   mode ('independent' | 'atomic'),
+       kinds (MessagePack list of what items have in common, maps of q queue, ty type; and where not the default: pr priority 0-3, ma max attempts,
+       due ms, delay ms; of a replay rt root id, rp replayed from, open: 1 also while an effect of the lineage is not settled),
+       items (MessagePack list, five values an item, at most 1,000 items: number of its kind from 1, id, key digest or '', request digest, blob),
        now ('' = server time)
-OUT    now ms, then a row an item, in order: [OK, state, id] | [ALREADY, state, id] | [DUPLICATE, state, id of the first] |
+OUT    now ms, then an answer an item, in order: its state: stored | [ALREADY, state, id] | [DUPLICATE, state, id of the first] |
        [REUSED, state, id of the first] | [TOO_OLD] (the id's time is not within 30 s of the store's) | [GONE] (its source is no longer there) |
        [UNKNOWN] (an effect of its lineage is not settled) | [ABORTED] (atomic: another item was refused)
 REPEAT the id is the memory: the same item again answers ALREADY, or DUPLICATE with the same id ]]
---- @include "lib/status"
 --- @include "lib/state"
 --- @include "lib/purge"
 
-local mode, items = ARGV[1], cmsgpack.unpack(ARGV[2])
+local mode, kinds, items = ARGV[1], cmsgpack.unpack(ARGV[2]), cmsgpack.unpack(ARGV[3])
+local WIDTH = 5 -- one flat list: a table an item was a tenth of the time
 
 local graves = {} -- by slice: whether it holds anything
 local function is_buried(id)
@@ -28,21 +29,26 @@ local function by_key(record, request)
   return { (its == request or its == '-') and STATUS.DUPLICATE or STATUS.REUSED, call('HGET', P .. 'j:' .. first, 'st') or '', first }
 end
 
+local checked, is_timely = '', false -- ids of one call mostly carry the same millisecond
+
 -- What is known of the item before anything is written; nil: it is new. A keyed item is remembered by its key record alone.
-local function known(item, look_at_key)
-  local id, key = item[1], item[8]
+local function known(kind, id, key, request, look_at_key)
+  local made = string.sub(id, 1, 13)
+  if made ~= checked then
+    checked, is_timely = made, math.abs(id_ms(id) - now) <= RESEND_MS
+  end
   if key ~= '' then
-    local record = (look_at_key or id_ms(id) < now - RESEND_MS) and call('GET', P .. 'k:' .. key)
-    if record then return by_key(record, item[9]) end
+    local record = (look_at_key or not is_timely) and call('GET', P .. 'k:' .. key)
+    if record then return by_key(record, request) end
   else
     local state = call('HGET', P .. 'j:' .. id, 'st')
     if state then return { STATUS.ALREADY, state, id } end
     if is_buried(id) then return { STATUS.ALREADY, '', id } end
   end
-  if id_ms(id) < now - RESEND_MS or id_ms(id) > now + RESEND_MS then return { STATUS.TOO_OLD } end
-  if item[12] ~= '' then
-    if call('EXISTS', P .. 'd:' .. item[12], P .. 'j:' .. item[12]) == 0 then return { STATUS.GONE } end
-    if item[13] ~= 1 and (tonumber(call('HGET', P .. 'e:' .. item[11], '#')) or 0) > 0 then return { STATUS.UNKNOWN } end
+  if not is_timely then return { STATUS.TOO_OLD } end
+  if kind.rp then
+    if call('EXISTS', P .. 'd:' .. kind.rp, P .. 'j:' .. kind.rp) == 0 then return { STATUS.GONE } end
+    if kind.open ~= 1 and (tonumber(call('HGET', P .. 'e:' .. kind.rt, '#')) or 0) > 0 then return { STATUS.UNKNOWN } end
   end
 end
 
@@ -54,15 +60,15 @@ local function join_lineage(id, root, source)
   hold_lineage(root, id, (has_record and not has_part[1] and not has_part[2]) and 'd/' .. source or source)
 end
 
-local out = { now }
+local out, n = { now }, #items / WIDTH
 if mode == 'atomic' then
   local seen, refused = {}, false
-  for i, item in ipairs(items) do
-    local answer = known(item, true)
-    local key = item[8]
+  for i = 1, n do
+    local kind, id, key, request = unpack(items, (i - 1) * WIDTH + 1, i * WIDTH - 1)
+    local answer = known(kinds[kind], id, key, request, true)
     if not answer and key ~= '' then
-      if seen[key] and seen[key] ~= item[9] then answer = { STATUS.REUSED } end
-      seen[key] = item[9]
+      if seen[key] and seen[key] ~= request then answer = { STATUS.REUSED } end
+      seen[key] = request
     end
     out[i + 1] = answer or { STATUS.ABORTED }
     if answer and answer[1] ~= STATUS.DUPLICATE and answer[1] ~= STATUS.ALREADY then refused = true end
@@ -70,59 +76,66 @@ if mode == 'atomic' then
   if refused then return out end
 end
 
-local queues, blobs, created = {}, {}, {}
-reserve_seq(#items)
-for i, item in ipairs(items) do
-  local answer = known(item, item[12] ~= '')
-  if not answer and item[8] ~= '' then
-    local record = call('SET', P .. 'k:' .. item[8], item[1] .. ' ' .. item[9], 'NX', 'GET')
-    if record then answer = by_key(record, item[9]) end
+-- What the jobs of a kind share in their hashes and indexes.
+for _, kind in ipairs(kinds) do
+  local due = kind.delay and now + kind.delay or kind.due or 0
+  local fields = { 'q', kind.q, 'ty', kind.ty }
+  local at = 4
+  if kind.pr then
+    fields[at + 1], fields[at + 2], at = 'pr', kind.pr, at + 2
+  end
+  if kind.ma then
+    fields[at + 1], fields[at + 2], at = 'ma', kind.ma, at + 2
+  end
+  if kind.rp then
+    fields[at + 1], fields[at + 2], fields[at + 3], fields[at + 4], at = 'rt', kind.rt, 'rp', kind.rp, at + 4
+  end
+  if due > now then
+    kind.state, kind.due = 'd', due
+    fields[at + 1], fields[at + 2] = 'ra', due
+  else
+    kind.state, kind.lane = 'w', lane_of(kind.q, kind.pr, kind.ty)
+  end
+  kind.fields, kind.made = fields, 0
+end
+
+local blobs, b = {}, 0
+reserve_seq(n)
+for i = 1, n do
+  local number, id, key, request, blob = unpack(items, (i - 1) * WIDTH + 1, i * WIDTH)
+  local kind = kinds[number]
+  local answer = known(kind, id, key, request, kind.rp)
+  if not answer and key ~= '' then
+    local there = call('SET', P .. 'k:' .. key, id .. ' ' .. request, 'NX', 'GET')
+    if there then answer = by_key(there, request) end
   end
   if not answer then
-    local id, queue, ty, prio, due, key = item[1], item[2], item[3], item[4], item[5], item[8]
-    if item[6] > 0 then due = now + item[6] end
-    local state = due > now and 'd' or 'w'
-    local fields, n = { 'st', state, 'q', queue, 'ty', ty }, 6
     if key ~= '' then
-      fields[n + 1], fields[n + 2] = 'kx', key
-      n = n + 2
-    end
-    if prio ~= NORMAL then
-      fields[n + 1], fields[n + 2] = 'pr', prio
-      n = n + 2
-    end
-    if item[7] ~= ATTEMPTS then
-      fields[n + 1], fields[n + 2] = 'ma', item[7]
-      n = n + 2
-    end
-    if state == 'd' then
-      fields[n + 1], fields[n + 2] = 'ra', due
-      n = n + 2
-      into_delayed(id, queue, due)
+      call('HSET', P .. 'j:' .. id, 'st', kind.state, 'kx', key, unpack(kind.fields))
     else
-      into_lane(id, queue, prio, ty, false)
+      call('HSET', P .. 'j:' .. id, 'st', kind.state, unpack(kind.fields))
     end
-    if item[12] ~= '' then
-      fields[n + 1], fields[n + 2], fields[n + 3], fields[n + 4] = 'rt', item[11], 'rp', item[12]
-      join_lineage(id, item[11], item[12])
+    if kind.lane then
+      into_lane(kind.lane, id, false)
+    else
+      into_delayed(id, kind.q, kind.due)
     end
-    call('HSET', P .. 'j:' .. id, unpack(fields))
-    local b = #blobs
-    blobs[b + 1], blobs[b + 2] = P .. 'b:' .. id, item[10]
-    queues[queue] = true
-    add(P .. 'it:' .. ty, NOW, id)
-    local of_type = created[ty] or {}
-    created[ty], of_type[queue] = of_type, (of_type[queue] or 0) + 1
+    if kind.rp then join_lineage(id, kind.rt, kind.rp) end
+    add(P .. 'it:' .. kind.ty, NOW, id)
     tell('s', id)
-    answer = { STATUS.OK, state, id }
+    kind.made = kind.made + 1
+    blobs[b + 1], blobs[b + 2], b = P .. 'b:' .. id, blob, b + 2
+    answer = kind.state
   end
   out[i + 1] = answer
 end
-if #blobs > 0 then
+if b > 0 then
   call('MSET', unpack(blobs))
-  for queue in pairs(queues) do call('SADD', P .. 'qs', queue) end
-  for ty, of_type in pairs(created) do
-    for queue, n in pairs(of_type) do count(ty .. '/' .. queue .. '/created', n) end
+  for _, kind in ipairs(kinds) do
+    -- The first jobs of this type in this queue: the queue may be new.
+    if kind.made > 0 and call('HINCRBY', P .. 'n', kind.ty .. '/' .. kind.q .. '/created', kind.made) == kind.made then
+      call('SADD', P .. 'qs', kind.q)
+    end
   end
   write_indexes()
   open_bands()

@@ -4,7 +4,6 @@ KEYS   meta HASH tm:{p}:meta; all others are formed under its tag
 ARGV   wid, now ('' = server time)
 OUT    OK
 REPEAT the same ]]
---- @include "lib/status"
 --- @include "lib/wake"
 
 sign_off(ARGV[1])

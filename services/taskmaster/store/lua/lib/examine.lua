@@ -25,7 +25,7 @@ local function made_ms(id)
 end
 
 local function lane_key(f)
-  return lane_of(f.q, tonumber(f.pr) or NORMAL, band_type(f.ty, f.ls)).key
+  return lane_of(f.q, f.pr, band_type(f.ty, f.ls)).key
 end
 
 -- Where a job of this state stands.
@@ -39,7 +39,7 @@ end
 -- Back where it belongs. The doors count; whether the counters are right is another page's question, so here they stay.
 local function put_home(id, f)
   if f.st == 'w' then
-    into_lane(id, f.q, f.pr, band_type(f.ty, f.ls), false)
+    into_lane(lane_of(f.q, f.pr, band_type(f.ty, f.ls)), id, false)
   elseif f.st == 'd' then
     into_delayed(id, f.q, tonumber(f.ra) or now)
   elseif f.st == 'a' then
@@ -168,7 +168,7 @@ local function examine_job(id, here, window)
   end
   keep_listed(P .. 'qs', f.q, 'queue_unlisted', id)
   if f.st == 'w' then
-    local lane = lane_of(f.q, tonumber(f.pr) or NORMAL, band_type(f.ty, f.ls))
+    local lane = lane_of(f.q, f.pr, band_type(f.ty, f.ls))
     if not listed[P .. 'bands:' .. f.q .. ' ' .. lane.band] and call('SISMEMBER', P .. 'bands:' .. f.q, lane.band) == 0 and lane.got == 0 then
       fresh[#fresh + 1], lane.got = lane, 1 -- somebody is to be woken for it
     end

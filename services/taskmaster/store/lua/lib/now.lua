@@ -1,10 +1,7 @@
 -- Milliseconds by the server's clock, the only one that stored times are compared with. The last ARGV replaces it in tests.
-local now
-if ARGV[#ARGV] == '' then
-  local t = call('TIME')
-  now = t[1] * 1000 + math.floor(t[2] / 1000)
-else
-  now = tonumber(ARGV[#ARGV])
+local NOW = ARGV[#ARGV] -- as text: numbers are formatted anew for each command that takes them, and this one goes into many
+if NOW == '' then
+  local t = call('TIME') -- seconds and microseconds, as text
+  NOW = t[1] .. string.sub('00000' .. t[2], -6, -4)
 end
--- Numbers are formatted anew for each command that takes them; this one goes into many.
-local NOW = string.format('%.0f', now)
+local now = tonumber(NOW)

@@ -12,7 +12,7 @@ local function promote(limit)
     if f[1] == 'd' then
       call('HSET', key, 'st', 'w')
       count(f[2] .. '/d', -1)
-      into_lane(id, f[2], f[3], band_type(f[4], f[5]), false)
+      into_lane(lane_of(f[2], f[3], band_type(f[4], f[5])), id, false)
       tell('p', id)
     end
   end

@@ -12,6 +12,7 @@ local function band_type(ty, losses)
 end
 
 local function lane_of(queue, prio, btype)
+  prio = tonumber(prio) or NORMAL
   local of_queue = lanes[queue]
   if not of_queue then
     of_queue = {}
@@ -44,8 +45,7 @@ local function seq()
 end
 
 -- Into its lane: at the end, or before all others of its level. What comes back was the oldest of them when it was claimed.
-local function into_lane(id, queue, prio, btype, first)
-  local lane = lane_of(queue, tonumber(prio) or NORMAL, btype)
+local function into_lane(lane, id, first)
   local score
   if first then
     local head = call('ZRANGE', lane.key, 0, 0, 'WITHSCORES')
@@ -79,7 +79,7 @@ end
 -- Out of where a job that is not active stands.
 local function out_of_rest(id, state, queue, prio, btype)
   if state == 'w' then
-    rem(lane_of(queue, tonumber(prio) or NORMAL, btype).key, id)
+    rem(lane_of(queue, prio, btype).key, id)
   elseif state == 'd' then
     rem(P .. 'delayed', id)
   else
