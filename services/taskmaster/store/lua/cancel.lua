@@ -8,7 +8,7 @@ REPEAT ALREADY, or CANCELLING again ]]
 
 local id, who, window = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local key = P .. 'j:' .. id
-local f = call('HMGET', key, 'st', 'q', 'ty', 'pr', 'ls', 'tk', 'kx', 'cr')
+local f = call('HMGET', key, 'st', 'q', 'ty', 'pr', 'ls', 'tk', 'kx', 'cr', 'ln')
 local state = f[1]
 if not state then return { STATUS.GONE } end
 if state == 'x' then return { STATUS.ALREADY } end
@@ -18,7 +18,7 @@ if state == 'a' then
   mark(owner(f[6]), 'c/' .. id)
   return { STATUS.CANCELLING }
 end
-out_of_rest(id, state, f[2], f[4], band_type(f[3], f[5]))
+out_of_rest(id, state, f[2], f[4], band_type(f[3], f[5]), f[9])
 into_finished(id, f[2], 'x')
 count(f[3] .. '/' .. f[2] .. '/cancelled', 1)
 tell('x', id)

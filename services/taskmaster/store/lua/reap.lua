@@ -14,13 +14,14 @@ local lost = call('ZRANGEBYSCORE', P .. 'active', '-inf', now - grace, 'LIMIT', 
 local out = { #lost == A_CALL and 1 or 0 }
 for _, id in ipairs(lost) do
   local key = P .. 'j:' .. id
-  local f = call('HMGET', key, 'st', 'q', 'ty', 'pr', 'ls', 'hb', 'ep', 'cr', 'rt', 'tk', 'kx', 'sa')
+  local f = call('HMGET', key, 'st', 'q', 'ty', 'pr', 'ls', 'hb', 'ep', 'cr', 'rt', 'tk', 'kx', 'sa', 'hl', 'ln')
   if f[1] ~= 'a' then
     call('ZREM', P .. 'active', id) -- a foreign hand
   else
     local queue, ty, losses = f[2], f[3], (tonumber(f[5]) or 0) + 1
     out[#out + 1] = id
-    out_of_active(id, queue)
+    out_of_active(id, queue, f[13])
+    if f[13] then call('HDEL', key, 'hl') end
     remember_attempt(id, cjson.encode({ tonumber(f[7]), 'lost', tonumber(f[12]) or now, now, owner(f[10]) }))
     count(ty .. '/' .. queue .. '/lost', 1)
     call('HSET', key, 'ls', losses, 'tk', '')
@@ -35,12 +36,13 @@ for _, id in ipairs(lost) do
         'worker_lost', '', 'worker_lost:' .. ty, window)
     else
       call('HSET', key, 'st', 'w')
-      into_lane(lane_of(queue, f[4], band_type(ty, losses)), id, true)
+      into_lane(lane_of(queue, f[4], band_type(ty, losses), f[14]), id, true)
       tell('l', id)
     end
   end
 end
 write_indexes()
+kick_freed()
 open_bands()
 announce()
 write_rest()

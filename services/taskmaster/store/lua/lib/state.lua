@@ -1,17 +1,19 @@
 -- The doors between states: index, counters and event go with every step. No script touches an index of a job by itself.
 --- @include "lib/batch"
---- @include "lib/wake"
+--- @include "lib/release"
 
 local NORMAL, ATTEMPTS = 2, 5 -- what a job's hash leaves out
-local waits_due, seq_next, seq_last = nil, 0, -1
-local lanes, fresh = {}, {} -- lanes met in this call, by queue, priority, band type; those of them that got work
+local seq_next, seq_last = 0, -1
+local lanes, fresh = {}, {} -- lanes met in this call, by queue, priority, band type, name; those of them that got work
 
 -- A job that lost a worker waits in a band of its own, so that poison does not take its neighbours along again.
 local function band_type(ty, losses)
   return (tonumber(losses) or 0) > 0 and ty .. '!' or ty
 end
 
-local function lane_of(queue, prio, btype)
+-- A lane: jobs of one queue, priority and type, and where they have any, of one fairness key and one set of limiters: then it has a name, and
+-- takes turns with its like in a ring (PROTOCOL.md, "Fetch").
+local function lane_of(queue, prio, btype, name)
   prio = tonumber(prio) or NORMAL
   local of_queue = lanes[queue]
   if not of_queue then
@@ -23,11 +25,13 @@ local function lane_of(queue, prio, btype)
     of_level = {}
     of_queue[prio] = of_level
   end
-  local lane = of_level[btype]
+  local id = name and btype .. '/' .. name or btype
+  local lane = of_level[id]
   if not lane then
     local band = prio .. '/' .. btype
-    lane = { key = P .. 'lane:' .. queue .. '/' .. band .. '/-', queue = queue, band = band, btype = btype, waiting = queue .. '/w', got = 0 }
-    of_level[btype] = lane
+    lane = { key = P .. 'lane:' .. queue .. '/' .. band .. '/' .. (name or '-'), queue = queue, band = band, btype = btype, waiting = queue .. '/w', got = 0 }
+    if name then lane.name, lane.ring, lane.prio = name, P .. 'ring:' .. queue .. '/' .. band, prio end
+    of_level[id] = lane
   end
   return lane
 end
@@ -77,9 +81,9 @@ local function let_key_go(key, window)
 end
 
 -- Out of where a job that is not active stands.
-local function out_of_rest(id, state, queue, prio, btype)
+local function out_of_rest(id, state, queue, prio, btype, name)
   if state == 'w' then
-    rem(lane_of(queue, prio, btype).key, id)
+    rem(lane_of(queue, prio, btype, name).key, id)
   elseif state == 'd' then
     rem(P .. 'delayed', id)
   else
@@ -88,10 +92,11 @@ local function out_of_rest(id, state, queue, prio, btype)
   count(queue .. '/' .. state, -1)
 end
 
--- The only door out of `active`.
-local function out_of_active(id, queue)
+-- The only door out of `active`. held: what the attempt held of limiters, as the job's hash has it, if anything.
+local function out_of_active(id, queue, held)
   rem(P .. 'active', id)
   count(queue .. '/a', -1)
+  if held then give_back(id, held) end
 end
 
 -- Who holds a token: tokens are `<consumer>.<call>`.
@@ -99,15 +104,31 @@ local function owner(token)
   return string.match(token or '', '^[^.]+') or ''
 end
 
--- Bands that have work now are listed, so that a fetch of this very call sees them.
+-- Bands that have work now are listed, so that a fetch of this very call sees them; a lane with a name stands in its ring, where its key's turn is.
 local function open_bands()
-  for _, lane in ipairs(fresh) do call('SADD', P .. 'bands:' .. lane.queue, lane.band) end
+  for _, lane in ipairs(fresh) do
+    if lane.ring then
+      local key = string.match(lane.name, '^[^~]*')
+      local tag = call('ZSCORE', P .. 'flow:' .. lane.queue .. '/' .. lane.prio, key ~= '' and key or '-') or 0
+      call('ZADD', lane.ring, 'NX', math.max(tonumber(tag), tonumber(call('HGET', P .. 'vt:' .. lane.queue, 'v' .. lane.prio) or 0)), lane.name)
+      call('SADD', P .. 'bands:' .. lane.queue, lane.band .. '*')
+    else
+      call('SADD', P .. 'bands:' .. lane.queue, lane.band)
+    end
+  end
+end
+
+-- Whether work that came now could be claimed, as far as its lane, band and queue wait for no limiter.
+local function is_free(lane)
+  if lane.ring and call('ZSCORE', lane.ring, lane.name) == 'inf' then return false end
+  local waits = call('SMISMEMBER', P .. 'parked', lane.queue, lane.queue .. '/' .. lane.band .. (lane.ring and '*' or ''))
+  return waits[1] == 0 and waits[2] == 0
 end
 
 -- After the indexes are written: wake whoever can do what became ready, but for bands that the caller has looked at itself.
 local function announce(looked)
   for _, lane in ipairs(fresh) do
-    if not (looked and looked[lane.key]) then wake(lane.queue, lane.btype, math.min(lane.got, 4)) end
+    if not (looked and looked[lane.ring or lane.key]) and is_free(lane) then wake(lane.queue, lane.btype, math.min(lane.got, 4)) end
   end
   if waits_due then tell_keeper(waits_due) end
 end

@@ -3,6 +3,7 @@
 --- @include "lib/now"
 
 local INBOX_MS = 600000
+local waits_due = nil -- earliest time at which this call made something due, for the keeper
 
 local function mark(wid, what)
   local inbox = P .. 'in:' .. wid
@@ -30,9 +31,16 @@ local function wake(queue, band_type, n)
   end
 end
 
--- One consumer for each band of the queue that has work.
+-- One consumer for each band of the queue that has work and waits for no limiter.
 local function wake_all_bands(queue)
-  for _, band in ipairs(call('SMEMBERS', P .. 'bands:' .. queue)) do wake(queue, string.sub(band, 3), 1) end
+  local bands = call('SMEMBERS', P .. 'bands:' .. queue)
+  if #bands == 0 then return end
+  local units = { queue }
+  for i, band in ipairs(bands) do units[i + 1] = queue .. '/' .. band end
+  local waits = call('SMISMEMBER', P .. 'parked', unpack(units))
+  for i, band in ipairs(bands) do
+    if waits[1] == 0 and waits[i + 1] == 0 then wake(queue, (string.gsub(string.sub(band, 3), '%*$', '')), 1) end
+  end
 end
 
 -- No keeper: some live consumer is marked, and its next round makes it the keeper.
@@ -53,6 +61,16 @@ local function sign_off(wid)
     end
   end
   if call('HGET', P .. 'keeper', 'wid') == wid then find_keeper() end
+end
+
+-- When the next thing falls due by itself, ms as text: a delayed job, one that expires, a limiter that gets room; nil: nothing.
+local function next_due()
+  local due
+  for _, index in ipairs({ 'delayed', 'exp', 'kick' }) do
+    local first = call('ZRANGE', P .. index, 0, 0, 'WITHSCORES')[2]
+    if first and (not due or tonumber(first) < tonumber(due)) then due = first end
+  end
+  return due
 end
 
 -- The keeper's clock is set for the next due time; tell it of an earlier one.
