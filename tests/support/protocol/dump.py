@@ -21,9 +21,18 @@ KEYS: tuple[tuple[str, str, bool | None], ...] = (
     ("swept", "list", False),
     ("qs", "set", False),
     (f"bands:{NAME}", "set", False),
-    (f"lane:{NAME}/[0-3]/{NAME}!?/-", "zset", False),
-    (f"vt:{NAME}", "hash", False),
-    ("delayed|active|ws", "zset", False),
+    (f"lane:{NAME}/[0-3]/{NAME}!?/.+", "zset", False),
+    (f"ring:{NAME}/[0-3]/{NAME}!?|flow:{NAME}/[0-3]", "zset", False),
+    (f"vt:{NAME}|q:{NAME}", "hash", False),
+    ("delayed|active|ws|exp|kick", "zset", False),
+    ("parked|ls", "set", False),
+    ("pause|orders|tl", "hash", False),
+    (f"L:{NAME}", "hash", False),
+    (f"L:{NAME}(@[^:]+)?:[sw]|L:{NAME}:i", "zset", False),
+    (f"L:{NAME}(@[^:]+)?:t", "zset", True),
+    (f"L:{NAME}(@[^:]+)?:b", "hash", True),
+    ("u:.+", "string", None),
+    ("ig:.+", "zset", False),
     (f"fin:{NAME}/[cfx]", "zset", False),
     (f"[jd]:{ID}", "hash", False),
     (f"e:{ID}", "hash", False),
@@ -114,6 +123,36 @@ def effect_violations(snap: Snapshot, jobs: dict[str, Any], dead: set[str]) -> l
     return wrong + [f"I7 {job_id} has a part in a lineage that nothing holds" for job_id, root in parts.items() if root not in held]
 
 
+def limiter_violations(snap: Snapshot, jobs: dict[str, Any]) -> list[str]:
+    """B6: slots in use are those of active jobs; a lane is out of turn exactly while it stands in one waiting list."""
+    wrong: list[str] = []
+    held: dict[str, set[str]] = defaultdict(set)
+    for job_id, job in jobs.items():
+        for instance in filter(None, job.get("hl", "").split(",")):
+            held[instance].add(job_id)
+    waiting: Counter[str] = Counter()
+    for key, value in snap.items():
+        if not key.startswith("L:"):
+            continue
+        instance, _, part = key[2:].partition(":")
+        rule = snap.get(f"L:{instance.partition('@')[0]}", {})
+        if part == "s" and rule.get("kind") == "slots" and {member for member, _ in value} != held[instance]:
+            wrong.append(f"B6 slots of {instance}: {value}, held by {sorted(held[instance])}")
+        if part == "w":
+            waiting.update(member for member, _ in value)
+    for instance, members in held.items():
+        if snap.get(f"L:{instance.partition('@')[0]}", {}).get("kind") == "slots" and f"L:{instance}:s" not in snap:
+            wrong.append(f"B6 {sorted(members)} hold {instance}, which counts none of them")
+    for key, value in snap.items():
+        if key.startswith("ring:"):
+            for name, tag in value:
+                unit = f"{key[5:]}/{name}"
+                if waiting[unit] != (tag == float("inf")):
+                    wrong.append(f"W2 lane {unit} with tag {tag} waits {waiting[unit]} times")
+    parked = set(snap.get("parked", ()))
+    return wrong + [f"W2 {unit} counts as waiting and waits for nothing" for unit in parked if not waiting[unit]]
+
+
 def violations(snap: Snapshot) -> list[str]:
     """Broken invariants I1-I3, I5-I8, a line each."""
     wrong: list[str] = []
@@ -131,12 +170,16 @@ def violations(snap: Snapshot) -> list[str]:
         failures, losses, back, epoch = (int(job.get(field, 0)) for field in ("fl", "ls", "hb", "ep"))
         counts[f"{queue}/{state}"] += 1
         by_type[f"{kind}/{queue}"] += 1
-        band = f"{job.get('pr', '2')}/{kind}{'!' if losses else ''}"
-        index = {"w": f"lane:{queue}/{band}/-", "d": "delayed", "a": "active"}.get(state, f"fin:{queue}/{state}")
+        band, name = f"{job.get('pr', '2')}/{kind}{'!' if losses else ''}", job.get("ln", "-")
+        index = {"w": f"lane:{queue}/{band}/{name}", "d": "delayed", "a": "active"}.get(state, f"fin:{queue}/{state}")
         if places[job_id] != [index]:
             wrong.append(f"I1 {job_id} is in {places[job_id]}, its state {state} says {index}")
-        if state == "w" and band not in snap.get(f"bands:{queue}", ()):
+        if state == "w" and (band if name == "-" else f"{band}*") not in snap.get(f"bands:{queue}", ()):
             wrong.append(f"I1 {job_id} waits in band {band}, which its queue does not list")
+        if state == "w" and name != "-" and name not in dict(snap.get(f"ring:{queue}/{band}", ())):
+            wrong.append(f"I1 {job_id} waits in lane {name}, which its ring does not list")
+        if "hl" in job and state != "a":
+            wrong.append(f"B6 {job_id} is {state} and holds {job['hl']}")
         if job_id not in dict(snap.get(f"it:{kind}", ())):
             wrong.append(f"I1 {job_id} is not listed under its type")
         if f"b:{job_id}" not in snap:
@@ -164,7 +207,7 @@ def violations(snap: Snapshot) -> list[str]:
         rows = Counter(member for key, value in snap.items() if key.startswith(prefix) for member, _ in value)
         if rows != Counter(dead):
             wrong.append(f"I5 {prefix} lists {dict(rows)}, the records are {sorted(dead)}")
-    wrong += effect_violations(snap, jobs, dead)
+    wrong += effect_violations(snap, jobs, dead) + limiter_violations(snap, jobs)
     numbers = {field: int(value) for field, value in snap.get("n", {}).items()}
     present = {field: value for field, value in numbers.items() if field.count("/") == 1 and value}
     if present != dict(counts):

@@ -10,10 +10,10 @@ local function key_of(name)
   return key ~= '' and key or '-'
 end
 
--- A level's turn-taking. limits: of the queue; weight_of: key -> weight.
-local function open_level(queue, p, limits, weight_of)
+-- A level's turn-taking. limits: of the queue; weights: of keys, 1 where none is given.
+local function open_level(queue, p, limits, weights)
   local v = call('HGET', P .. 'vt:' .. queue, 'v' .. p)
-  return { queue = queue, p = p, v = tonumber(v or 0), flow = P .. 'flow:' .. queue .. '/' .. p, tags = {}, served = {}, limits = limits, weight_of = weight_of }
+  return { queue = queue, p = p, v = tonumber(v or 0), flow = P .. 'flow:' .. queue .. '/' .. p, tags = {}, served = {}, limits = limits, weights = weights }
 end
 
 local function finish_tag(turn, key)
@@ -83,7 +83,7 @@ local function take_turn(turn, level)
     local needs, l, unit = needs_of(turn, band, head)
     if needs then
       local id, key = call('ZPOPMIN', head.lane)[1], key_of(head.name)
-      turn.v, turn.tags[key], turn.served[key] = head.tag, head.tag + KEY_STRIDE / turn.weight_of(key), true
+      turn.v, turn.tags[key], turn.served[key] = head.tag, head.tag + KEY_STRIDE / (turn.weights[key] or 1), true
       if band.ring then
         if call('EXISTS', head.lane) == 1 then
           call('ZADD', band.ring, turn.tags[key], head.name)

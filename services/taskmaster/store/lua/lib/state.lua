@@ -49,9 +49,11 @@ local function seq()
 end
 
 -- Into its lane: at the end, or before all others of its level. What comes back was the oldest of them when it was claimed.
-local function into_lane(lane, id, first)
+local function into_lane(lane, id, first, is_lifo)
   local score
-  if first then
+  if is_lifo then
+    score = -seq() -- the latest of these first, behind what came back
+  elseif first then
     local head = call('ZRANGE', lane.key, 0, 0, 'WITHSCORES')
     score = math.min(0, head[2] and tonumber(head[2]) - 1 or 0)
   else
