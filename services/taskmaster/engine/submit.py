@@ -413,7 +413,7 @@ def _send(store: SyncStore, prepared: Sequence[Prepared], first: int) -> list[Re
         answers.update(zip(indexes, _run(store, partition, jobs), strict=True))
     receipts = []
     for index in range(len(prepared)):
-        status, _, job_id, _ = answers[index]
+        status, job_id = answers[index].status, answers[index].id
         if status is Status.OK:
             receipts.append(Receipt(job_id, "accepted", False))
         elif status is Status.DUPLICATE:

@@ -132,7 +132,7 @@ class _Kind(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def _by_kind(items: Sequence[NewJob]) -> tuple[list[_Kind], list[int | str]]:
     """Most items of one call are alike but for these four: id, key, request, blob."""
-    kinds: dict[tuple[str | int, ...], int] = {}
+    kinds: dict[tuple[object, ...], int] = {}
     flat: list[int | str] = []
     for job in items:
         shared = job[1:7] + job[10:]
