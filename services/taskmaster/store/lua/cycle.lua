@@ -72,7 +72,7 @@ local function finish(item)
     tell('c', id)
     return STATUS.OK
   end
-  local job = call('HMGET', key, 'pr', 'ma', 'ls', 'hb', 'rt', 'fl', 'ep', 'cr', 'ln')
+  local job = call('HMGET', key, 'pr', 'ma', 'ls', 'hb', 'rt', 'fl', 'ep', 'cr', 'ln', 'ex')
   if job[8] or outcome == 'x' then -- every other end of an attempt looks at the cancel request
     call('HSET', key, 'st', 'x', 'fa', NOW, 'rs', job[8] and 'cancelled' or 'discarded')
     if keyed then let_key_go(keyed, window) end
@@ -84,6 +84,7 @@ local function finish(item)
     return STATUS.OK
   end
   if outcome == 'h' then
+    if job[10] then into_expiring(id, job[10]) end
     call('HSET', key, 'st', 'w', 'en', its_token, 'tk', '', 'hb', (tonumber(job[4]) or 0) + 1)
     into_lane(lane_of(queue, job[1], band_type(ty, job[3]), job[9]), id, true)
     tell('h', id)
@@ -91,6 +92,7 @@ local function finish(item)
   end
   local due = now + item[6]
   if outcome == 's' then
+    if job[10] then into_expiring(id, job[10]) end
     call('HSET', key, 'st', 'd', 'en', its_token, 'tk', '', 'hb', (tonumber(job[4]) or 0) + 1, 'ra', due, 'rs', item[7])
     into_delayed(id, queue, due)
     tell('h', id)
@@ -99,6 +101,7 @@ local function finish(item)
   local failures = (tonumber(job[6]) or 0) + 1
   count(ty .. '/' .. queue .. '/attempts_failed', 1)
   if outcome == 'r' and failures < (tonumber(job[2]) or ATTEMPTS) then
+    if job[10] then into_expiring(id, job[10]) end
     call('HSET', key, 'st', 'd', 'en', its_token, 'tk', '', 'fl', failures, 'ra', due, 'rs', 'retrying')
     call('SET', P .. 'r:' .. id, body)
     into_delayed(id, queue, due)
@@ -123,6 +126,7 @@ end
 -- ---------------------------------------------------------------- promote, expire, kick
 local head = call('ZRANGE', P .. 'delayed', 0, 0, 'WITHSCORES')[2]
 if head and tonumber(head) <= now and promote(PROMOTED_A_CALL) == 1 then more = 1 end
+write_indexes() -- what this call has put into a lane may be too late as well
 if expire_due(EXPIRED_A_CALL, window) == 1 then more = 1 end
 write_indexes()
 kick_freed()
@@ -169,15 +173,12 @@ if #ids > 0 then
 end
 write_indexes()
 write_rates()
-kick_again()
 
 -- ---------------------------------------------------------------- wake others, keep the next due time in view
+kick_again(looked)
 waits_due = nil -- said below, by the keeper's rule
 announce(looked)
 for _, left in ipairs(leftovers) do wake(left[1], left[2], 1) end
-for _, open in ipairs(let_go) do
-  if open[2] then wake(open[1], open[2], 1) else wake_all_bands(open[1]) end
-end
 for _, queue in ipairs(passed_on) do wake_all_bands(queue) end
 head = next_due()
 local keeper = call('HMGET', P .. 'keeper', 'wid', 'due')

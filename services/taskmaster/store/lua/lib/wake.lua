@@ -5,6 +5,10 @@
 local INBOX_MS = 600000
 local waits_due = nil -- earliest time at which this call made something due, for the keeper
 
+local function falls_due(at)
+  if not waits_due or at < waits_due then waits_due = at end
+end
+
 local function mark(wid, what)
   local inbox = P .. 'in:' .. wid
   call('ZADD', inbox, NOW, what)
@@ -31,15 +35,22 @@ local function wake(queue, band_type, n)
   end
 end
 
--- One consumer for each band of the queue that has work and waits for no limiter.
-local function wake_all_bands(queue)
+-- What a band's member in `bands:<queue>` says: priority and band type, the limiters of its lanes (`~name…` or empty), `*` if it has a ring.
+local function parts_of(band)
+  return string.match(band, '^([^~*]+)([^*]*)(%*?)$')
+end
+
+-- One consumer for each band of the queue that has work and waits for no limiter, but for bands that the caller has looked at itself.
+local function wake_all_bands(queue, looked)
   local bands = call('SMEMBERS', P .. 'bands:' .. queue)
   if #bands == 0 then return end
   local units = { queue }
   for i, band in ipairs(bands) do units[i + 1] = queue .. '/' .. band end
   local waits = call('SMISMEMBER', P .. 'parked', unpack(units))
   for i, band in ipairs(bands) do
-    if waits[1] == 0 and waits[i + 1] == 0 then wake(queue, (string.gsub(string.sub(band, 3), '%*$', '')), 1) end
+    if waits[1] == 0 and waits[i + 1] == 0 and not (looked and looked[queue .. '/' .. band]) then
+      wake(queue, string.sub(parts_of(band), 3), 1)
+    end
   end
 end
 
