@@ -176,7 +176,7 @@ def index_violations(snap: Snapshot, jobs: dict[str, Any]) -> list[str]:
     if tagged != listed:
         wrong.append(f"I1 tags of jobs {sorted(tagged)}, listed {sorted(listed)}")
     for key, value in snap.items():
-        if key.startswith("u:") and not snap[f"ttl {key}"] and jobs.get(value, {}).get("ux") != key[2:]:
+        if key.startswith("u:") and value and not snap[f"ttl {key}"] and jobs.get(value, {}).get("ux") != key[2:]:
             wrong.append(f"I1 {key} names {value}, which is gone or does other work")
     return wrong
 

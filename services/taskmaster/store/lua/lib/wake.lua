@@ -40,16 +40,22 @@ local function parts_of(band)
   return string.match(band, '^([^~*]+)([^*]*)(%*?)$')
 end
 
--- One consumer for each band of the queue that has work and waits for no limiter, but for bands that the caller has looked at itself.
+-- One consumer for each band of the queue that has work and is neither paused nor waits for a limiter, but for bands that the caller has looked
+-- at itself. Who is woken for what nobody may claim finds its other queues full, wakes the next, and so on without end.
 local function wake_all_bands(queue, looked)
   local bands = call('SMEMBERS', P .. 'bands:' .. queue)
   if #bands == 0 then return end
-  local units = { queue }
-  for i, band in ipairs(bands) do units[i + 1] = queue .. '/' .. band end
-  local waits = call('SMISMEMBER', P .. 'parked', unpack(units))
+  local units, types, scopes = { queue }, {}, { 'q/' .. queue }
   for i, band in ipairs(bands) do
-    if waits[1] == 0 and waits[i + 1] == 0 and not (looked and looked[queue .. '/' .. band]) then
-      wake(queue, string.sub(parts_of(band), 3), 1)
+    types[i] = string.sub(parts_of(band), 3)
+    units[i + 1], scopes[i + 1] = queue .. '/' .. band, 't/' .. string.gsub(types[i], '!$', '')
+  end
+  local waits, paused = call('SMISMEMBER', P .. 'parked', unpack(units)), call('HMGET', P .. 'pause', unpack(scopes))
+  if waits[1] == 1 or paused[1] then return end
+  for i, band in ipairs(bands) do
+    if waits[i + 1] == 0 and not paused[i + 1] and not (looked and looked[units[i + 1]]) then
+      local first = string.byte(band, -1) == 42 and call('ZRANGE', P .. 'ring:' .. queue .. '/' .. string.sub(band, 1, -2), 0, 0, 'WITHSCORES')
+      if not first or (first[1] and first[2] ~= 'inf') then wake(queue, types[i], 1) end
     end
   end
 end
