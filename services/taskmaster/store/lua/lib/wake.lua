@@ -1,5 +1,5 @@
 -- Waking sleepers: the script that makes work picks who gets up, so nobody polls and nobody is forgotten (PROTOCOL.md, "Waking").
---- @include "lib/tag"
+--- @include "lib/bands"
 --- @include "lib/now"
 
 local INBOX_MS = 600000
@@ -33,11 +33,6 @@ local function wake(queue, band_type, n)
     end
     if n == 0 then return end
   end
-end
-
--- What a band's member in `bands:<queue>` says: priority and band type, the limiters of its lanes (`~name…` or empty), `*` if it has a ring.
-local function parts_of(band)
-  return string.match(band, '^([^~*]+)([^*]*)(%*?)$')
 end
 
 -- One consumer for each band of the queue that has work and is neither paused nor waits for a limiter, but for bands that the caller has looked
