@@ -173,8 +173,8 @@ def index_violations(snap: Snapshot, jobs: dict[str, Any]) -> list[str]:
         wrong.append(f"I1 {sorted(expiring)} may not begin late, listed are {snap.get('exp')}")
     tagged = {(tag, job_id) for job_id, job in jobs.items() for tag in filter(None, job.get("tg", "").split(","))}
     listed = {(key[3:], member) for key, value in snap.items() if key.startswith("ig:") for member, _ in value}
-    if tagged != listed:
-        wrong.append(f"I1 tags of jobs {sorted(tagged)}, listed {sorted(listed)}")
+    wrong += [f"I1 {job_id} is not listed under its tag {tag}" for tag, job_id in tagged - listed]
+    wrong += [f"I1 tag {tag} lists {job_id}, which has it not or is gone" for tag, job_id in listed - tagged]
     for key, value in snap.items():
         if key.startswith("u:") and value and not snap[f"ttl {key}"] and jobs.get(value, {}).get("ux") != key[2:]:
             wrong.append(f"I1 {key} names {value}, which is gone or does other work")

@@ -23,7 +23,8 @@ local mended_before, found_before = is_under_way and tonumber(sweep[5]) or 0, is
 
 -- ---------------------------------------------------------------- what there is to walk
 -- Not walked, but told if they are foreign.
-for name, kind in pairs({ meta = 'hash', ws = 'zset', keeper = 'hash', maint = 'hash', ev = 'stream', swept = 'list' }) do
+for name, kind in pairs({ meta = 'hash', ws = 'zset', keeper = 'hash', maint = 'hash', ev = 'stream', swept = 'list', audit = 'stream',
+  pause = 'hash', orders = 'hash', tl = 'hash' }) do
   local is = call('TYPE', P .. name).ok
   if is ~= 'none' and is ~= kind then
     refused[P .. name] = 'a ' .. is
@@ -89,6 +90,17 @@ local function lanes_of(out, queue)
   end
 end
 
+-- Of a limiter: that it is ours, and that somebody will look when units wait.
+local function limiter_row(its_name)
+  call('HGET', P .. 'L:' .. its_name, 'kind')
+  examine_kick(its_name)
+end
+
+local function queue_row(queue)
+  call('HGET', P .. 'q:' .. queue, 'rev')
+  recount_queue(queue)
+end
+
 -- In this order: what later stages rely on is in order by then.
 local STAGES = {
   { just('active'), row },
@@ -113,8 +125,8 @@ local STAGES = {
     end
   end), examine_lane },
   { just(''), nil, examine_parked },
-  { of_limiters(), nil, examine_kick },
-  { of_queues(function(out, queue) out[#out + 1] = queue end), nil, recount_queue },
+  { of_limiters(), nil, limiter_row },
+  { of_queues(function(out, queue) out[#out + 1] = queue end), nil, queue_row },
   { just(''), nil, function()
     recount_shared('delayed', 'd', queues)
     recount_shared('active', 'a', queues)

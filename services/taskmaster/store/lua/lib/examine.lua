@@ -146,7 +146,7 @@ local function keep_beside(id, f)
       report('index_missing', id, short(key), true)
     end
   end
-  if f.ux and lives and call('EXISTS', P .. 'u:' .. f.ux) == 0 and not refused[P .. 'u:' .. f.ux] then
+  if f.ux and lives and not call('GET', P .. 'u:' .. f.ux) and not refused[P .. 'u:' .. f.ux] then
     call('SET', P .. 'u:' .. f.ux, id)
     report('unique_lost', id, 'u:' .. f.ux, true)
   end
