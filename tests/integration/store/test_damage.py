@@ -61,7 +61,7 @@ class Yard:
     # ------------------------------------------------------------ what goes on
     def submit(self) -> None:
         dice = self.dice
-        more = {"key": f"{len(self.ids):022d}"} if dice.random() < 0.5 else {}
+        more: dict[str, Any] = {"key": f"{len(self.ids):022d}"} if dice.random() < 0.5 else {}
         if dice.random() < 0.5:
             more |= {"lane": dice.choice(LANES), "expires_ms": self.desk.now + 60_000, "tags": ("red",)}
         if dice.random() < 0.3:

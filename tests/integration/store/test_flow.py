@@ -79,7 +79,7 @@ def test_a_flood_of_one_key_does_not_hold_up_another(desk: Desk, batch: int) -> 
 
 
 def test_a_new_key_waits_for_one_round_of_the_others(desk: Desk) -> None:
-    """n keys of equal weight: at most 2(n - 1) claims of others come before the first turn of one that is new."""
+    """N keys of equal weight: at most 2(n - 1) claims of others come before the first turn of one that is new."""
     wid, keys = desk.register("w1"), [f"k{n}" for n in range(9)]
     of = named(desk, dict.fromkeys(keys, 12))
 
@@ -669,7 +669,7 @@ DAMAGE: dict[str, tuple[Damage, set[tuple[str, str]]]] = {
         {("slot_leaked", "0" * 36)},
     ),
     "a slot of a key that somebody waits for": (
-        lambda desk: (desk.raw.zadd("tm:{0}:L:each@k1:s", {"0" * 36: 1})),
+        lambda desk: desk.raw.zadd("tm:{0}:L:each@k1:s", {"0" * 36: 1}),
         {("slot_leaked", "0" * 36)},
     ),
     "the slots of a limiter are gone": (lambda desk: desk.raw.delete("tm:{0}:L:few:s"), {("slot_lost", "held")}),

@@ -1,7 +1,7 @@
-"""Flow control on real servers, at random but by seed: after every step the keys keep the invariants, and an oracle of its own says what may run.
+"""Flow control on real servers, at random but by seed: after every step the keys keep the invariants, and an oracle says what may run.
 
-Consumers sleep as real ones do: they call when they have something to say, when a marker is in their inbox, or when their timer rings. There
-is no tick here, so a wake-up that is lost stays lost, and is found.
+Consumers sleep as real ones do: they call when they have something to say, when a marker is in their inbox, or when their timer rings.
+There is no tick here, so a wake-up that is lost stays lost, and is found.
 """
 
 from __future__ import annotations
@@ -26,7 +26,11 @@ PER_MS, LEASE_MS = 1_000, 10**9
 #: What each limiter may be; the first is how it begins.
 RULES: dict[str, list[dict[str, str | int]]] = {
     "few": [{"kind": "slots", "max": 2}, {"kind": "slots", "max": 1}, {}, {"kind": "slots", "max": 1, "by": "key"}],
-    "each": [{"kind": "slots", "max": 1, "by": "key", "max/k1": 2}, {"kind": "slots", "max": 2, "by": "key", "max/k3": 0}, {"kind": "gate"}],
+    "each": [
+        {"kind": "slots", "max": 1, "by": "key", "max/k1": 2},
+        {"kind": "slots", "max": 2, "by": "key", "max/k3": 0},
+        {"kind": "gate"},
+    ],
     "fast": [{"kind": "rate", "max": 3, "per": PER_MS}, {"kind": "rate", "max": 2, "per": PER_MS}, {"kind": "gate"}],
     "drip": [{"kind": "rate", "max": 2, "per": PER_MS, "burst": 2}, {"kind": "rate", "max": 2, "per": PER_MS, "burst": 3}],
     "keyed": [{"kind": "rate", "max": 2, "per": PER_MS, "by": "key"}, {}],

@@ -171,9 +171,7 @@ def test_work_is_unique_until(desk: Desk, until: str, stage: str, holds: bool) -
         assert desk.run(calls.purge(0, [first])) == (Status.OK,)
     desk.dump()
 
-    rejected, existing = desk.run(
-        calls.submit(0, [desk.item(unique=unique(until)), desk.item(unique=unique(until, "existing"))])
-    )
+    rejected, existing = desk.run(calls.submit(0, [desk.item(unique=unique(until)), desk.item(unique=unique(until, "existing"))]))
 
     if holds:
         assert (rejected.status, rejected.id) == (Status.CONFLICT, first)
@@ -343,7 +341,7 @@ def test_a_job_that_waits_changes_its_priority(desk: Desk) -> None:
 
 
 def test_a_job_runs_now_or_later_by_order(desk: Desk) -> None:
-    """Due 0: at once, and somebody is woken; a time: delayed until then, and the keeper is told; the time it was due is that of the order."""
+    """Due 0: at once, and somebody is woken; a time: delayed until then, and the keeper is told; it was due when it was ordered."""
     wid = desk.register("w1")
     desk.claim(wid)
     job_id = desk.submit(delay_ms=60_000, lane="k", tags=("red", "blue"))
