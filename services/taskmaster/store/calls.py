@@ -47,8 +47,35 @@ _pack = msgspec.msgpack.Encoder().encode
 SUBMIT_MAX, FINISH_MAX = 1_000, 256
 
 
+class Unique(NamedTuple):
+    """One job for one work, as submit.lua reads it.
+
+    Attributes:
+        digest: of the key that names the work.
+        until: s the first attempt has started, f the job has ended, t for *ttl_ms*.
+        otherwise: reject, existing (answer with the job that is there) or replace (one that has not started).
+        window_ms: how long the idempotency key of a job that is replaced outlives it.
+    """
+
+    digest: str
+    until: str
+    ttl_ms: int
+    otherwise: str
+    window_ms: int
+
+
 class NewJob(msgspec.Struct, frozen=True, gc=False):  # thousands live at once: the collector need not look at them
-    """One item of a submission. Times in milliseconds."""
+    """One item of a submission. Times in milliseconds.
+
+    Attributes:
+        priority: 0 critical .. 3 low.
+        accept_unknown: 1: replay also while an effect of the lineage is not settled.
+        lane: `model.lanes.lane_name` of its fairness key and limiters; empty for neither.
+        lifo: 1: before what waits in its lane.
+        expires_ms: not begun later than that; 0: whenever.
+        tags: listed under each.
+        unique: no other job for the same work, or nothing.
+    """
 
     id: str
     queue: str
@@ -62,16 +89,28 @@ class NewJob(msgspec.Struct, frozen=True, gc=False):  # thousands live at once: 
     blob: str
     root_id: str = ""
     replayed_from: str = ""
-    accept_unknown: int = 0  # 1: replay also while an effect of the lineage is not settled
+    accept_unknown: int = 0
+    lane: str = ""
+    lifo: int = 0
+    expires_ms: int = 0
+    tags: tuple[str, ...] = ()
+    unique: Unique | None = None
 
 
 class Submitted(msgspec.Struct, frozen=True, gc=False):
-    """What became of one item. `id` is that of the first job when the key was known; `state` is None when that job is gone."""
+    """What became of one item.
+
+    Attributes:
+        state: of the job with that id; None when it is gone, or nothing was stored.
+        id: of the first job when the key was known, of the job that is there when the work is unique.
+        why: of REJECTED: full or draining.
+    """
 
     status: Status
     state: State | None
     id: str
     now_ms: int
+    why: str = ""
 
 
 class _Kind(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -86,11 +125,16 @@ class _Kind(msgspec.Struct, frozen=True, omit_defaults=True):
     rt: str = ""
     rp: str = ""
     open: int = 0
+    ln: str = ""
+    lf: int = 0
+    ex: int = 0
+    tg: tuple[str, ...] = ()
+    ux: Unique | None = None
 
 
 def _by_kind(items: Sequence[NewJob]) -> tuple[list[_Kind], list[int | str]]:
     """Most items of one call are alike but for these four: id, key, request, blob."""
-    kinds: dict[tuple[str | int, ...], int] = {}
+    kinds: dict[tuple[object, ...], int] = {}
     flat: list[int | str] = []
     for job in items:
         shared = (
@@ -103,6 +147,11 @@ def _by_kind(items: Sequence[NewJob]) -> tuple[list[_Kind], list[int | str]]:
             job.root_id,
             job.replayed_from,
             job.accept_unknown,
+            job.lane,
+            job.lifo,
+            job.expires_ms,
+            job.tags,
+            job.unique,
         )
         kind = kinds.get(shared) or kinds.setdefault(shared, len(kinds) + 1)
         flat += (kind, job.id, job.key, job.request, job.blob)
@@ -120,6 +169,9 @@ def _submitted(items: Sequence[NewJob], raw: list[Any]) -> list[Submitted]:
             out.append(Submitted(Status.OK, _NEW[row], item.id, now))
             continue
         status = Status(row[0])
+        if status is Status.REJECTED:
+            out.append(Submitted(status, None, item.id, now, row[1].decode()))
+            continue
         state = state_of(row[1].decode()) if len(row) > 1 and row[1] else None
         job_id = row[2].decode() if len(row) > 2 else item.id
         if status is Status.ALREADY or (status is Status.DUPLICATE and job_id == item.id):
@@ -132,7 +184,7 @@ def submit(partition: int, items: Sequence[NewJob], *, atomic: bool = False) -> 
     """Record new jobs. Independent: each item has its own answer; atomic: all or, on any refusal, none.
 
     Statuses: OK, DUPLICATE, REUSED, TOO_OLD (the id's time is older than the resend window), GONE (source of a replay),
-    UNKNOWN (an effect of a replay's lineage is not settled), ABORTED.
+    UNKNOWN (an effect of a replay's lineage is not settled), CONFLICT (another job has the unique work), REJECTED (`why`), ABORTED.
     """
     kinds, flat = _by_kind(items)
     args = ("atomic" if atomic else "independent", _pack(kinds), _pack(flat))
@@ -252,9 +304,9 @@ def progress(partition: int, words: Sequence[tuple[str, str, str]]) -> Call[tupl
     return Call(load("progress"), partition, (_pack(words),), lambda raw: tuple(Status(code) for code in raw))
 
 
-def promote(partition: int) -> Call[bool]:
-    """Put due jobs into their lanes; True when more are due."""
-    return Call(load("promote"), partition, (), bool)
+def promote(partition: int, *, key_window_ms: int = 86_400_000) -> Call[bool]:
+    """Put due jobs into their lanes, cancel expired ones, look at limiters whose time has come; True when more jobs are due."""
+    return Call(load("promote"), partition, (key_window_ms,), bool)
 
 
 def reap(partition: int, *, grace_ms: int, losses: int, key_window_ms: int) -> Call[tuple[bool, tuple[str, ...]]]:

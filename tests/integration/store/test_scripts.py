@@ -15,7 +15,7 @@ from support.protocol.dump import lasting, snapshot
 from support.servers import StoreServer
 from taskmaster.errors import StoreDefect, StoreRefused
 from taskmaster.model.letters import LetterFilter
-from taskmaster.store import calls, effects, letters, operations, reads
+from taskmaster.store import calls, effects, flow, letters, operations, reads
 from taskmaster.store.call import Call
 from taskmaster.store.status import Status
 
@@ -249,6 +249,39 @@ def _op_read(call: Call[Any]) -> Callable[[Desk], tuple[Call[Any], Any]]:
     return arrange
 
 
+ORDER = flow.Order("op", None, "ann", "why")
+
+
+def _limited(desk: Desk) -> tuple[Call[Any], Any]:
+    desk.run(flow.put_queue(0, "one", {"lm": "few"}, ORDER))
+    desk.run(flow.put_limit(0, "few", {"kind": "slots", "max": 1}, ORDER))
+    desk.submit(), desk.submit()
+    desk.claim(desk.register("w1"), 2)
+    return flow.put_limit(0, "few", {"kind": "slots", "max": 2}, ORDER._replace(op="other")), [ALREADY, 2]
+
+
+def _paused(desk: Desk) -> tuple[Call[Any], Any]:
+    desk.submit()
+    return flow.pause(0, "q/one", "pause", ORDER), [ALREADY, 1]
+
+
+def _resumed(desk: Desk) -> tuple[Call[Any], Any]:
+    desk.run(flow.pause(0, "t/alpha", "pause", ORDER))
+    desk.submit()
+    desk.claim(desk.register("w1"))
+    return flow.pause(0, "t/alpha", "resume", ORDER._replace(op="other")), [ALREADY, 2]
+
+
+def _set_up(desk: Desk) -> tuple[Call[Any], Any]:
+    desk.submit()
+    return flow.put_queue(0, "one", {"max": 3, "strict": 1}, ORDER), [ALREADY, 1]
+
+
+def _patched(desk: Desk) -> tuple[Call[Any], Any]:
+    job_id = desk.submit(delay_ms=1_000, lane="k", tags=("a",))
+    return flow.patch(0, job_id, {"pr": 0, "due": 0, "tg": ["b"], "b": "[]"}, op="op"), [ALREADY, b"w", 1]
+
+
 REPEATS: dict[str, Callable[[Desk], tuple[Call[Any], Any]]] = {
     "submit": _submitted,
     "submit keyed": _submitted_keyed,
@@ -286,6 +319,12 @@ REPEATS: dict[str, Callable[[Desk], tuple[Call[Any], Any]]] = {
     "groups": _read(lambda _: letters.groups(0)),
     "group": _read(lambda _: letters.group(0, ["f"])),
     "letters": _read(lambda _: letters.count(0, LetterFilter(type="alpha"), upto_ms=BEGINNING_MS)),
+    "limit_put": _limited,
+    "pause": _paused,
+    "pause resume": _resumed,
+    "queue_put": _set_up,
+    "patch": _patched,
+    "limits": _read(lambda _: flow.limits(0)),
     "effects": _read(lambda job_id: effects.lineage(0, job_id)),
     "unsettled": _read(lambda _: effects.unsettled(0)),
     "integrity": _read(lambda _: reads.integrity(0, repairs=10)),

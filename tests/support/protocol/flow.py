@@ -122,13 +122,12 @@ def flow_cycle(cfg: FlowConfig, f: Flow, w: int, ends: bool, order: tuple[str, .
     for j in due[:1]:  # promote, at most one a call here
         f = place(f, j, "ready")
         fresh.append(j)
-    for limit in sorted(f.armed):  # kick: one lane a call goes back to the ring; stay armed while that may not have been enough
+    looked_at = sorted(f.armed)
+    for limit in looked_at:  # kick: one lane a call goes back to the ring
         parked = [j for j, p in enumerate(f.places) if p == f"wait:{limit}"]
         if parked and free(cfg, f, limit):
             f = place(f, parked[0], "ready")
             fresh.append(parked[0])
-        if len(parked) < 2 or not free(cfg, f, limit) or "kick_once" in bad:
-            f = f._replace(armed=f.armed - {limit})
     is_full = any(p == f"run:{w}" for p in f.places)
     takes = not is_full and f.modes[w] != "drained"
     claimed, looked = False, set()
@@ -141,6 +140,9 @@ def flow_cycle(cfg: FlowConfig, f: Flow, w: int, ends: bool, order: tuple[str, .
                 refused = next((x for x in cfg.limits[j] if not free(cfg, f, x)), None)
                 claimed = refused is None
                 f = place(f, j, f"run:{w}" if claimed else f"wait:{refused}")
+    for limit in looked_at:  # whether that was enough is seen now: the lane may have been refused elsewhere, or nobody took it
+        if "kick_once" in bad or f"wait:{limit}" not in f.places or not free(cfg, f, limit):
+            f = f._replace(armed=f.armed - {limit})
     more = len(due) > 1 or bool(f.armed)
     mine = [j for j, p in enumerate(f.places) if p == "ready" and queue_of(cfg, j) in looked and able(cfg, w, j)]
     if takes and not claimed and "idle_told_later" not in bad:

@@ -16,20 +16,20 @@ REPEAT equal seq: the finishes answer ALREADY, the claims are those of the first
 --- @include "lib/bury"
 --- @include "lib/purge"
 --- @include "lib/promote"
+--- @include "lib/fetch"
 
 local gen, wid, this_seq, lease_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local finishes, wants, keep = cmsgpack.unpack(ARGV[5]), cmsgpack.unpack(ARGV[6]), cmsgpack.unpack(ARGV[7])
 local token, window, expiry = wid .. '.' .. this_seq, keep[1], string.format('%d', now + lease_ms)
 local WIDTH = 8 -- one flat list: a table an item costs more than its values
-local PROMOTED_A_CALL, CLAIMED_A_CALL = 100, 256
-local WEIGHT = { [0] = 8, 4, 2, 1 }
-local STRIDE = 5040 -- divisible by every weight from 1 to 10
+local PROMOTED_A_CALL, EXPIRED_A_CALL = 100, 100
 
 -- ---------------------------------------------------------------- may this call run at all
 if call('HGET', KEYS[1], 'gen') ~= gen then return { STATUS.GENERATION } end
 local me = call('HMGET', P .. 'w:' .. wid, 'seq', 'cap', 'left')
 if not me[1] or me[3] then return { STATUS.UNREGISTERED } end
 local heard, cap = tonumber(me[1]), me[2]
+claimer.cap, claimer.token, claimer.expiry, claimer.window = cap, token, expiry, window
 if this_seq < heard then return { STATUS.STALE_OP } end
 if this_seq > heard + 1 then return { STATUS.REWOUND } end
 
@@ -47,7 +47,7 @@ end
 
 local function finish(id, its_token, outcome, body, row, delay_ms, reason, fingerprint)
   local key = P .. 'j:' .. id
-  local f = call('HMGET', key, 'st', 'q', 'ty', 'kx', 'tk', 'sz')
+  local f = call('HMGET', key, 'st', 'q', 'ty', 'kx', 'tk', 'sz', 'hl')
   if f[1] ~= 'a' or f[5] ~= its_token then
     -- A terminal job keeps the token that ended it; one that goes on keeps it in `en`.
     if f[1] ~= 'a' and f[5] == its_token or call('HGET', key, 'en') == its_token then return STATUS.ALREADY end
@@ -55,7 +55,8 @@ local function finish(id, its_token, outcome, body, row, delay_ms, reason, finge
   end
   local queue, ty, keyed, size = f[2], f[3], f[4], tonumber(f[6]) or 0
   if row ~= '' then remember_attempt(id, row) end
-  out_of_active(id, queue)
+  out_of_active(id, queue, f[7])
+  if f[7] then call('HDEL', key, 'hl') end
   if outcome == 'c' then
     if keyed then let_key_go(keyed, window) end
     if body ~= '' then
@@ -73,7 +74,7 @@ local function finish(id, its_token, outcome, body, row, delay_ms, reason, finge
     tell('c', id)
     return STATUS.OK
   end
-  local job = call('HMGET', key, 'pr', 'ma', 'ls', 'hb', 'rt', 'fl', 'ep', 'cr')
+  local job = call('HMGET', key, 'pr', 'ma', 'ls', 'hb', 'rt', 'fl', 'ep', 'cr', 'ln', 'ex')
   if job[8] or outcome == 'x' then -- every other end of an attempt looks at the cancel request
     call('HSET', key, 'st', 'x', 'fa', NOW, 'rs', job[8] and 'cancelled' or 'discarded')
     if keyed then let_key_go(keyed, window) end
@@ -88,13 +89,15 @@ local function finish(id, its_token, outcome, body, row, delay_ms, reason, finge
     return STATUS.OK
   end
   if outcome == 'h' then
+    if job[10] then into_expiring(id, job[10]) end
     call('HSET', key, 'st', 'w', 'en', its_token, 'tk', '', 'hb', (tonumber(job[4]) or 0) + 1)
-    into_lane(lane_of(queue, job[1], band_type(ty, job[3])), id, true)
+    into_lane(lane_of(queue, job[1], band_type(ty, job[3]), job[9]), id, true)
     tell('h', id)
     return STATUS.OK
   end
   local due = now + delay_ms
   if outcome == 's' then
+    if job[10] then into_expiring(id, job[10]) end
     call('HSET', key, 'st', 'd', 'en', its_token, 'tk', '', 'hb', (tonumber(job[4]) or 0) + 1, 'ra', due, 'rs', reason)
     into_delayed(id, queue, due)
     tell('h', id)
@@ -103,6 +106,7 @@ local function finish(id, its_token, outcome, body, row, delay_ms, reason, finge
   local failures = (tonumber(job[6]) or 0) + 1
   count(ty .. '/' .. queue .. '/attempts_failed', 1)
   if outcome == 'r' and failures < (tonumber(job[2]) or ATTEMPTS) then
+    if job[10] then into_expiring(id, job[10]) end
     call('HSET', key, 'st', 'd', 'en', its_token, 'tk', '', 'fl', failures, 'ra', due, 'rs', 'retrying')
     call('SET', P .. 'r:' .. id, body)
     into_delayed(id, queue, due)
@@ -124,144 +128,17 @@ for ty, queues in pairs(completed) do
   for queue, n in pairs(queues) do count(ty .. '/' .. queue .. '/completed', n) end
 end
 
--- ---------------------------------------------------------------- promote
+-- ---------------------------------------------------------------- promote, expire, kick
 local head = call('ZRANGE', P .. 'delayed', 0, 0, 'WITHSCORES')[2]
-local more = 0
-if head and tonumber(head) <= now then more = promote(PROMOTED_A_CALL) end
+if head and tonumber(head) <= now and promote(PROMOTED_A_CALL) == 1 then more = 1 end
+write_indexes() -- what this call has put into a lane may be too late as well
+if expire_due(EXPIRED_A_CALL, window) == 1 then more = 1 end
 write_indexes()
+kick_freed()
+kick()
 open_bands()
 
 -- ---------------------------------------------------------------- claim
-local claims, ids, looked = {}, {}, {}
-
-local function claim(id, queue, epoch, f)
-  local n = #claims + 1
-  claims[n] = { id, queue, epoch, epoch - (tonumber(f[3]) or 0), tonumber(f[4]) or 0 }
-  ids[n] = id
-end
-
-local function lease(id, queue)
-  local key = P .. 'j:' .. id
-  local f = call('HMGET', key, 'st', 'ep')
-  if f[1] ~= 'w' then return end -- a foreign hand
-  if f[2] then f = call('HMGET', key, 'st', 'ep', 'hb', 'fl') end -- not the first attempt
-  local epoch = (tonumber(f[2]) or 0) + 1
-  call('HSET', key, 'st', 'a', 'ep', epoch == 1 and '1' or epoch, 'tk', token, 'sa', NOW)
-  add(P .. 'active', expiry, id)
-  tell('a', id)
-  claim(id, queue, epoch, f)
-end
-
--- The lanes of this queue whose types the caller has: levels[p] = list of {band, lane key, size}.
-local function ready_levels(queue)
-  local bands = call('SMEMBERS', P .. 'bands:' .. queue)
-  if #bands == 0 then return {}, 0 end
-  local types = {}
-  for i, band in ipairs(bands) do types[i] = string.sub(band, 3) end
-  local loaded = call('SMISMEMBER', P .. 'cap:' .. cap, unpack(types))
-  local levels, ready, others = {}, 0, 0
-  for i, band in ipairs(bands) do
-    if loaded[i] == 1 then
-      local lane = P .. 'lane:' .. queue .. '/' .. band .. '/-'
-      looked[lane] = true
-      local size = call('ZCARD', lane)
-      if size == 0 then
-        call('SREM', P .. 'bands:' .. queue, band)
-      else
-        local p = tonumber(string.sub(band, 1, 1))
-        levels[p] = levels[p] or { size = 0 }
-        table.insert(levels[p], { band = band, lane = lane, size = size })
-        levels[p].size = levels[p].size + size
-        ready = ready + size
-      end
-    else
-      others = others + 1
-    end
-  end
-  if ready == 0 and others == 0 then call('DEL', P .. 'vt:' .. queue) end -- an empty queue owes nobody anything
-  return levels, ready
-end
-
--- Whose turn it is, n times: smallest max(F[p], V), ties to the higher priority (PROTOCOL.md, "Fetch"). Answers the order of levels.
-local function turns(queue, levels, n)
-  local left = {}
-  for p, level in pairs(levels) do left[p] = level.size end
-  local tags = call('HMGET', P .. 'vt:' .. queue, 'V', '0', '1', '2', '3')
-  local V, F = tonumber(tags[1]) or 0, {}
-  for p = 0, 3 do F[p] = tonumber(tags[p + 2]) or 0 end
-  local order = {}
-  local alone = next(levels)
-  if next(levels, alone) then alone = nil end
-  for i = 1, n do
-    local best, tag = alone, alone and math.max(F[alone], V) -- nearly always: there is nobody to take turns with
-    for p = 0, alone and -1 or 3 do
-      if left[p] and left[p] > 0 then
-        local its = math.max(F[p], V)
-        if not tag or its < tag then
-          best, tag = p, its
-        end
-      end
-    end
-    V, F[best], left[best], order[i] = tag, tag + STRIDE / WEIGHT[best], left[best] - 1, best
-  end
-  call('HSET', P .. 'vt:' .. queue, 'V', V, '0', F[0], '1', F[1], '2', F[2], '3', F[3])
-  return order
-end
-
--- The n oldest jobs of one level: straight off its lane, or merged by age when several types wait.
-local function take(queue, level, n)
-  local taken = {}
-  if #level == 1 then
-    taken = take_oldest(level[1].lane, n)
-    level[1].size = level[1].size - #taken
-  else
-    local heads = {}
-    for _, band in ipairs(level) do
-      local row = call('ZRANGE', band.lane, 0, n - 1, 'WITHSCORES')
-      for i = 1, #row, 2 do heads[#heads + 1] = { row[i], tonumber(row[i + 1]), band } end
-    end
-    table.sort(heads, function(a, b) return a[2] < b[2] or (a[2] == b[2] and a[1] < b[1]) end) -- as within a lane
-    for i = 1, math.min(n, #heads) do
-      taken[i] = heads[i][1]
-      call('ZREM', heads[i][3].lane, heads[i][1])
-      heads[i][3].size = heads[i][3].size - 1
-    end
-  end
-  for _, band in ipairs(level) do
-    if band.size == 0 then call('SREM', P .. 'bands:' .. queue, band.band) end
-  end
-  return taken
-end
-
-local leftovers = {}
-
--- Claims up to `slots` jobs of one queue; answers how many.
-local function fetch(queue, slots)
-  local levels, ready = ready_levels(queue)
-  local n, before = math.min(slots, ready, CLAIMED_A_CALL - #claims), #claims
-  if n > 0 then
-    local order, share, took = turns(queue, levels, n), {}, {}
-    for _, p in ipairs(order) do share[p] = (share[p] or 0) + 1 end
-    for p, m in pairs(share) do took[p] = { at = 0, take(queue, levels[p], m) } end
-    for _, p in ipairs(order) do
-      local t = took[p]
-      t.at = t.at + 1
-      if t[1][t.at] then lease(t[1][t.at], queue) end
-    end
-    count(queue .. '/w', before - #claims)
-    count(queue .. '/a', #claims - before)
-  end
-  if ready > n then
-    for _, level in pairs(levels) do
-      for _, band in ipairs(level) do
-        if band.size > 0 then leftovers[#leftovers + 1] = { queue, string.sub(band.band, 3) } end
-      end
-    end
-    if n < slots then more = 1 end -- cut off by the bound on claims, not by want of room
-  end
-  return #claims - before
-end
-
 local passed_on = {}
 
 -- One group: filled from its queues in the order given; whoever has room left says that it sleeps on each of them. Whoever was picked
@@ -300,13 +177,15 @@ if #ids > 0 then
   blobs = call('MGET', unpack(blobs))
 end
 write_indexes()
+write_rates()
 
 -- ---------------------------------------------------------------- wake others, keep the next due time in view
+kick_again(looked)
 waits_due = nil -- said below, by the keeper's rule
 announce(looked)
 for _, left in ipairs(leftovers) do wake(left[1], left[2], 1) end
 for _, queue in ipairs(passed_on) do wake_all_bands(queue) end
-head = call('ZRANGE', P .. 'delayed', 0, 0, 'WITHSCORES')[2]
+head = next_due()
 local keeper = call('HMGET', P .. 'keeper', 'wid', 'due')
 local next_ms = -1
 if not keeper[1] or keeper[1] == wid or not is_alive(keeper[1]) then

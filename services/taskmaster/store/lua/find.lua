@@ -8,10 +8,13 @@ OUT    1 when there may be more, score and member of the last one looked at ('' 
 REPEAT reads only ]]
 --- @include "lib/walk"
 --- @include "lib/letters"
+--- @include "lib/bands"
 
 local index, state, ty, queue, filter = ARGV[1], ARGV[2], ARGV[3], ARGV[4], letter_filter(ARGV[5])
 local c_score, c_member, limit = ARGV[6], ARGV[7], tonumber(ARGV[8])
 local LOOKED_AT, BYTES = 1000, 1000000 -- what one call may cost; a page that is cut short says so
+local LANES = 500 -- so many are merged by arrival
+local CREATED = 1e12 -- scores above are times, below arrivals
 local ACTIVE = 5000 -- active jobs have no index by age: that many are sorted
 if filter.text or filter.version then LOOKED_AT = 250 end -- whole errors are read
 
@@ -33,6 +36,36 @@ local function types()
 end
 
 local keys = {}
+
+-- The lanes of waiting jobs; nil when there are too many.
+local function lanes()
+  local out = {}
+  for _, name in ipairs(queues()) do
+    for _, band in ipairs(call('SMEMBERS', P .. 'bands:' .. name)) do
+      local plain, own, star = parts_of(band)
+      local its = string.sub(plain, 3)
+      if ty == '' or its == ty or its == ty .. '!' then
+        local lane = P .. 'lane:' .. name .. '/' .. plain .. '/'
+        local names = star == '' and { '-' } or call('ZRANGE', P .. 'ring:' .. name .. '/' .. plain .. own, 0, LANES)
+        if #out + #names > LANES then return nil end
+        for _, its_name in ipairs(names) do out[#out + 1] = lane .. its_name end
+      end
+    end
+  end
+  return out
+end
+
+-- Waiting jobs in too many lanes, as with 100,000 fairness keys, are found among all by creation, as is what comes behind such a page.
+if index == 'waiting' then
+  local of_time = c_score ~= '' and tonumber(c_score) >= CREATED
+  local found = not of_time and lanes()
+  if found then
+    keys = found
+  else
+    index, state = 'created', 'w'
+    if c_score ~= '' and not of_time then c_score = tostring(tonumber(string.sub(c_member, 1, 8) .. string.sub(c_member, 10, 13), 16)) end
+  end
+end
 if index == 'created' then
   for i, name in ipairs(types()) do keys[i] = P .. 'it:' .. name end
 elseif index == 'finished' then
@@ -41,13 +74,6 @@ elseif index == 'dead' then
   keys = letter_indexes(filter)
 elseif index == 'delayed' then
   keys[1] = P .. 'delayed'
-elseif index == 'waiting' then
-  for _, name in ipairs(queues()) do
-    for _, band in ipairs(call('SMEMBERS', P .. 'bands:' .. name)) do
-      local its = string.sub(band, 3)
-      if ty == '' or its == ty or its == ty .. '!' then keys[#keys + 1] = P .. 'lane:' .. name .. '/' .. band .. '/-' end
-    end
-  end
 end
 
 local sources

@@ -14,13 +14,14 @@ local lost = call('ZRANGEBYSCORE', P .. 'active', '-inf', now - grace, 'LIMIT', 
 local out = { #lost == A_CALL and 1 or 0 }
 for _, id in ipairs(lost) do
   local key = P .. 'j:' .. id
-  local f = call('HMGET', key, 'st', 'q', 'ty', 'pr', 'ls', 'hb', 'ep', 'cr', 'rt', 'tk', 'kx', 'sa', 'sz', 'fl')
+  local f = call('HMGET', key, 'st', 'q', 'ty', 'pr', 'ls', 'hb', 'ep', 'cr', 'rt', 'tk', 'kx', 'sa', 'sz', 'fl', 'hl', 'ln', 'ex')
   if f[1] ~= 'a' then
     call('ZREM', P .. 'active', id) -- a foreign hand
   else
     local queue, ty, losses = f[2], f[3], (tonumber(f[5]) or 0) + 1
     out[#out + 1] = id
-    out_of_active(id, queue)
+    out_of_active(id, queue, f[15])
+    if f[15] then call('HDEL', key, 'hl') end
     remember_attempt(id, cjson.encode({ tonumber(f[7]), 'lost', tonumber(f[12]) or now, now, owner(f[10]) }))
     count(ty .. '/' .. queue .. '/lost', 1)
     call('HSET', key, 'ls', losses, 'tk', '')
@@ -34,13 +35,15 @@ for _, id in ipairs(lost) do
       bury(id, { q = queue, ty = ty, kx = f[11], ep = f[7], hb = f[6], ls = losses, rt = f[9], fl = f[14], sz = f[13], tk = '', ow = owner(f[10]) },
         'worker_lost', '', 'worker_lost:' .. ty, window)
     else
+      if f[17] then into_expiring(id, f[17]) end
       call('HSET', key, 'st', 'w')
-      into_lane(lane_of(queue, f[4], band_type(ty, losses)), id, true)
+      into_lane(lane_of(queue, f[4], band_type(ty, losses), f[16]), id, true)
       tell('l', id)
     end
   end
 end
 write_indexes()
+kick_freed()
 open_bands()
 announce()
 write_rest()

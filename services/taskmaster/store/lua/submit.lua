@@ -3,15 +3,18 @@ FLAGS  none: refused before it starts when the store is out of memory
 KEYS   meta HASH tm:{p}:meta; all others are formed under its tag
 ARGV   mode ('independent' | 'atomic'),
        kinds (MessagePack list of what items have in common, maps of q queue, ty type; and where not the default: pr priority 0-3, ma max attempts,
-       due ms, delay ms; of a replay rt root id, rp replayed from, open: 1 also while an effect of the lineage is not settled),
+       due ms, delay ms; of a replay rt root id, rp replayed from, open: 1 also while an effect of the lineage is not settled; ln lane, lf 1 last in first
+       out, ex expires ms, tg tags, ux unique [digest, until s | f | t, ttl ms, reject | existing | replace, key window ms]),
        items (MessagePack list, five values an item, at most 1,000 items: number of its kind from 1, id, key digest or '', request digest, blob),
        now ('' = server time)
 OUT    now ms, then an answer an item, in order: its state: stored | [ALREADY, state, id] | [DUPLICATE, state, id of the first] |
        [REUSED, state, id of the first] | [TOO_OLD] (the id's time is not within 30 s of the store's) | [GONE] (its source is no longer there) |
-       [UNKNOWN] (an effect of its lineage is not settled) | [ABORTED] (atomic: another item was refused)
+       [UNKNOWN] (an effect of its lineage is not settled) | [CONFLICT, state, id] (another job has the unique work) |
+       [REJECTED, full | draining] (the queue) | [ABORTED] (atomic: another item was refused)
 REPEAT the id is the memory: the same item again answers ALREADY, or DUPLICATE with the same id ]]
 --- @include "lib/state"
 --- @include "lib/purge"
+--- @include "lib/unique"
 
 local mode, kinds, items = ARGV[1], cmsgpack.unpack(ARGV[2]), cmsgpack.unpack(ARGV[3])
 local WIDTH = 5 -- one flat list: a table an item was a tenth of the time
@@ -60,20 +63,53 @@ local function join_lineage(id, root, source)
   hold_lineage(root, id, (has_record and not has_part[1] and not has_part[2]) and 'd/' .. source or source)
 end
 
+-- How many more jobs a queue takes. Asked once a call; each new job takes one.
+local rooms = {}
+local function room_of(queue)
+  local room = rooms[queue]
+  if not room then
+    local f = call('HMGET', P .. 'q:' .. queue, 'drain', 'max')
+    local is_there = f[2] and call('HMGET', P .. 'n', queue .. '/w', queue .. '/d')
+    room = { left = math.huge, why = 'full' }
+    if f[2] then room.left = tonumber(f[2]) - tonumber(is_there[1] or 0) - tonumber(is_there[2] or 0) end
+    if f[1] then room.left, room.why = 0, 'draining' end
+    rooms[queue] = room
+  end
+  return room
+end
+
+-- Why a job that is new may not come; nil: it may.
+local function refused(kind, taken)
+  local room = room_of(kind.q)
+  if room.left - (taken or 0) <= 0 then return { STATUS.REJECTED, room.why } end
+  if kind.ux then return unique_conflict(kind.ux) end
+end
+
 local out, n = { now }, #items / WIDTH
 if mode == 'atomic' then
-  local seen, refused = {}, false
+  local seen, taken, is_refused = {}, {}, false -- ids, keys and unique work of this call; new jobs by queue
   for i = 1, n do
     local kind, id, key, request = unpack(items, (i - 1) * WIDTH + 1, i * WIDTH - 1)
     local answer = known(kinds[kind], id, key, request, true)
-    if not answer and key ~= '' then
-      if seen[key] and seen[key] ~= request then answer = { STATUS.REUSED } end
-      seen[key] = request
+    local name = key ~= '' and key or id
+    if not answer and seen[name] and seen[name] ~= request and key ~= '' then answer = { STATUS.REUSED } end
+    if not answer and not seen[name] then
+      kind = kinds[kind]
+      local digest = kind.ux and kind.ux[1]
+      if digest and seen[digest] and kind.ux[4] ~= 'replace' then
+        answer = { kind.ux[4] == 'existing' and STATUS.DUPLICATE or STATUS.CONFLICT, '', seen[digest] }
+      else
+        answer = refused(kind, taken[kind.q])
+      end
+      if not answer then
+        seen[name], taken[kind.q] = request, (taken[kind.q] or 0) + 1
+        if digest then seen[digest] = id end
+      end
     end
     out[i + 1] = answer or { STATUS.ABORTED }
-    if answer and answer[1] ~= STATUS.DUPLICATE and answer[1] ~= STATUS.ALREADY then refused = true end
+    if answer and answer[1] ~= STATUS.DUPLICATE and answer[1] ~= STATUS.ALREADY then is_refused = true end
   end
-  if refused then return out end
+  if is_refused then return out end
 end
 
 -- What the jobs of a kind share in their hashes and indexes.
@@ -90,11 +126,22 @@ for _, kind in ipairs(kinds) do
   if kind.rp then
     fields[at + 1], fields[at + 2], fields[at + 3], fields[at + 4], at = 'rt', kind.rt, 'rp', kind.rp, at + 4
   end
+  for _, name in ipairs({ 'ln', 'lf', 'ex' }) do
+    if kind[name] then
+      fields[at + 1], fields[at + 2], at = name, kind[name], at + 2
+    end
+  end
+  if kind.tg then
+    fields[at + 1], fields[at + 2], at = 'tg', table.concat(kind.tg, ','), at + 2
+  end
+  if kind.ux and kind.ux[2] ~= 't' then -- the record goes with the job; with `t`, by itself
+    fields[at + 1], fields[at + 2], at = 'ux', kind.ux[1], at + 2
+  end
   if due > now then
     kind.state, kind.due = 'd', due
     fields[at + 1], fields[at + 2] = 'ra', due
   else
-    kind.state, kind.lane = 'w', lane_of(kind.q, kind.pr, kind.ty)
+    kind.state, kind.lane = 'w', lane_of(kind.q, kind.pr, kind.ty, kind.ln)
   end
   kind.fields, kind.made = fields, 0
 end
@@ -104,7 +151,9 @@ reserve_seq(n)
 for i = 1, n do
   local number, id, key, request, blob = unpack(items, (i - 1) * WIDTH + 1, i * WIDTH)
   local kind = kinds[number]
-  local answer = known(kind, id, key, request, kind.rp)
+  local may_be_refused = kind.ux or room_of(kind.q).left <= 0
+  local answer = known(kind, id, key, request, kind.rp or may_be_refused)
+  if not answer and may_be_refused then answer = refused(kind) end
   if not answer and key ~= '' then
     local is_new = call('SETNX', P .. 'k:' .. key, id .. ' ' .. request) == 1
     if not is_new then answer = by_key(call('GET', P .. 'k:' .. key), request) end
@@ -115,15 +164,18 @@ for i = 1, n do
     else
       call('HSET', P .. 'j:' .. id, 'st', kind.state, 'sz', #blob, unpack(kind.fields))
     end
+    if kind.ux then hold_unique(kind.ux, id) end
+    if kind.ex then into_expiring(id, kind.ex) end
+    for _, tag in ipairs(kind.tg or {}) do add(P .. 'ig:' .. tag, NOW, id) end
     if kind.lane then
-      into_lane(kind.lane, id, false)
+      into_lane(kind.lane, id, false, kind.lf)
     else
       into_delayed(id, kind.q, kind.due)
     end
     if kind.rp then join_lineage(id, kind.rt, kind.rp) end
     add(P .. 'it:' .. kind.ty, NOW, id)
     tell('s', id)
-    kind.made = kind.made + 1
+    kind.made, rooms[kind.q].left = kind.made + 1, rooms[kind.q].left - 1
     blobs[b + 1], blobs[b + 2], b = P .. 'b:' .. id, blob, b + 2
     answer = kind.state
   end

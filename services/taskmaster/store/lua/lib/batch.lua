@@ -7,6 +7,7 @@ local EVENTS_KEPT, CALLS_KEPT = 10000, 4000 -- about so many transitions are rem
 
 -- Lists carry their length in `n`: `#` would search for it every time.
 local adds, rems, counts, story, told = {}, {}, {}, {}, 0
+local more = 0 -- 1: a bound cut the work off, call again
 
 local function spread(command, key, values)
   for first = 1, values.n, CHUNK do

@@ -3,13 +3,14 @@
 
 -- What must be known of it.
 local function cancellable(id)
-  return call('HMGET', P .. 'j:' .. id, 'st', 'q', 'ty', 'pr', 'ls', 'tk', 'kx', 'cr', 'sz', 'fl')
+  return call('HMGET', P .. 'j:' .. id, 'st', 'q', 'ty', 'pr', 'ls', 'tk', 'kx', 'cr', 'sz', 'fl', 'ln')
 end
 
 -- f: as `cancellable` read it; the job waits or is delayed.
 local function cancel_at_rest(id, f, who, window)
   local state = f[1]
-  out_of_rest(id, state, f[2], f[4], band_type(f[3], f[5]))
+  out_of_rest(id, state, f[2], f[4], band_type(f[3], f[5]), f[11])
+  rem(P .. 'exp', id)
   into_finished(id, f[2], 'x', (tonumber(f[9]) or 0) + keep_old_error(id, f[10]))
   count(f[3] .. '/' .. f[2] .. '/cancelled', 1)
   tell('x', id)
