@@ -136,7 +136,7 @@ _LUA = [
     flow("turn_of_the_lane", "lib/fair", "if turn.tags[row.key] <= row.tag then return row end", "if true then return row end"),
     flow("credit_for_idling_keys", "lib/fair", "local its_tag = math.max(its.tag, turn.v)", "local its_tag = its.tag"),
     flow("expiry_ignored_at_the_claim", "lib/fetch", "if tonumber(f[5]) <= now then", "if false then"),
-    flow("expired_on_the_way", "cycle", "write_indexes() -- what this call has put into a lane may be too late as well\n", ""),
+    flow("expired_on_the_way", "cycle", "write_indexes()\nkick_freed()\n", "kick_freed()\n"),
     flow("unique_ignored", "lib/unique", "if not id or (ux[4] == 'replace' and is_waiting) then return nil end", "if true then return nil end"),
 ]
 
