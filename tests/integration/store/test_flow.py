@@ -117,17 +117,18 @@ def test_the_turn_belongs_to_the_key_not_to_its_lanes(desk: Desk) -> None:
     assert got == {"many": 30, "single": 30}
 
 
-def test_an_idle_key_saves_up_no_turns(desk: Desk) -> None:
-    """A key that had no work for 500 claims takes turns when it comes back, and does not catch up."""
+@pytest.mark.parametrize("idle", ["idle", ""])
+def test_an_idle_key_saves_up_no_turns(desk: Desk, idle: str) -> None:
+    """A key that had no work for 500 claims takes turns when it comes back, and does not catch up; so do jobs without a key."""
     wid = desk.register("w1")
-    of = named(desk, {"idle": 1})
+    of = named(desk, {idle: 1})
     of |= named(desk, {"busy": 700})
     claims_of(desk, wid, 500, of, batch=20)
-    of |= named(desk, {"idle": 50})
+    of |= named(desk, {idle: 50})
 
     got = claims_of(desk, wid, 40, of)
 
-    assert abs(Counter(got)["idle"] - 20) <= 1
+    assert abs(Counter(got)[idle] - 20) <= 1
 
 
 def test_jobs_of_one_key_are_first_come_first_served_over_types(desk: Desk) -> None:

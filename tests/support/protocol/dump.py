@@ -148,7 +148,7 @@ def operation_violations(snap: Snapshot) -> list[str]:
 
 
 def limiter_violations(snap: Snapshot, jobs: dict[str, Any]) -> list[str]:
-    """B6: slots in use are those of active jobs. W2: a lane is out of turn just while it stands in a list that somebody looks at."""
+    """B6: slots in use are those of active jobs. W2: a lane is out of turn just while it waits where somebody looks."""
     wrong: list[str] = []
     held: dict[str, set[str]] = defaultdict(set)
     for job_id, job in jobs.items():

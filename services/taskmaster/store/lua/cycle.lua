@@ -131,11 +131,13 @@ end
 -- ---------------------------------------------------------------- promote, expire, kick
 local head = call('ZRANGE', P .. 'delayed', 0, 0, 'WITHSCORES')[2]
 if head and tonumber(head) <= now and promote(PROMOTED_A_CALL) == 1 then more = 1 end
-write_indexes() -- what this call has put into a lane may be too late as well
-if expire_due(EXPIRED_A_CALL, window) == 1 then more = 1 end
 write_indexes()
 kick_freed()
-kick()
+if some_flow or waits_due then -- what this call has put into a lane may be too late as well
+  if expire_due(EXPIRED_A_CALL, window) == 1 then more = 1 end
+  write_indexes()
+  kick()
+end
 open_bands()
 
 -- ---------------------------------------------------------------- claim
@@ -181,11 +183,12 @@ write_rates()
 
 -- ---------------------------------------------------------------- wake others, keep the next due time in view
 kick_again(looked)
+some_flow = some_flow or waits_due ~= nil
 waits_due = nil -- said below, by the keeper's rule
 announce(looked)
 for _, left in ipairs(leftovers) do wake(left[1], left[2], 1) end
 for _, queue in ipairs(passed_on) do wake_all_bands(queue) end
-head = next_due()
+head = next_due(some_flow)
 local keeper = call('HMGET', P .. 'keeper', 'wid', 'due')
 local next_ms = -1
 if not keeper[1] or keeper[1] == wid or not is_alive(keeper[1]) then

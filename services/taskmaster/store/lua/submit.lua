@@ -183,11 +183,14 @@ for i = 1, n do
 end
 if b > 0 then
   call('MSET', unpack(blobs))
+  local made = {} -- by type and queue: with keys, there are many kinds of the same
   for _, kind in ipairs(kinds) do
+    local pair = kind.ty .. '/' .. kind.q
+    made[pair] = (made[pair] or 0) + kind.made
+  end
+  for pair, its in pairs(made) do
     -- The first jobs of this type in this queue: the queue may be new.
-    if kind.made > 0 and call('HINCRBY', P .. 'n', kind.ty .. '/' .. kind.q .. '/created', kind.made) == kind.made then
-      call('SADD', P .. 'qs', kind.q)
-    end
+    if its > 0 and call('HINCRBY', P .. 'n', pair .. '/created', its) == its then call('SADD', P .. 'qs', string.match(pair, '[^/]+$')) end
   end
   write_indexes()
   open_bands()

@@ -6,7 +6,9 @@
 local CLAIMED_A_CALL = 256
 local claimer = {} -- who claims, to be filled in: cap, token, expiry (text), window (ms that a key outlives its job)
 local claims, ids, looked, leftovers = {}, {}, {}, {} -- what was claimed; bands that were looked into; {queue, band type} left behind
-local some_paused, some_limited = call('EXISTS', P .. 'pause') == 1, call('EXISTS', P .. 'tl') == 1
+-- One question where nobody uses what a round would have to look at each time.
+local some_flow = call('EXISTS', P .. 'exp', P .. 'kick', P .. 'pause', P .. 'tl') > 0
+local some_paused, some_limited = some_flow and call('EXISTS', P .. 'pause') == 1, some_flow and call('EXISTS', P .. 'tl') == 1
 
 local function claim(id, queue, epoch, f)
   local n = #claims + 1

@@ -75,10 +75,10 @@ local function sign_off(wid)
   if call('HGET', P .. 'keeper', 'wid') == wid then find_keeper() end
 end
 
--- When the next thing falls due by itself, ms as text: a delayed job, one that expires, a limiter that gets room; nil: nothing.
-local function next_due()
+-- When the next thing falls due by itself, ms as text: a delayed job; with others, one that expires, a limiter that gets room; nil: nothing.
+local function next_due(with_others)
   local due
-  for _, index in ipairs({ 'delayed', 'exp', 'kick' }) do
+  for _, index in ipairs(with_others and { 'delayed', 'exp', 'kick' } or { 'delayed' }) do
     local first = call('ZRANGE', P .. index, 0, 0, 'WITHSCORES')[2]
     if first and (not due or tonumber(first) < tonumber(due)) then due = first end
   end
