@@ -31,9 +31,7 @@ def walk(parts: Parts, limit: int) -> list[str]:
             return seen
         names, frontier = listing.candidates([part_page(part, place, limit) for part in parts])
         latest: dict[str, int] = {name: max(part[name] for part in parts if name in part) for name in names}
-        things, place = listing.page(
-            list(latest.items()), lambda thing: (str(thing[1]), thing[0]), frontier, after=place, limit=limit
-        )
+        things, place = listing.page(list(latest.items()), lambda thing: (str(thing[1]), thing[0]), frontier, after=place, limit=limit)
         assert len(things) <= limit
         seen += [name for name, _ in things]
     raise AssertionError("the list has no end")
