@@ -26,9 +26,13 @@ def run(*command: str) -> Result:
     return CliRunner().invoke(main, command)
 
 
-@pytest.mark.parametrize("command", ["up", "api", "worker", "submit", "job", "doctor", "config"])
+DLQ = [f"dlq {verb}" for verb in ("list", "groups", "show", "replay", "discard")]
+OPERATIONS = [f"operations {verb}" for verb in ("list", "show", "start", "cancel")]
+
+
+@pytest.mark.parametrize("command", ["up", "api", "worker", "submit", "job", "doctor", "config", *DLQ, *OPERATIONS])
 def test_every_command_explains_itself_and_its_exit_codes(command: str) -> None:
-    result = run(command, "--help")
+    result = run(*command.split(), "--help")
 
     assert result.exit_code == 0
     assert "Exit codes" in " ".join(result.output.split())

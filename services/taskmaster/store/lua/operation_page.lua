@@ -3,8 +3,8 @@ FLAGS  no-writes
 KEYS   meta HASH tm:{p}:meta; all others are formed under its tag
 ARGV   id, rows at most (1 to 200), now ('' = server time)
 OUT    [] when it is not running, else [place, place behind this page, 1 when nothing is left behind it, '' or what it waits for, then a row each];
-       for replay [id, level of the job or '', field, value, ...] of the dead letter, only [id] when it is gone; for discard [id];
-       for cancel [id]
+       for replay [id, level of the job or '', field, value, ...] with what a replay needs of the dead letter, only [id] when it is gone;
+       for discard and cancel [id]
 REPEAT reads only ]]
 --- @include "lib/operation"
 --- @include "lib/walk"
@@ -26,14 +26,16 @@ if action == 'replay' and call('ZCARD', P .. 'opj:' .. id) + most > PENDING then
 end
 if most <= 0 then return out end
 
+local NEEDED = { 'id', 'ty', 'q', 'rs', 'fa', 'rt', 'b' } -- of a letter; its error is as large as most payloads
 local function row_of(member)
   local row = { member }
   if action == 'replay' then
-    local letter = call('HGETALL', P .. 'd:' .. member)
-    if #letter > 0 then row[2] = call('HGET', P .. 'j:' .. member, 'pr') or '' end
-    for i = 1, #letter do
-      row[i + 2] = letter[i]
-      bytes = bytes + #letter[i]
+    for i, value in ipairs(call('HMGET', P .. 'd:' .. member, unpack(NEEDED))) do
+      if value then
+        row[2] = row[2] or call('HGET', P .. 'j:' .. member, 'pr') or ''
+        row[#row + 1], row[#row + 2] = NEEDED[i], value
+        bytes = bytes + #value
+      end
     end
   end
   return row
