@@ -153,7 +153,7 @@ _LUA = [
     flow("parked_lane_never_let_go", "lib/park", "call('ZADD', lane.ring, 'XX', start_tag(lane), name)", "local _ = lane"),
     flow("instances_not_looked_at", "lib/park", "if name == instance then kick_instances(name) end", ""),
     flow("waits_for_what_it_does_not_need", "lib/park", "if not is_attached(name, unit) then", "if false then"),
-    flow("slot_kept_at_retry", "cycle", "out_of_active(id, queue, f[7])", "out_of_active(id, queue, outcome ~= 'r' and f[6])"),
+    flow("slot_kept_at_retry", "cycle", "out_of_active(id, queue, f[7])", "out_of_active(id, queue, outcome ~= 'r' and f[7])"),
     flow("slot_kept_at_reap", "reap", "out_of_active(id, queue, f[15])", "out_of_active(id, queue)"),
     flow("room_seen_once", "lib/limits", "l.room, l.took = l.room - 1, l.took + 1", "l.took = l.took + 1"),
     flow("rate_window_off_by_one", "lib/limits", "'(' .. (now - l.per)", "'(' .. (now - l.per + 1)"),
