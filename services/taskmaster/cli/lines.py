@@ -32,7 +32,7 @@ class Lines:
         self._limit = limit
         self._defaults = {name: value for name, value in defaults.items() if value is not None}
         self._key_field = key_field
-        path = Path(str(file.name))
+        path = Path(str(getattr(file, "name", "")))
         self.size = path.stat().st_size if path.is_file() else 0
         self.bytes_read = 0
         self.numbers: deque[int] = deque()
@@ -65,11 +65,9 @@ class Lines:
             self.bytes_read += len(rest)
         self.bytes_read += len(rest)
 
-    def _item(self, value: Any) -> Item:
+    def _item(self, value: Any) -> Any:
         if not isinstance(value, dict):
-            raise InvalidRequest(
-                "a line is a JSON object: type, idempotencyKey, payload …", errors=[{"pointer": "", "message": "no object"}]
-            )
+            return value  # refused with the rest of what is no submission
         for name, default in self._defaults.items():
             if value.get(name) is None:
                 value[name] = default

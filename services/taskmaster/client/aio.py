@@ -62,7 +62,7 @@ class AsyncClient:
     A loop, and a process forked from this one, has connections of its own: a client made before the fork, or at import, may be used in it.
     """
 
-    def __init__(self, where: str | Settings, *, origin: str = "client") -> None:
+    def __init__(self, where: str | Settings | None = None, *, origin: str = "client") -> None:
         self._settings = core.settings_of(where)
         self._origin = origin
         self._parts: _Parts | None = None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
-import re
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 import msgspec
@@ -14,7 +15,7 @@ from taskmaster.engine import dlq, queries, strict
 from taskmaster.engine.enqueue import Result
 from taskmaster.engine.gather import CHUNK
 from taskmaster.engine.receipts import SubmittedJob, outcomes
-from taskmaster.engine.submit import KEY_MAX, Prepared, Submission, trace_context
+from taskmaster.engine.submit import KEY_MAX, Prepared, Submission, holds_nan, trace_context
 from taskmaster.errors import (
     InvalidPayload,
     InvalidRequest,
@@ -27,7 +28,7 @@ from taskmaster.errors import (
 from taskmaster.model.job import JobRecord
 from taskmaster.model.retry import Backoff
 from taskmaster.model.states import Priority
-from taskmaster.settings import Settings
+from taskmaster.settings import Settings, load
 from taskmaster.store.reads import Shown
 
 __all__ = [
@@ -55,8 +56,8 @@ __all__ = [
 #: Jobs in one atomic batch: they go in one call.
 ATOMIC_MAX = 1_000
 _REASON_MAX = 150
-#: Digits that may be an integer beyond 64 bits.
-_LONG = re.compile(rb"\d{19}")
+#: Digits as zeros, all else as it is not: where this many stand together, there may be an integer beyond 64 bits.
+_ZEROS, _LONG = bytes(48 if chr(byte).isascii() and chr(byte).isdigit() else 32 for byte in range(256)), b"0" * 19
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
@@ -89,8 +90,14 @@ class Options(TypedDict, total=False):
     timeout_ms: int | None
 
 
-def settings_of(where: str | Settings) -> Settings:
-    """The settings given, or the defaults with this address of the store."""
+def settings_of(where: str | Settings | None) -> Settings:
+    """The settings given, or the defaults with this address of the store, or those of this process.
+
+    Raises:
+        ConfigurationError: one of this process's is wrong.
+    """
+    if where is None:
+        return load({}, os.environ, Path.cwd())
     return Settings(redis_url=where) if isinstance(where, str) else where
 
 
@@ -114,18 +121,17 @@ def submissions_of(items: Iterable[Item]) -> list[Submission | TaskMasterError]:
     for item in items:
         try:
             if isinstance(item, Submission):
-                payload = payload_of(item.payload)
-                read.append(item if payload is item.payload else msgspec.structs.replace(item, payload=payload))
+                read.append(msgspec.structs.replace(item, payload=payload_of(item.payload)))
             else:
-                read.append(item if isinstance(item, TaskMasterError) else _read(dict(item)))
+                read.append(item if isinstance(item, TaskMasterError) else _read(item))
         except InvalidRequest as error:
             read.append(error)
     return read
 
 
-def _read(fields: dict[str, Any]) -> Submission:
-    if "payload" in fields:
-        fields["payload"] = payload_of(fields["payload"])
+def _read(fields: Mapping[str, Any]) -> Submission:
+    if isinstance(fields, Mapping) and "payload" in fields:
+        fields = {**fields, "payload": payload_of(fields["payload"])}
     return strict.convert(fields, Submission)
 
 
@@ -137,10 +143,10 @@ def payload_of(payload: Any) -> Any:
     """
     try:
         raw = _encode(payload)
-        if _LONG.search(raw) or strict.exceeds(raw):
+        if raw.translate(_ZEROS).find(_LONG) >= 0 or strict.exceeds(raw):
             strict.decode(raw)
-        if b"null" in raw:  # what the encoder makes of NaN too; kept, it is refused with the other checks
-            return msgspec.to_builtins(payload, str_keys=True)
+        if raw.find(b"null") >= 0 and holds_nan(msgspec.to_builtins(payload, str_keys=True)):  # null is what the encoder makes of it
+            raise ValueError("NaN and Infinity are not")
         return _decode(raw)
     except (TypeError, ValueError, OverflowError, RecursionError, InvalidRequest) as error:
         message = f"the payload is not JSON: {error}"

@@ -48,15 +48,19 @@ class Client:
     """Submits jobs, looks at them and waits for them. Thread-safe; a process forked from this one opens connections of its own.
 
     Nothing is opened before the first call. A call that the store does not answer raises `StoreUnavailable` within `store_timeout_ms`
-    (5 s); the first ones of a process, which also ask for clock and job types, may take that twice more.
+    (5 s), `submit_many` after 10 s of trying; the first of a process, which also ask for clock and job types, may take that twice more.
 
     Args:
-        where: address of the store, the other settings being the defaults; or settings, as `taskmaster.settings.load` makes them. Those
-            that count here must be the service's: `partitions`, `idempotency`, `max_body_bytes`, `idempotency_window_ms`.
+        where: address of the store, the other settings being the defaults; or settings; or None: those of this process, as the commands
+            find them (environment, `.env`, `taskmaster.toml`). Those that count here must be the service's: `partitions`, `idempotency`,
+            `max_body_bytes`, `idempotency_window_ms`.
         origin: how jobs are marked: client, cli.
+
+    Raises:
+        ConfigurationError: a setting of this process is wrong.
     """
 
-    def __init__(self, where: str | Settings, *, origin: str = "client") -> None:
+    def __init__(self, where: str | Settings | None = None, *, origin: str = "client") -> None:
         self._settings = core.settings_of(where)
         self._origin = origin
         self._parts: _Parts | None = None

@@ -74,7 +74,7 @@ class Enqueuer:
 
     def _run(self, partition: int, jobs: Sequence[NewJob], *, atomic: bool = False, within_s: float = RESEND_WITHIN_S) -> list[Stored]:
         answers: list[Submitted] = self._store.run(calls.submit(partition, jobs, atomic=atomic), within_s=within_s)
-        fresh = renewed(jobs, answers)
+        fresh = renewed(jobs, answers, atomic=atomic)
         if fresh is not None:
             self._store.align()
             jobs, answers = fresh, self._store.run(calls.submit(partition, fresh, atomic=atomic), within_s=within_s)
@@ -121,7 +121,7 @@ class AsyncEnqueuer:
 
     async def _run(self, partition: int, jobs: Sequence[NewJob], *, atomic: bool = False) -> list[Stored]:
         answers = await self._gather.run(partition, jobs, atomic=atomic)
-        fresh = renewed(jobs, answers)
+        fresh = renewed(jobs, answers, atomic=atomic)
         if fresh is not None:
             await self._store.align()
             jobs, answers = fresh, await self._gather.run(partition, fresh, atomic=atomic)

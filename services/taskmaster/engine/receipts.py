@@ -62,18 +62,20 @@ def check_all(
             checked.append(prepare(one, *types.find(one.type), settings, now_ms, origin, traceparent=traceparent))
         except InvalidRequest as error:
             checked.append(error)
+        except (TypeError, ValueError, AttributeError) as error:  # a submission made in Python, where nothing checks types
+            checked.append(InvalidRequest(f"a field has a wrong type: {error}"))
     return checked
 
 
-def renewed(jobs: Sequence[NewJob], answers: Sequence[Submitted]) -> list[NewJob] | None:
-    """The same jobs with fresh ids for those whose first came too late; None when none did.
+def renewed(jobs: Sequence[NewJob], answers: Sequence[Submitted], *, atomic: bool) -> list[NewJob] | None:
+    """What is to be sent again, since the ids of some came too late; None when none did.
 
-    All of them can be sent again: those that were stored are known by their ids.
+    Those get fresh ids. What was stored stays as it is, and is known by its id; of an atomic batch nothing was, and all are renewed.
     """
     if not any(answer.status is Status.TOO_OLD for answer in answers):
         return None
     now_ms = answers[0].now_ms  # the script's own clock: it cannot be too old again
-    return [renew(job, now_ms) if answer.status is Status.TOO_OLD else job for job, answer in zip(jobs, answers, strict=True)]
+    return [renew(job, now_ms) if atomic or answer.status is Status.TOO_OLD else job for job, answer in zip(jobs, answers, strict=True)]
 
 
 def receipt(job: NewJob, answer: Submitted) -> SubmittedJob:

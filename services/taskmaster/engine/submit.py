@@ -29,6 +29,7 @@ __all__ = [
     "Bounds",
     "Prepared",
     "Submission",
+    "holds_nan",
     "key_digest",
     "prepare",
     "renew",
@@ -272,7 +273,7 @@ def _payload(payload: Any, validator: Validator, limit: int) -> bytes:
     if len(raw) > limit:
         message = f"the payload has {len(raw)} bytes, at most {limit} are taken"
         raise InvalidPayload(message, errors=[{"pointer": "/payload", "message": message}])
-    if b"null" in raw and _holds_nan(payload):  # what the encoder makes of them
+    if b"null" in raw and holds_nan(payload):  # what the encoder makes of them
         message = "NaN and Infinity are not JSON"
         raise InvalidPayload(message, errors=[{"pointer": "/payload", "message": message}])
     return raw
@@ -282,7 +283,8 @@ def _under_payload(errors: Sequence[Any]) -> list[dict[str, str]]:
     return [{"pointer": f"/payload{error['pointer']}", "message": error["message"]} for error in errors]
 
 
-def _holds_nan(value: Any) -> bool:
+def holds_nan(value: Any) -> bool:
+    """Whether a number in *value* is NaN or infinite."""
     todo = [value]
     while todo:
         one = todo.pop()
