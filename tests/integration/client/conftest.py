@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
+from support.eventually import eventually
 from support.servers import StoreServer
+from support.worker import Worker
 from taskmaster.client import Backoff, Client
 from taskmaster.plugins.catalogue import CatalogueEntry, encode
-from taskmaster.store import calls
+from taskmaster.store import calls, reads
 from taskmaster.store.client import SyncStore
+from taskmaster_sdk import Job
 
 SCHEMA = {"type": "object", "properties": {"to": {"type": "string"}, "n": {"type": "integer"}}, "required": ["to"]}
 
@@ -38,6 +42,14 @@ def counted(url: str) -> int:
     found = sum(1 for _ in store.raw().scan_iter("tm:{?}:j:*", count=1_000))
     store.close()
     return found
+
+
+@contextmanager
+def working(url: str, *jobs: Job) -> Iterator[Worker]:
+    """A worker that runs *jobs*, once its job types are known."""
+    with Worker(url, jobs) as worker:
+        eventually(lambda: worker.store.run(reads.catalogue(0)).keys() >= {one.name for one in jobs}, what="the job types are published")
+        yield worker
 
 
 @pytest.fixture
