@@ -101,7 +101,7 @@ class AsyncClient:
             async for chunk in _chunks(items):
                 checked = await self._check(parts, chunk, trace)
                 results = await under_way if under_way else []
-                under_way = asyncio.create_task(parts.enqueuer.many(checked), name="taskmaster-submit")
+                under_way = None if core.is_lost(results) else asyncio.create_task(parts.enqueuer.many(checked), name="taskmaster-submit")
                 for outcome in core.one_by_one(results, first):
                     yield outcome
                 first += len(results)

@@ -42,6 +42,7 @@ __all__ = [
     "chunks",
     "ended",
     "has_ended",
+    "is_lost",
     "names_in",
     "one_by_one",
     "payload_of",
@@ -175,6 +176,11 @@ def batch_of(items: Iterable[Item]) -> list[Submission | TaskMasterError]:
 def names_in(submissions: Iterable[Submission | TaskMasterError]) -> set[str]:
     """The types that are asked for."""
     return {one.type for one in submissions if isinstance(one, Submission)}
+
+
+def is_lost(results: Sequence[Result]) -> bool:
+    """Whether the store did not take a call: there is no use in sending the next, which `one_by_one` would not come to."""
+    return any(isinstance(one, StoreError) for one in results)
 
 
 def one_by_one(results: Sequence[Result], first: int) -> Iterator[Outcome]:

@@ -125,7 +125,7 @@ class Client:
                 for chunk in core.chunks(items):
                     checked = self._check(parts, chunk, trace)
                     results = under_way.result() if under_way else []
-                    under_way = _begin(sender, parts.enqueuer, checked)
+                    under_way = None if core.is_lost(results) else _begin(sender, parts.enqueuer, checked)
                     yield from core.one_by_one(results, first)
                     first += len(results)
                 yield from core.one_by_one(under_way.result() if under_way else [], first)

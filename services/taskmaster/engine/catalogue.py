@@ -63,7 +63,7 @@ class Types:
         self._read_at = time.monotonic()
         wrong = {}
         for name in self._known.keys() - raw.keys():
-            del self._known[name]
+            self._known.pop(name, None)  # another thread may have been quicker
         for name, text in raw.items():
             if self._raw.get(name) == text:
                 continue
