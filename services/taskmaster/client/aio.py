@@ -7,7 +7,7 @@ import os
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from itertools import islice
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack
+from typing import Any, Self, Unpack
 
 from taskmaster.client import core
 from taskmaster.client.core import Item, Mode, Options, Outcome
@@ -26,11 +26,8 @@ from taskmaster.settings import Settings
 from taskmaster.store import calls, reads
 from taskmaster.store.address import store_url
 from taskmaster.store.aio import AsyncStore
-from taskmaster.store.call import Call
 
 __all__ = ["AsyncClient"]
-
-T = TypeVar("T")
 
 
 class _Parts:
@@ -124,7 +121,7 @@ class AsyncClient:
 
     async def wait(self, job_id: str, timeout_s: float) -> JobRecord:
         """As `Client.wait`; all who wait share one reader of the store's events."""
-        known, parts = queries.id_of(job_id), self._here()
+        parts, known = self._here(), queries.id_of(job_id)
 
         async def look() -> JobRecord | StoreUnavailable:
             try:
@@ -142,20 +139,20 @@ class AsyncClient:
 
     async def cancel(self, job_id: str) -> State:
         """As `Client.cancel`."""
-        known, settings = queries.id_of(job_id), self._settings
+        parts, known, settings = self._here(), queries.id_of(job_id), self._settings
         partition = partition_of(known, settings.partitions)
         call = calls.cancel(partition, known, who=self._origin, key_window_ms=settings.idempotency_window_ms)
-        return control.cancelled(known, await self._run(call))
+        return control.cancelled(known, await parts.store.run(call))
 
     async def replay(
         self, job_id: str, *, request_id: str = "", reason: str = "", traceparent: str = "", accept_unknown: bool = False
     ) -> SubmittedJob:
         """As `Client.replay`."""
-        known, parts = queries.id_of(job_id), self._here()
+        parts, known = self._here(), queries.id_of(job_id)
         request = core.replay_request(request_id, reason, traceparent, accept_unknown)
         partition = partition_of(known, self._settings.partitions)
-        shown = await self._run(reads.show(partition, known, "b"))
-        dead = await self._run(reads.dead(partition, known)) if shown is None else None
+        shown = await parts.store.run(reads.show(partition, known, "b"))
+        dead = await parts.store.run(reads.dead(partition, known)) if shown is None else None
         now_ms = await parts.store.now_ms()
         prepared = core.replay_of(known, shown, dead, request, partitions=self._settings.partitions, now_ms=now_ms)
         return receipt(*await parts.enqueuer.one(prepared))
@@ -180,12 +177,9 @@ class AsyncClient:
             self._parts = parts = _Parts(self._settings)
         return parts
 
-    async def _run(self, call: Call[T]) -> T:
-        return await self._here().store.run(call)
-
     async def _look(self, job_id: str, what: str) -> JobRecord:
         known = queries.id_of(job_id)
-        shown = await self._run(reads.show(partition_of(known, self._settings.partitions), known, what))
+        shown = await parts.store.run(reads.show(partition_of(known, self._settings.partitions), known, what))
         return queries.job_of(known, queries.found(known, shown))
 
     async def _check(self, parts: _Parts, submissions: Sequence[Submission | TaskMasterError], traceparent: str) -> list[Checked]:

@@ -43,6 +43,10 @@ class _Parts:
         self.enqueuer = Enqueuer(self.store, self.within_s)
         self.catalogue = BlockingCatalogue(self.store)
 
+    def run(self, call: Call[T]) -> T:
+        """Ask, and ask again."""
+        return self.store.run(call, within_s=self.within_s)
+
 
 class Client:
     """Submits jobs, looks at them and waits for them. Thread-safe; a process forked from this one opens connections of its own.
@@ -167,7 +171,7 @@ class Client:
             NotFound: there is no such job, or no longer.
             StoreUnavailable: the store does not answer when the time is over.
         """
-        known, parts = queries.id_of(job_id), self._here()
+        parts, known = self._here(), queries.id_of(job_id)
 
         def look() -> JobRecord | StoreUnavailable:
             try:
@@ -196,10 +200,10 @@ class Client:
             Conflict: it has ended otherwise.
             StoreError: the store cannot be asked.
         """
-        known, settings = queries.id_of(job_id), self._settings
+        parts, known, settings = self._here(), queries.id_of(job_id), self._settings
         partition = partition_of(known, settings.partitions)
         call = calls.cancel(partition, known, who=self._origin, key_window_ms=settings.idempotency_window_ms)
-        return control.cancelled(known, self._run(call))
+        return control.cancelled(known, parts.run(call))
 
     def replay(
         self, job_id: str, *, request_id: str = "", reason: str = "", traceparent: str = "", accept_unknown: bool = False
@@ -219,11 +223,11 @@ class Client:
             EffectUnsettled: nobody knows whether an effect of it happened.
             StoreError: as `submit`.
         """
-        known, parts = queries.id_of(job_id), self._here()
+        parts, known = self._here(), queries.id_of(job_id)
         request = core.replay_request(request_id, reason, traceparent, accept_unknown)
         partition = partition_of(known, self._settings.partitions)
-        shown = self._run(reads.show(partition, known, "b"))
-        dead = self._run(reads.dead(partition, known)) if shown is None else None
+        shown = parts.run(reads.show(partition, known, "b"))
+        dead = parts.run(reads.dead(partition, known)) if shown is None else None
         prepared = core.replay_of(known, shown, dead, request, partitions=self._settings.partitions, now_ms=parts.store.now_ms())
         return receipt(*parts.enqueuer.one(prepared))
 
@@ -246,13 +250,9 @@ class Client:
             self._parts = parts = _Parts(self._settings)
         return parts
 
-    def _run(self, call: Call[T]) -> T:
-        parts = self._here()
-        return parts.store.run(call, within_s=parts.within_s)
-
     def _look(self, job_id: str, what: str) -> JobRecord:
-        known = queries.id_of(job_id)
-        shown = self._run(reads.show(partition_of(known, self._settings.partitions), known, what))
+        parts, known = self._here(), queries.id_of(job_id)
+        shown = parts.run(reads.show(partition_of(known, self._settings.partitions), known, what))
         return queries.job_of(known, queries.found(known, shown))
 
     def _check(self, parts: _Parts, submissions: Sequence[Submission | TaskMasterError], traceparent: str) -> list[Checked]:
