@@ -178,7 +178,7 @@ class AsyncClient:
         return parts
 
     async def _look(self, job_id: str, what: str) -> JobRecord:
-        known = queries.id_of(job_id)
+        parts, known = self._here(), queries.id_of(job_id)
         shown = await parts.store.run(reads.show(partition_of(known, self._settings.partitions), known, what))
         return queries.job_of(known, queries.found(known, shown))
 
