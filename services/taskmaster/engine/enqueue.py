@@ -18,11 +18,28 @@ from taskmaster.store.calls import NewJob, Submitted
 from taskmaster.store.client import SyncStore
 from taskmaster.store.status import Status
 
-__all__ = ["AsyncEnqueuer", "Enqueuer"]
+__all__ = ["AsyncEnqueuer", "Enqueuer", "store_jobs"]
 
 Result = Stored | TaskMasterError
 #: How long many go on being sent again. Less than the store remembers ids for (30 s).
 RESEND_WITHIN_S = 10.0
+
+
+def store_jobs(
+    store: SyncStore, partition: int, jobs: Sequence[NewJob], *, atomic: bool = False, within_s: float = RESEND_WITHIN_S
+) -> list[Stored]:
+    """Store jobs of one partition in one call, and what became of each; those whose ids came too late once more under fresh ones.
+
+    Raises:
+        StoreUnavailable: no answer in *within_s* seconds; they may have been stored, and the same may be asked again.
+        StoreRefused: the store takes no writes; none was stored.
+    """
+    answers: list[Submitted] = store.run(calls.submit(partition, jobs, atomic=atomic), within_s=within_s)
+    fresh = renewed(jobs, answers, atomic=atomic)
+    if fresh is not None:
+        store.align()
+        jobs, answers = fresh, store.run(calls.submit(partition, fresh, atomic=atomic), within_s=within_s)
+    return list(zip(jobs, answers, strict=True))
 
 
 class Enqueuer:
@@ -38,14 +55,9 @@ class Enqueuer:
         self._within_s = within_s
 
     def one(self, prepared: Prepared) -> Stored:
-        """Store one.
-
-        Raises:
-            StoreUnavailable: no answer in time; it may have been stored, and the same request may be repeated.
-            StoreRefused: the store takes no writes; it was not stored.
-        """
+        """Store one. Raises as `store_jobs`."""
         partition, job = prepared
-        [stored] = self._run(partition, [job], within_s=self._within_s)
+        [stored] = store_jobs(self._store, partition, [job], within_s=self._within_s)
         return stored
 
     def many(self, checked: Sequence[Checked]) -> list[Result]:
@@ -56,7 +68,7 @@ class Enqueuer:
         results: list[Result | None] = _refused(checked)
         for partition, places in _groups(checked):
             try:
-                found: Sequence[Result] = self._run(partition, _jobs(checked, places))
+                found: Sequence[Result] = store_jobs(self._store, partition, _jobs(checked, places))
             except StoreError as error:
                 found = [error] * len(places)
             _fill(results, places, found)
@@ -67,18 +79,10 @@ class Enqueuer:
 
         Raises:
             InvalidRequest: they cannot go in one step.
-            StoreError: as `one`.
+            StoreError: as `store_jobs`.
         """
         partition, jobs = _at_once(checked)
-        return list(self._run(partition, jobs, atomic=True)) if jobs else _spoiled(checked)
-
-    def _run(self, partition: int, jobs: Sequence[NewJob], *, atomic: bool = False, within_s: float = RESEND_WITHIN_S) -> list[Stored]:
-        answers: list[Submitted] = self._store.run(calls.submit(partition, jobs, atomic=atomic), within_s=within_s)
-        fresh = renewed(jobs, answers, atomic=atomic)
-        if fresh is not None:
-            self._store.align()
-            jobs, answers = fresh, self._store.run(calls.submit(partition, fresh, atomic=atomic), within_s=within_s)
-        return list(zip(jobs, answers, strict=True))
+        return list(store_jobs(self._store, partition, jobs, atomic=True)) if jobs else _spoiled(checked)
 
 
 class AsyncEnqueuer:
