@@ -3,6 +3,8 @@
     TaskMasterError
     ├── ConfigurationError        a setting is wrong: say which, and what would do
     ├── InvalidRequest            the caller's request cannot be carried out as it stands
+    │   ├── MalformedBody         it is not even JSON
+    │   ├── BodyTooLarge
     │   ├── UnknownJobType
     │   ├── InvalidPayload
     │   ├── KeyMissing
@@ -10,7 +12,9 @@
     ├── Forbidden                 the caller may not do this: say which scope it needs, and how it is granted
     ├── NotFound                  no such job, dead letter, queue or type
     ├── Conflict                  the thing is in a state that does not allow it
-    ├── EffectUnsettled           nobody knows whether an effect of the job happened
+    ├── EffectUnsettled           an effect of the job's lineage may or may not have happened
+    ├── NotEnded                  a job was waited for, and has not ended in that time
+    ├── NotCompleted              a job whose result was asked for has failed or was cancelled
     ├── StoreError
     │   ├── StoreUnavailable      no answer in time: whether it took effect is unknown; the same request may be repeated
     │   ├── StoreRefused          the store answers, but does not take writes now (memory, disk, read-only)
@@ -26,6 +30,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 __all__ = [
+    "BodyTooLarge",
     "ConfigurationError",
     "Conflict",
     "EffectUnsettled",
@@ -34,6 +39,9 @@ __all__ = [
     "InvalidRequest",
     "KeyMissing",
     "KeyReused",
+    "MalformedBody",
+    "NotCompleted",
+    "NotEnded",
     "NotFound",
     "PluginError",
     "StoreDefect",
@@ -67,6 +75,18 @@ class InvalidRequest(TaskMasterError):
     """The request is malformed or out of its limits."""
 
     code = "invalid-request"
+
+
+class MalformedBody(InvalidRequest):
+    """It is not JSON as RFC 8259 has it, or nested or filled beyond the limits."""
+
+    code = "malformed-body"
+
+
+class BodyTooLarge(InvalidRequest):
+    """It has more bytes than are taken. Facts: limitBytes."""
+
+    code = "body-too-large"
 
 
 class UnknownJobType(InvalidRequest):
@@ -115,6 +135,18 @@ class EffectUnsettled(TaskMasterError):
     """An effect of the job's lineage is under way, or nobody knows whether it happened. Facts: jobId."""
 
     code = "effect-unknown"
+
+
+class NotEnded(TaskMasterError, TimeoutError):
+    """The job that was waited for goes on. Facts: jobId, state."""
+
+    code = "not-ended"
+
+
+class NotCompleted(TaskMasterError):
+    """The job has no result: it failed or was cancelled. Facts: jobId, state, reason, error (class and message of the last failure)."""
+
+    code = "not-completed"
 
 
 class StoreError(TaskMasterError):

@@ -30,7 +30,7 @@ DLQ = [f"dlq {verb}" for verb in ("list", "groups", "show", "replay", "discard")
 OPERATIONS = [f"operations {verb}" for verb in ("list", "show", "start", "cancel")]
 
 
-@pytest.mark.parametrize("command", ["up", "api", "worker", "submit", "job", "doctor", "config", *DLQ, *OPERATIONS])
+@pytest.mark.parametrize("command", ["up", "api", "worker", "submit", "import", "job", "doctor", "config", *DLQ, *OPERATIONS])
 def test_every_command_explains_itself_and_its_exit_codes(command: str) -> None:
     result = run(*command.split(), "--help")
 
@@ -66,7 +66,17 @@ def test_a_wrong_setting_is_one_line_and_78(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize(
-    "command", [("nonsense",), ("up", "--nonsense"), ("job",), ("submit",), ("submit", "t", "{"), ("submit", "t", "--priority", "x")]
+    "command",
+    [
+        ("nonsense",),
+        ("up", "--nonsense"),
+        ("job",),
+        ("submit",),
+        ("import",),
+        ("import", "no-such-file"),
+        ("submit", "t", "{"),
+        ("submit", "t", "--priority", "x"),
+    ],
 )
 def test_wrong_usage_is_2(command: tuple[str, ...]) -> None:
     assert run(*command).exit_code == 2

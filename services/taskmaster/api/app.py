@@ -10,12 +10,13 @@ from litestar.datastructures import State
 from litestar.openapi import OpenAPIConfig
 
 import taskmaster
-from taskmaster.api import dlq, effects, groups, health, jobs, operations, problems, queues, strict, submission, types
-from taskmaster.api.catalogue import Catalogue
-from taskmaster.api.gather import Gather
+from taskmaster.api import bodies, dlq, effects, groups, health, jobs, operations, problems, queues, submission, types
 from taskmaster.api.service import Answer, AnyRequest, Service, data, only
-from taskmaster.api.waiting import Waiting
 from taskmaster.api.watch import Watch
+from taskmaster.engine.catalogue import Catalogue
+from taskmaster.engine.enqueue import AsyncEnqueuer
+from taskmaster.engine.gather import Gather
+from taskmaster.engine.waiting import Waiting
 from taskmaster.errors import ConfigurationError, StoreError
 from taskmaster.settings import Settings
 from taskmaster.store.aio import AsyncStore
@@ -34,11 +35,13 @@ def create_app(settings: Settings) -> Litestar:
         raise ConfigurationError("the API needs a store: set TASKMASTER_REDIS_URL, or run `taskmaster up`", name="redis_url")
     timeout_s = settings.store_timeout_ms / 1_000
     store = AsyncStore(settings.redis_url, timeout_s=timeout_s)
+    gather = Gather(store.channel, settings.partitions, timeout_s)
     service = Service(
         settings=settings,
         store=store,
-        gather=Gather(store.channel, settings.partitions, timeout_s),
-        catalogue=Catalogue(store),
+        gather=gather,
+        enqueuer=AsyncEnqueuer(gather, store),
+        catalogue=Catalogue(store, _unusable),
         waiting=Waiting(store, settings.partitions, block_ms=min(1_000, settings.store_timeout_ms // 2)),
         watch=Watch(store, settings.partitions, is_strict=settings.durability == "strict"),
     )
@@ -73,6 +76,10 @@ def create_app(settings: Settings) -> Litestar:
     )
 
 
+def _unusable(job_type: str, why: str) -> None:
+    logs.get().warning(events.PLUGIN_FAILED, type=job_type, error=why)
+
+
 def end_waits(app: Litestar) -> None:
     """Answer everybody who waits for a job now: a server that stops first waits for open requests. For the loop's signal handlers."""
     app.state["service"].waiting.close()
@@ -80,7 +87,7 @@ def end_waits(app: Litestar) -> None:
 
 def _problem(request: AnyRequest, error: Exception) -> Response[bytes]:
     made = problems.answer(request, error)
-    closing = {"connection": "close"} if strict.is_left(request) else {}
+    closing = {"connection": "close"} if bodies.is_left(request) else {}
     return Response(made.body, status_code=made.status_code, media_type=problems.MEDIA_TYPE, headers=dict(made.headers.items()) | closing)
 
 

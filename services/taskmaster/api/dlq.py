@@ -10,12 +10,12 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, QueryParameter
 
-from taskmaster.api import cursor, dlq_shapes, shapes, strict, views
+from taskmaster.api import bodies, cursor, dlq_shapes, shapes, views
 from taskmaster.api.documents import with_body
 from taskmaster.api.filters import PARAMETERS, letters_of
 from taskmaster.api.jobs import ReplayBody, replay_answer, replay_request
 from taskmaster.api.service import Answer, AnyRequest, Service, data, limit_of, of, only
-from taskmaster.engine import dlq, queries
+from taskmaster.engine import dlq, queries, strict
 from taskmaster.errors import NotFound
 from taskmaster.model.ids import is_job_id
 from taskmaster.model.job import DeadLetter
@@ -129,7 +129,7 @@ async def discard_dead(
     service = of(request)
     service.require("dlq:discard")
     only(request, "reason", "by")
-    raw = await strict.read(request, 4_096) if reason is None and by is None else b""
+    raw = await bodies.read(request, 4_096) if reason is None and by is None else b""
     body = strict.convert(strict.decode(raw) if raw.strip() else {"reason": reason or "", "by": by or ""}, DiscardBody)
     if not is_job_id(entry_id):
         raise _no_entry(entry_id)

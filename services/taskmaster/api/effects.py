@@ -11,11 +11,12 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, QueryParameter
 
-from taskmaster.api import cursor, shapes, strict, views
+from taskmaster.api import bodies, cursor, shapes, views
 from taskmaster.api.documents import with_body
 from taskmaster.api.problems import BadParameter
-from taskmaster.api.service import Answer, AnyRequest, data, job_id_of, limit_of, of, only
+from taskmaster.api.service import Answer, AnyRequest, data, limit_of, of, only
 from taskmaster.engine import effects as engine
+from taskmaster.engine import queries, strict
 from taskmaster.errors import NotFound
 from taskmaster.model.ids import is_job_id
 from taskmaster.store import effects
@@ -63,7 +64,7 @@ async def list_effects_of_job(request: AnyRequest, job_id: FromPath[str]) -> Ans
     """Everything that the job, what it is a replay of, and its own replays asked a licence for; oldest first."""
     service = of(request)
     only(request)
-    known = job_id_of(job_id)
+    known = queries.id_of(job_id)
     ledger = await service.store.run(effects.lineage(service.partition(known), known))
     if ledger is None:
         raise NotFound(f"there is no job {known}, or no longer", jobId=known)
@@ -85,7 +86,7 @@ async def settle_effect(request: AnyRequest, effect_id: FromPath[str]) -> Answer
     if not is_job_id(root_id) or not _EFFECT.fullmatch(effect):
         shown = effect_id[:80].encode("utf-8", "backslashreplace").decode()
         raise NotFound(f"there is no effect {shown!r}", effectId=shown)
-    body = strict.convert(strict.decode(await strict.read(request, 4_096)), SettleBody)
+    body = strict.convert(strict.decode(await bodies.read(request, 4_096)), SettleBody)
     partition, at_it_ms = service.partition(root_id), service.settings.lease_ms
     call = effects.settle(partition, root_id, effect, happened=body.happened, who=body.by, reason=body.reason, at_it_ms=at_it_ms)
     engine.settled(root_id, effect, await service.store.run(call))

@@ -12,14 +12,13 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, QueryParameter
 
-from taskmaster.api import cursor, shapes, strict, views
+from taskmaster.api import bodies, cursor, shapes, views
 from taskmaster.api.documents import with_body
 from taskmaster.api.problems import BadParameter
-from taskmaster.api.service import Answer, AnyRequest, Service, data, job_id_of, limit_of, of, only, raw
-from taskmaster.api.submission import accept, header_key, store, trace_context
-from taskmaster.engine import control, dlq, queries
-from taskmaster.engine.submit import Prepared
-from taskmaster.errors import NotFound
+from taskmaster.api.service import Answer, AnyRequest, Service, data, limit_of, of, only, raw
+from taskmaster.api.submission import accept, header_key, store
+from taskmaster.engine import control, dlq, queries, strict
+from taskmaster.engine.submit import Prepared, trace_context
 from taskmaster.model.job import JobRecord
 from taskmaster.model.states import CODE, STATES, State
 from taskmaster.store import calls, reads
@@ -43,10 +42,8 @@ async def record_of(service: Service, text: str, parts: str) -> tuple[JobRecord,
     Raises:
         NotFound: there is none.
     """
-    job_id = job_id_of(text)
-    shown = await service.store.run(reads.show(service.partition(job_id), job_id, parts))
-    if shown is None:
-        raise NotFound(f"there is no job {job_id}, or no longer", jobId=job_id)
+    job_id = queries.id_of(text)
+    shown = queries.found(job_id, await service.store.run(reads.show(service.partition(job_id), job_id, parts)))
     return queries.job_of(job_id, shown), shown
 
 
@@ -125,7 +122,7 @@ async def show_job(
         return (await record_of(service, job_id, parts))[0]
 
     if wait_s:
-        known = job_id_of(job_id)
+        known = queries.id_of(job_id)
         record = await service.waiting.until(service.partition(known), known, look=look, is_enough=queries.is_ended, within_s=wait_s)
     else:
         record = await look()
@@ -179,7 +176,7 @@ async def cancel_job(request: AnyRequest, job_id: FromPath[str]) -> Answer:
     """200: it is cancelled. 202: it runs, and its worker has been asked to stop."""
     service = of(request)
     service.require("jobs:cancel")
-    known = job_id_of(job_id)
+    known = queries.id_of(job_id)
     call = calls.cancel(service.partition(known), known, who="api", key_window_ms=service.settings.idempotency_window_ms)
     state = control.cancelled(known, await service.store.run(call))
     is_over = state == "cancelled"
@@ -189,7 +186,7 @@ async def cancel_job(request: AnyRequest, job_id: FromPath[str]) -> Answer:
 
 async def replay_request(request: AnyRequest) -> dlq.Request:
     """What is asked of a replay; its body may be empty."""
-    body = await strict.read(request, 4_096)
+    body = await bodies.read(request, 4_096)
     wanted = strict.convert(strict.decode(body), ReplayBody) if body.strip() else ReplayBody()
     header, trace = request.headers.get("idempotency-key"), request.headers.get("traceparent", "")
     request_id = header_key(header) if header is not None else ""
@@ -201,8 +198,8 @@ async def replay_request(request: AnyRequest) -> dlq.Request:
 
 async def replay_answer(service: Service, prepared: Prepared) -> Answer:
     """Store a replay, and answer as for a submission, with the lineage."""
-    job, answer = await store(service, prepared)
-    accepted = await accept(service, job, answer)
+    stored = await store(service, prepared)
+    accepted, job = await accept(service, stored), stored[0]
     fields = msgspec.structs.asdict(accepted)
     replayed = shapes.Replayed(**fields, replayed_from_job_id=job.replayed_from, replayed_at=accepted.created_at, root_job_id=job.root_id)
     told = {"location": f"/jobs/{accepted.job_id}"}

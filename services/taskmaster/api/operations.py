@@ -11,12 +11,13 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, QueryParameter
 
-from taskmaster.api import cursor, dlq_shapes, dlq_views, strict
+from taskmaster.api import bodies, cursor, dlq_shapes, dlq_views
 from taskmaster.api.documents import with_body
 from taskmaster.api.problems import BadParameter
 from taskmaster.api.service import Answer, AnyRequest, Service, data, limit_of, of, only
 from taskmaster.api.submission import header_key
 from taskmaster.engine import operations as engine
+from taskmaster.engine import strict
 from taskmaster.engine.orders import Action, Order, Plan, plan
 from taskmaster.errors import NotFound
 from taskmaster.model.scopes import Scope
@@ -50,7 +51,7 @@ async def open_operation(request: AnyRequest) -> Answer:
     """
     service = of(request)
     only(request)
-    order = strict.convert(strict.decode(await strict.read(request, BODY_MAX)), Order)
+    order = strict.convert(strict.decode(await bodies.read(request, BODY_MAX)), Order)
     planned = plan(order, service.settings.partitions)
     now_ms = await service.store.now_ms()
     if order.dry_run:
@@ -112,7 +113,7 @@ async def cancel_operation(request: AnyRequest, operation_id: FromPath[str]) -> 
     """It does no more; what it has done stays done. 409 when it has ended otherwise."""
     service = of(request)
     only(request)
-    raw = await strict.read(request, 4_096)
+    raw = await bodies.read(request, 4_096)
     body = strict.convert(strict.decode(raw), EndBody) if raw.strip() else EndBody()
     talk = engine.cancel(_known(operation_id), service.settings.partitions, by=body.by or "api", reason=body.reason)
     return data(dlq_views.operation_of(await service.store.converse(talk)))

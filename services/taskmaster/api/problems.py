@@ -17,9 +17,7 @@ from taskmaster.telemetry import events, logs
 
 __all__ = [
     "BadParameter",
-    "BodyTooLarge",
     "KeyConflict",
-    "MalformedBody",
     "Problem",
     "UnsupportedMediaType",
     "answer",
@@ -31,18 +29,6 @@ MEDIA_TYPE = "application/problem+json"
 #: What a client is told to wait before it repeats a request that the store could not take.
 RETRY_AFTER_S = 1
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
-
-
-class MalformedBody(InvalidRequest):
-    """The body is not JSON as RFC 8259 has it, or nested or filled beyond the limits."""
-
-    code = "malformed-body"
-
-
-class BodyTooLarge(InvalidRequest):
-    """The body has more bytes than are taken. Facts: limitBytes."""
-
-    code = "body-too-large"
 
 
 class UnsupportedMediaType(InvalidRequest):

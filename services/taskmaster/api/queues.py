@@ -26,7 +26,7 @@ async def overview(service: Service, *, timed: int = 0) -> list[QueueView]:
     """Every queue that ever had a job, or that a job type names."""
     rows = [row for p in service.partitions for row in await service.store.run(reads.queues(p, timed=timed))]
     found = queries.merge_queues(rows)
-    missing = {entry.queue for entry in service.catalogue.entries.values()} - {view.name for view in found}
+    missing = {entry.queue for entry in service.catalogue.types.entries.values()} - {view.name for view in found}
     return sorted([*found, *map(queries.empty_queue, missing)], key=lambda view: view.name)
 
 
@@ -53,7 +53,7 @@ async def show_queue(request: AnyRequest, name: FromPath[str]) -> Answer:
     if NAME.fullmatch(name):
         rows = [row for p in service.partitions for row in await service.store.run(reads.queues(p, queue=name, timed=TIMED_ONE))]
     found = queries.merge_queues(rows)
-    if not found and any(entry.queue == name for entry in service.catalogue.entries.values()):
+    if not found and any(entry.queue == name for entry in service.catalogue.types.entries.values()):
         found = [queries.empty_queue(name)]
     if not found:
         shown = name[:64].encode("utf-8", "backslashreplace").decode()

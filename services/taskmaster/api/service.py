@@ -12,18 +12,19 @@ from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
 from taskmaster.api import shapes
-from taskmaster.api.catalogue import Catalogue
-from taskmaster.api.gather import Gather
 from taskmaster.api.problems import BadParameter
-from taskmaster.api.waiting import Waiting
 from taskmaster.api.watch import Watch
-from taskmaster.errors import Forbidden, NotFound
+from taskmaster.engine.catalogue import Catalogue
+from taskmaster.engine.enqueue import AsyncEnqueuer
+from taskmaster.engine.gather import Gather
+from taskmaster.engine.waiting import Waiting
+from taskmaster.errors import Forbidden
 from taskmaster.model import scopes
-from taskmaster.model.ids import is_job_id, partition_of
+from taskmaster.model.ids import partition_of
 from taskmaster.settings import Settings
 from taskmaster.store.aio import AsyncStore
 
-__all__ = ["LIMIT_DEFAULT", "LIMIT_MAX", "Answer", "AnyRequest", "Service", "data", "header", "job_id_of", "limit_of", "of", "only", "raw"]
+__all__ = ["LIMIT_DEFAULT", "LIMIT_MAX", "Answer", "AnyRequest", "Service", "data", "header", "limit_of", "of", "only", "raw"]
 
 AnyRequest = Request[Any, Any, Any]
 LIMIT_DEFAULT, LIMIT_MAX = 50, 200
@@ -37,6 +38,7 @@ class Service:
     settings: Settings
     store: AsyncStore
     gather: Gather
+    enqueuer: AsyncEnqueuer
     catalogue: Catalogue
     waiting: Waiting
     watch: Watch
@@ -111,18 +113,6 @@ def header(request: AnyRequest, name: bytes) -> str | None:
         if known == name:
             return value.decode("latin-1")
     return None
-
-
-def job_id_of(text: str) -> str:
-    """*text*, if it is spelt like a job id.
-
-    Raises:
-        NotFound: it is not, so there can be no such job.
-    """
-    if not is_job_id(text):
-        shown = text[:64].encode("utf-8", "backslashreplace").decode()
-        raise NotFound(f"there is no job {shown!r}", jobId=shown)
-    return text
 
 
 def only(request: AnyRequest, *known: str) -> None:

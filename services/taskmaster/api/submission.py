@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -11,30 +9,22 @@ from litestar import post
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 
-from taskmaster.api import problems, shapes, strict
+from taskmaster.api import bodies, problems, shapes
 from taskmaster.api.documents import with_body
 from taskmaster.api.problems import KeyConflict
 from taskmaster.api.service import Answer, AnyRequest, Service, data, header, of
-from taskmaster.engine import queries
-from taskmaster.engine.submit import Prepared, Submission, prepare, refused, renew
+from taskmaster.engine import queries, strict
+from taskmaster.engine.receipts import Checked, Stored, receipt
+from taskmaster.engine.submit import Prepared, Submission, prepare, trace_context
 from taskmaster.errors import InvalidRequest, StoreError, TaskMasterError
-from taskmaster.model.ids import created_ms, new_job_id, slot_of
 from taskmaster.model.states import PRIORITIES
 from taskmaster.store import reads
-from taskmaster.store.calls import NewJob, Submitted
-from taskmaster.store.status import Status
 
-__all__ = ["ROUTES", "accept", "header_key", "store", "trace_context"]
+__all__ = ["ROUTES", "accept", "header_key", "store"]
 
 BULK_MAX = 1_000
 #: A bulk body may be that many times as large as a single one.
 BULK_BODIES = 8
-_TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
-
-
-def trace_context(traceparent: str | None) -> str:
-    """The W3C trace context of a request; empty for none, or for one that is malformed."""
-    return traceparent if traceparent and _TRACEPARENT.fullmatch(traceparent) else ""
 
 
 class Bulk(msgspec.Struct, forbid_unknown_fields=True):
@@ -49,11 +39,10 @@ async def submit(request: AnyRequest) -> Answer:
     """202 with the job's id: it is stored. The same key with the same request answers the first job again."""
     service = of(request)
     service.require("jobs:submit")
-    body = await strict.read(request, service.settings.max_body_bytes)
+    body = await bodies.read(request, service.settings.max_body_bytes)
     submission = with_key(strict.convert(strict.decode(body), Submission), header(request, b"idempotency-key"))
     prepared = await check(service, submission, header(request, b"traceparent"))
-    job, answer = await store(service, prepared)
-    accepted = await accept(service, job, answer)
+    accepted = await accept(service, await store(service, prepared))
     told = {"location": f"/jobs/{accepted.job_id}"}
     if accepted.duplicate:
         told["idempotency-replayed"] = "true"
@@ -102,56 +91,39 @@ async def check(service: Service, submission: Submission, traceparent: str | Non
     return prepare(submission, entry, validator, service.settings, now_ms, "api", traceparent=trace)
 
 
-async def store(service: Service, prepared: Prepared) -> tuple[NewJob, Submitted]:
-    """Store it, together with whatever else is submitted now. A clock that ran away is set by the store's and tried once more."""
+async def store(service: Service, prepared: Prepared) -> Stored:
+    """Store it, together with whatever else is submitted now."""
     service.watch.admit()
-    partition, job = prepared
-    answer = await service.gather.submit(partition, job)
-    if answer.status is Status.TOO_OLD:
-        job = renew(job, answer.now_ms)
-        await service.store.align()
-        answer = await service.gather.submit(partition, job)
-    return job, answer
+    return await service.enqueuer.one(prepared)
 
 
-async def accept(service: Service, job: NewJob, answer: Submitted) -> shapes.Accepted:
-    """The answer to a submission, from the store's.
-
-    Raises:
-        KeyReused: the key belongs to another request; fact `jobId`.
-        NotFound: the source of a replay is gone.
-    """
-    status = answer.status
-    if status is Status.OK:
+async def accept(service: Service, stored: Stored) -> shapes.Accepted:
+    """The answer to a submission: the job as it is now; of one that is no longer kept only what its id says. Raises as `receipt`."""
+    job, answer = stored
+    told = receipt(job, answer)
+    if not told.duplicate:
         run_ms = answer.now_ms + job.delay_ms if job.delay_ms else job.due_ms
         return shapes.Accepted(
             job_id=job.id,
-            state=answer.state,
+            state=told.state,
             type=job.type,
             queue=job.queue,
             priority=PRIORITIES[job.priority],
-            created_at=shapes.instant(created_ms(job.id)),
+            created_at=shapes.instant(told.created_ms),
             run_at=shapes.moment(run_ms),
         )
-    if status is Status.DUPLICATE:
-        return await _first(service, job, answer)
-    raise refused(job, answer)
-
-
-async def _first(service: Service, job: NewJob, answer: Submitted) -> shapes.Accepted:
-    """The job that the key stands for, as it is now; of one that is no longer kept only what its id says."""
-    first = await service.store.run(reads.show(service.partition(answer.id), answer.id, "")) if answer.state else None
+    first = await service.store.run(reads.show(service.partition(told.id), told.id, "")) if told.state else None
     if first is None:
         return shapes.Accepted(
-            job_id=answer.id,
-            state=answer.state,
+            job_id=told.id,
+            state=told.state,
             type=job.type,
             queue=job.queue,
             priority=PRIORITIES[job.priority],
-            created_at=shapes.instant(created_ms(answer.id)),
+            created_at=shapes.instant(told.created_ms),
             duplicate=True,
         )
-    record = queries.job_of(answer.id, first)
+    record = queries.job_of(told.id, first)
     return shapes.Accepted(
         job_id=record.id,
         state=record.state,
@@ -172,20 +144,23 @@ async def submit_bulk(request: AnyRequest) -> Answer:
     """Independent: 202 when all were taken, else 207, with a result for each item in order. Atomic: 202, or 422 and nothing is stored."""
     service = of(request)
     service.require("jobs:submit")
-    bulk = strict.convert(strict.decode(await strict.read(request, BULK_BODIES * service.settings.max_body_bytes)), Bulk)
+    bulk = strict.convert(strict.decode(await bodies.read(request, BULK_BODIES * service.settings.max_body_bytes)), Bulk)
     if not 1 <= len(bulk.jobs) <= BULK_MAX:
         message = f"{len(bulk.jobs)} items; 1 to {BULK_MAX} are taken"
         raise InvalidRequest(f"jobs: {message}", errors=[{"pointer": "/jobs", "message": message}])
     service.watch.admit()
     await service.store.now_ms()  # a store that is away is one problem, not one for each item
     traceparent = request.headers.get("traceparent")
-    checked: list[Prepared | TaskMasterError] = []
+    checked: list[Checked] = []
     for item in bulk.jobs:
         try:
             checked.append(await check(service, strict.convert(item, Submission), traceparent))
         except InvalidRequest as error:
             checked.append(error)
-    results = await (_independent(service, checked) if bulk.mode == "independent" else _atomic(service, checked))
+    stored = await (service.enqueuer.many(checked) if bulk.mode == "independent" else service.enqueuer.atomic(checked))
+    if all(isinstance(one, StoreError) for one in stored):
+        raise next(one for one in stored if isinstance(one, StoreError))
+    results = [await _accepted(service, one) for one in stored]
     trace, instance = problems.trace_id(request), str(request.scope["path"])
     items = [
         shapes.BulkItem(status="accepted", job=one)
@@ -205,67 +180,11 @@ async def submit_bulk(request: AnyRequest) -> Answer:
     )
 
 
-async def _independent(service: Service, checked: Sequence[Prepared | TaskMasterError]) -> list[shapes.Accepted | TaskMasterError]:
-    futures = [None if isinstance(one, TaskMasterError) else service.gather.submit(*one) for one in checked]
-    results: list[shapes.Accepted | TaskMasterError] = []
-    for one, waits in zip(checked, futures, strict=True):
-        if isinstance(one, TaskMasterError):
-            results.append(one)
-            continue
-        try:
-            partition, job = one
-            answer = await (waits or service.gather.submit(partition, job))
-            if answer.status is Status.TOO_OLD:
-                job = renew(job, answer.now_ms)
-                answer = await service.gather.submit(partition, job)
-            results.append(await accept(service, job, answer))
-        except TaskMasterError as error:
-            results.append(error)
-    if all(isinstance(one, StoreError) for one in results):
-        raise next(one for one in results if isinstance(one, StoreError))
-    return results
-
-
-async def _atomic(service: Service, checked: Sequence[Prepared | TaskMasterError]) -> list[shapes.Accepted | TaskMasterError]:
-    ready = [one for one in checked if not isinstance(one, TaskMasterError)]
-    aborted = InvalidRequest("not stored: another item of this batch cannot be accepted")
-    if len(ready) < len(checked):
-        return [one if isinstance(one, TaskMasterError) else aborted for one in checked]
-    partition, jobs = _together(ready)
-    answers = await service.gather.run(partition, jobs, atomic=True)
-    if any(answer.status is Status.TOO_OLD for answer in answers):
-        await service.store.align()
-        jobs = [renew(job, answers[0].now_ms) for job in jobs]
-        answers = await service.gather.run(partition, jobs, atomic=True)
-    results: list[shapes.Accepted | TaskMasterError] = []
-    for job, answer in zip(jobs, answers, strict=True):
-        try:
-            results.append(aborted if answer.status is Status.ABORTED else await accept(service, job, answer))
-        except TaskMasterError as error:
-            results.append(error)
-    if any(isinstance(one, TaskMasterError) for one in results):
-        return [one if isinstance(one, TaskMasterError) or one.duplicate else aborted for one in results]
-    return results
-
-
-def _together(ready: Sequence[Prepared]) -> tuple[int, list[NewJob]]:
-    """All in one partition: jobs without a key go where those with one must go.
-
-    Raises:
-        InvalidRequest: keys belong to several partitions, and one step cannot span them.
-    """
-    homes = {partition for partition, job in ready if job.key}
-    if len(homes) > 1:
-        raise InvalidRequest("the keys of this batch live in several partitions of the store, so it cannot be atomic; use independent")
-    if not homes:
-        homes = {ready[0][0]}
-    home = homes.pop()
-    slot = next(slot_of(job.id) for partition, job in ready if partition == home)
-    jobs = [job if partition == home else msgspec.structs.replace(job, id=new_job_id(created_ms(job.id), slot)) for partition, job in ready]
-    return home, jobs
-
-
-# ---------------------------------------------------------------- look
+async def _accepted(service: Service, result: Stored | TaskMasterError) -> shapes.Accepted | TaskMasterError:
+    try:
+        return result if isinstance(result, TaskMasterError) else await accept(service, result)
+    except TaskMasterError as error:
+        return error
 
 
 ROUTES: list[HTTPRouteHandler] = [submit, submit_bulk]

@@ -8,8 +8,8 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath
 
 from taskmaster.api import shapes, views
-from taskmaster.api.catalogue import AT_ONCE_S
 from taskmaster.api.service import Answer, AnyRequest, data, of, only
+from taskmaster.engine.catalogue import AT_ONCE_S
 from taskmaster.engine.submit import unknown_type
 from taskmaster.errors import NotFound, UnknownJobType
 
@@ -23,7 +23,7 @@ async def list_types(request: AnyRequest) -> Answer:
     only(request)
     await service.catalogue.look(AT_ONCE_S)
     required = service.settings.idempotency == "required"
-    items = [views.type_of(entry, key_required_by_default=required) for entry in service.catalogue.entries.values()]
+    items = [views.type_of(entry, key_required_by_default=required) for entry in service.catalogue.types.entries.values()]
     return data(shapes.JobTypeList(items=items))
 
 
@@ -35,7 +35,7 @@ async def show_type(request: AnyRequest, job_type: FromPath[str]) -> Answer:
     try:
         entry, _ = await service.catalogue.of(job_type)
     except UnknownJobType:
-        unknown = unknown_type(job_type, service.catalogue.entries)
+        unknown = unknown_type(job_type, service.catalogue.types.entries)
         raise NotFound(unknown.message, **unknown.facts) from None
     return data(views.type_of(entry, key_required_by_default=service.settings.idempotency == "required"))
 

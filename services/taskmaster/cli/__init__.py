@@ -16,6 +16,7 @@ from taskmaster.cli.dlq import dlq
 from taskmaster.cli.doctor import doctor
 from taskmaster.cli.effects import effects
 from taskmaster.cli.exits import code_of
+from taskmaster.cli.importing import import_
 from taskmaster.cli.job import job
 from taskmaster.cli.operations import operations
 from taskmaster.cli.submit import submit
@@ -48,5 +49,5 @@ def main() -> None:
     """Background jobs for Python teams. `taskmaster up` starts everything on this machine."""
 
 
-for command in (up, api, worker, submit, job, dlq, operations, effects, doctor, config):
+for command in (up, api, worker, submit, import_, job, dlq, operations, effects, doctor, config):
     main.add_command(command)

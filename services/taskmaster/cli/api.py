@@ -9,8 +9,9 @@ import msgspec
 import rich_click as click
 
 from taskmaster.cli.options import API, settings_from, settings_options
-from taskmaster.cli.store import refuse_unsafe, store_url
+from taskmaster.cli.store import refuse_unsafe
 from taskmaster.errors import ConfigurationError
+from taskmaster.store.address import store_url
 
 __all__ = ["api"]
 

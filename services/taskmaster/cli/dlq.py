@@ -137,11 +137,11 @@ def replay(entry_id: str, accept_unknown: bool, request_id: str, reason: str, by
     Exit codes: 0 replayed, 1 there is no such entry, or an effect of it is unknown, 69 no store.
     """
     from taskmaster.engine import dlq as engine
+    from taskmaster.engine.enqueue import store_jobs
     from taskmaster.engine.queries import job_of
-    from taskmaster.engine.submit import refused, store_jobs
+    from taskmaster.engine.receipts import receipt
     from taskmaster.model.ids import partition_of
     from taskmaster.store import reads
-    from taskmaster.store.status import Status
 
     settings = settings_from(given)
     store = connect(settings)
@@ -152,12 +152,11 @@ def replay(entry_id: str, accept_unknown: bool, request_id: str, reason: str, by
         wanted = engine.Request(request_id, who, "", accept_unknown)
         record = job_of(entry_id, shown) if shown is not None else None
         partition, job = engine.replay_of_dead(letter, record, wanted, partitions=settings.partitions, now_ms=store.now_ms())
-        (answer,) = store_jobs(store, partition, [job])
+        (stored,) = store_jobs(store, partition, [job])
     finally:
         store.close()
-    if answer.status not in (Status.OK, Status.DUPLICATE):
-        raise refused(job, answer)
-    click.echo(f"{answer.id}{'  (replayed before)' if answer.status is Status.DUPLICATE else ''}")
+    told = receipt(*stored)
+    click.echo(f"{told.id}{'  (replayed before)' if told.duplicate else ''}")
 
 
 @dlq.command()

@@ -11,13 +11,14 @@ import rich_click as click
 
 from taskmaster.cli.exits import EX_CONFIG, EX_FAILED, EX_OK, EX_UNAVAILABLE
 from taskmaster.cli.options import STORE, as_json, echo_json, settings_from, settings_options
-from taskmaster.cli.store import connect, store_url
+from taskmaster.cli.store import connect
 from taskmaster.errors import StoreError
 from taskmaster.settings import Settings, masked_url
 from taskmaster.store.safety import judge
 
 if TYPE_CHECKING:  # redis-py takes a quarter of a second to import
     from taskmaster.store.client import SyncStore
+from taskmaster.store.address import store_url
 
 __all__ = ["Check", "doctor"]
 

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import sys
-import time
 from typing import TYPE_CHECKING
 
 import rich_click as click
 
 from taskmaster.cli.exits import EX_FAILED, EX_OK
 from taskmaster.cli.options import STORE, as_json, echo_json, settings_from, settings_options
-from taskmaster.cli.store import connect
-from taskmaster.errors import NotFound
+from taskmaster.errors import NotEnded
 
 if TYPE_CHECKING:  # the command line starts without the engine
+    from taskmaster.client import Client
     from taskmaster.model.job import JobRecord
-    from taskmaster.settings import Settings
-    from taskmaster.store.client import SyncStore
 
-__all__ = ["follow", "job", "read", "show"]
-
-_LOOK_EVERY_S = 0.1
+__all__ = ["follow", "job", "show"]
 
 
 @click.command()
@@ -34,40 +29,25 @@ def job(job_id: str, wait_s: float, as_json: bool, **texts: str | None) -> None:
     Exit codes: 0 found, 1 there is no such job, or it was waited for and did not complete, 69 no store.
     """
     settings = settings_from(texts)
-    store = connect(settings)
-    try:
-        record = follow(store, settings, job_id, wait_s)
-    finally:
-        store.close()
+    from taskmaster.client import Client
+
+    with Client(settings, origin="cli") as client:
+        record = follow(client, job_id, wait_s)
     show(record, as_json=as_json)
     sys.exit(EX_FAILED if wait_s and record.state != "completed" else EX_OK)
 
 
-def read(store: SyncStore, settings: Settings, job_id: str) -> JobRecord:
-    """The job, with payload, result and history.
+def follow(client: Client, job_id: str, wait_s: float) -> JobRecord:
+    """The job once it has ended, or as it is after *wait_s* seconds.
 
     Raises:
         NotFound: there is none, or no longer.
         StoreError: the store cannot be asked.
     """
-    from taskmaster.engine.queries import job_of
-    from taskmaster.model.ids import is_job_id, partition_of
-    from taskmaster.store import reads
-
-    shown = store.run(reads.show(partition_of(job_id, settings.partitions), job_id)) if is_job_id(job_id) else None
-    if shown is None:
-        raise NotFound(f"there is no job {job_id!r}", jobId=job_id)
-    return job_of(job_id, shown)
-
-
-def follow(store: SyncStore, settings: Settings, job_id: str, wait_s: float) -> JobRecord:
-    """The job once it has ended, or as it is after *wait_s* seconds. Raises what `read` raises."""
-    from taskmaster.engine.queries import is_ended
-
-    deadline = time.monotonic() + wait_s
-    while not is_ended(record := read(store, settings, job_id)) and time.monotonic() < deadline:
-        time.sleep(_LOOK_EVERY_S)
-    return record
+    try:
+        return client.wait(job_id, wait_s) if wait_s else client.get(job_id)
+    except NotEnded:
+        return client.get(job_id)
 
 
 def show(record: JobRecord, *, as_json: bool) -> None:

@@ -6,32 +6,13 @@ from typing import TYPE_CHECKING
 
 from taskmaster.errors import StoreUnavailable, StoreUnsafe
 from taskmaster.settings import Settings
+from taskmaster.store.address import store_url
 from taskmaster.store.safety import judge
 
 if TYPE_CHECKING:  # redis-py takes a quarter of a second to import
     from taskmaster.store.client import SyncStore
 
-__all__ = ["connect", "refuse_unsafe", "store_url"]
-
-
-def store_url(settings: Settings) -> str:
-    """The address of the store: the given one, else of the embedded store that runs on the data folder.
-
-    Raises:
-        StoreUnavailable: no address is given, and none runs.
-    """
-    if settings.redis_url:
-        return settings.redis_url
-    from taskmaster.store.embedded import attach
-
-    running = attach(settings.data_dir)
-    if running is None:
-        message = (
-            f"there is no store: none runs on {settings.data_dir}. Start one with `taskmaster up`, "
-            "or set TASKMASTER_REDIS_URL to a Redis or Valkey"
-        )
-        raise StoreUnavailable(message)
-    return running.url
+__all__ = ["connect", "refuse_unsafe"]
 
 
 def connect(settings: Settings) -> SyncStore:

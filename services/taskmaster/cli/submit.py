@@ -5,14 +5,12 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-import msgspec
 import rich_click as click
 
 from taskmaster.cli.exits import EX_FAILED, EX_OK
 from taskmaster.cli.job import follow, show
 from taskmaster.cli.options import STORE, as_json, echo_json, settings_from, settings_options
-from taskmaster.cli.store import connect
-from taskmaster.errors import InvalidRequest, KeyMissing
+from taskmaster.errors import InvalidRequest, KeyMissing, MalformedBody, TaskMasterError
 
 __all__ = ["submit"]
 
@@ -38,42 +36,36 @@ def submit(job_type: str, payload: str, wait_s: float, as_json: bool, **given: A
     options = {name: given.pop(name) for name in ("queue", "priority", "delay_ms", "run_at", "attempts", "timeout_ms")}
     key = given.pop("key")
     settings = settings_from(given)
-    from taskmaster.engine.submit import Submission, submit_many
-    from taskmaster.plugins import catalogue
-    from taskmaster.store import reads
+    from taskmaster.client import Client, Submission
+    from taskmaster.engine import strict
 
-    raw = sys.stdin.read() if payload == "-" else payload
+    raw = sys.stdin.buffer.read() if payload == "-" else payload.encode("utf-8", "surrogateescape")
     try:
-        body: Any = msgspec.json.decode(raw)
-    except msgspec.DecodeError as error:
-        raise click.BadParameter(f"not JSON: {error}", param_hint="PAYLOAD") from error
+        body: Any = strict.decode(raw)
+    except MalformedBody as error:
+        raise click.BadParameter(error.message, param_hint="PAYLOAD") from error
     wanted = {"type": job_type, "idempotencyKey": key, "payload": body} | {
         _camel(name): value for name, value in options.items() if value is not None
     }
     try:
-        submission = msgspec.convert(wanted, Submission)
-    except msgspec.ValidationError as error:
-        raise click.UsageError(str(error)) from error
-    store = connect(settings)
-    try:
-        known = {name: catalogue.decode(text) for name, text in store.run(reads.catalogue(0)).items()}
-        try:
-            [receipt] = submit_many(store, known, [submission], settings=settings, origin="cli")
-        except KeyMissing as error:
-            raise click.UsageError(f"{job_type} needs an idempotency key: --key NAME, the same one if you repeat the command") from error
-        except InvalidRequest as error:
-            details = "".join(f"\n  {item['pointer']}: {item['message']}" for item in error.facts.get("errors", ()))
-            raise type(error)(error.message + details, **error.facts) from error
+        submission = strict.convert(wanted, Submission)
+    except InvalidRequest as error:
+        raise click.UsageError(error.message) from error
+    with Client(settings, origin="cli") as client:
+        [told] = client.submit_many([submission])
+        if isinstance(told, KeyMissing):
+            raise click.UsageError(f"{job_type} needs an idempotency key: --key NAME, the same one if you repeat the command") from told
+        if isinstance(told, TaskMasterError):
+            details = "".join(f"\n  {item['pointer']}: {item['message']}" for item in told.facts.get("errors", ()))
+            raise type(told)(told.message + details, **told.facts) from told
         if wait_s:
-            record = follow(store, settings, receipt.job_id, wait_s)
+            record = follow(client, told.id, wait_s)
             show(record, as_json=as_json)
             sys.exit(EX_OK if record.state == "completed" else EX_FAILED)
-    finally:
-        store.close()
     if as_json:
-        echo_json({"status": receipt.status, "jobId": receipt.job_id, "type": job_type, "duplicate": receipt.is_duplicate})
+        echo_json({"status": "accepted", "jobId": told.id, "type": job_type, "duplicate": told.duplicate})
     else:
-        click.echo(f"{receipt.job_id}{'  (submitted before)' if receipt.is_duplicate else ''}")
+        click.echo(f"{told.id}{'  (submitted before)' if told.duplicate else ''}")
 
 
 def _camel(name: str) -> str:

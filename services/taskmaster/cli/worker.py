@@ -7,7 +7,8 @@ import sys
 import rich_click as click
 
 from taskmaster.cli.options import WORKER, settings_from, settings_options
-from taskmaster.cli.store import refuse_unsafe, store_url
+from taskmaster.cli.store import refuse_unsafe
+from taskmaster.store.address import store_url
 
 __all__ = ["worker"]
 

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from taskmaster.errors import StoreDefect
-from taskmaster.model.ids import created_ms
+from taskmaster.errors import NotFound, StoreDefect
+from taskmaster.model.ids import created_ms, is_job_id
 from taskmaster.model.job import Attempt, Counts, DeadLetter, Envelope, Failure, JobRecord
 from taskmaster.model.retention import ENDED, Ended
-from taskmaster.model.states import PRIORITIES, state_of
+from taskmaster.model.states import PRIORITIES, TERMINAL, state_of
 from taskmaster.store.reads import Found, Page, QueueRow, Shown, WorkerRow
 
 __all__ = [
@@ -22,6 +22,8 @@ __all__ = [
     "consumer_of",
     "dead_letter",
     "empty_queue",
+    "found",
+    "id_of",
     "is_ended",
     "job_of",
     "merge_pages",
@@ -55,6 +57,29 @@ def job_of(job_id: str, shown: Shown) -> JobRecord:
         )
     except (LookupError, ValueError, msgspec.MsgspecError) as error:
         raise StoreDefect(f"job {job_id}: its record cannot be read: {type(error).__name__}: {error}") from error
+
+
+def id_of(text: str) -> str:
+    """*text*, if it is spelt like a job id.
+
+    Raises:
+        NotFound: it is not, so there can be no such job.
+    """
+    if not is_job_id(text):
+        shown = text[:64].encode("utf-8", "backslashreplace").decode()
+        raise NotFound(f"there is no job {shown!r}", jobId=shown)
+    return text
+
+
+def found(job_id: str, shown: Shown | None) -> Shown:
+    """*shown*, if there was something to show.
+
+    Raises:
+        NotFound: there was not.
+    """
+    if shown is None:
+        raise NotFound(f"there is no job {job_id}, or no longer", jobId=job_id)
+    return shown
 
 
 def summary_of(found: Found) -> JobRecord:
@@ -283,7 +308,7 @@ def _percentiles(values: list[int]) -> dict[str, int] | None:
 
 def is_ended(record: Any) -> bool:
     """Whether a job will not change any more."""
-    return record is None or record.state in ("completed", "failed", "cancelled")
+    return record is None or record.state in TERMINAL
 
 
 def worker_processes(rows: Iterable[WorkerRow]) -> int:

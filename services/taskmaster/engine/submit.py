@@ -6,60 +6,41 @@ import datetime as dt
 import difflib
 import hashlib
 import math
+import re
 from binascii import b2a_base64
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from hashlib import blake2b
-from itertools import islice
-from typing import Annotated, Any, Literal, NamedTuple, Protocol
+from typing import Annotated, Any, Protocol
 
 import msgspec
 
-from taskmaster.errors import (
-    EffectUnsettled,
-    InvalidPayload,
-    InvalidRequest,
-    KeyMissing,
-    KeyReused,
-    NotFound,
-    StoreError,
-    StoreUnavailable,
-    TaskMasterError,
-    UnknownJobType,
-)
+from taskmaster.errors import InvalidPayload, InvalidRequest, KeyMissing, UnknownJobType
 from taskmaster.model.ids import digest_slot, new_job_id, partition_of
 from taskmaster.model.job import Envelope, seal
 from taskmaster.model.retry import DEFAULT, Backoff
 from taskmaster.model.states import PRIORITIES, Priority
 from taskmaster.plugins.catalogue import CatalogueEntry
-from taskmaster.plugins.validation import Validator, Validators
-from taskmaster.store import calls
-from taskmaster.store.calls import NewJob, Submitted
-from taskmaster.store.client import SyncStore
-from taskmaster.store.status import Status
+from taskmaster.plugins.validation import Validator
+from taskmaster.store.calls import NewJob
 from taskmaster_sdk.jobs import NAME
 
 __all__ = [
     "Bounds",
     "Prepared",
     "Submission",
+    "holds_nan",
     "key_digest",
     "prepare",
-    "refused",
     "renew",
-    "store_jobs",
-    "submit_many",
+    "trace_context",
     "unknown_type",
 ]
 
 #: Caps that no submission can exceed.
 ATTEMPTS_MAX, TIMEOUT_MAX_MS, DELAY_MAX_MS, KEY_MAX = 100, 86_400_000, 3_650 * 86_400_000, 255
-#: Jobs in one call: the store does nothing else meanwhile, about 6 ms.
-CHUNK = 500
-#: How long a Python caller goes on resending an unanswered call. Less than the store remembers ids for (30 s).
-RESEND_WITHIN_S = 10.0
 
+_TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _RANK: dict[str, int] = {name: rank for rank, name in enumerate(PRIORITIES)}
 _encode = msgspec.json.Encoder().encode
@@ -235,21 +216,9 @@ def _decide(submission: Submission, entry: CatalogueEntry, now_ms: int) -> tuple
     return queue, rank, due_ms, delay_ms, attempts, backoff, timeout_ms
 
 
-def refused(job: NewJob, answer: Submitted) -> TaskMasterError:
-    """Why the store did not take *job*; to be raised."""
-    source = job.replayed_from
-    if answer.status is Status.REUSED:
-        words = "this idempotency key was used before with another payload or other options; take a new key for a new request"
-        return KeyReused(words, jobId=answer.id)
-    if answer.status is Status.GONE:
-        return NotFound(f"there is no job {source} any more", jobId=source)
-    if answer.status is Status.UNKNOWN:
-        return EffectUnsettled(
-            f"an effect of job {source} or of its replays is not settled: find out whether it happened and settle it (GET "
-            f"/jobs/{source}/effects), or replay with acceptUnknown: the handler will meet the open effect",
-            jobId=source,
-        )
-    return StoreUnavailable(f"the job was not stored ({answer.status.name}); repeat the request")
+def trace_context(traceparent: str | None) -> str:
+    """The W3C trace context of a request; empty for none, or for one that is malformed."""
+    return traceparent if traceparent and _TRACEPARENT.fullmatch(traceparent) else ""
 
 
 def renew(job: NewJob, now_ms: int) -> NewJob:
@@ -304,7 +273,7 @@ def _payload(payload: Any, validator: Validator, limit: int) -> bytes:
     if len(raw) > limit:
         message = f"the payload has {len(raw)} bytes, at most {limit} are taken"
         raise InvalidPayload(message, errors=[{"pointer": "/payload", "message": message}])
-    if b"null" in raw and _holds_nan(payload):  # what the encoder makes of them
+    if b"null" in raw and holds_nan(payload):  # what the encoder makes of them
         message = "NaN and Infinity are not JSON"
         raise InvalidPayload(message, errors=[{"pointer": "/payload", "message": message}])
     return raw
@@ -314,7 +283,8 @@ def _under_payload(errors: Sequence[Any]) -> list[dict[str, str]]:
     return [{"pointer": f"/payload{error['pointer']}", "message": error["message"]} for error in errors]
 
 
-def _holds_nan(value: Any) -> bool:
+def holds_nan(value: Any) -> bool:
+    """Whether a number in *value* is NaN or infinite."""
     todo = [value]
     while todo:
         one = todo.pop()
@@ -360,113 +330,3 @@ def _not_available(submission: Submission) -> InvalidRequest | None:
         f"{', '.join(names)}: not available in this version; leave it out or null",
         errors=[{"pointer": f"/{name}", "message": "not available in this version"} for name in names],
     )
-
-
-class Receipt(NamedTuple):
-    """What a Python caller gets for one submission. `is_duplicate`: the key was known, `job_id` is the first job's."""
-
-    job_id: str
-    status: Literal["accepted"]
-    is_duplicate: bool
-
-
-def submit_many(
-    store: SyncStore,
-    catalogue: Mapping[str, CatalogueEntry],
-    submissions: Iterable[Submission],
-    *,
-    settings: Bounds,
-    validators: Validators | None = None,
-    origin: str = "client",
-) -> list[Receipt]:
-    """Submit many jobs, 500 a call and partition; the answers are in order.
-
-    Each chunk is checked whole before any of it is sent. When an error is raised, the chunks before it are stored: with keys, repeating
-    all of it is safe, and finds the first jobs again.
-
-    Raises:
-        InvalidRequest: an item cannot be accepted; fact `index` says which.
-        StoreError: the store did not take a chunk; whether it took effect is unknown only for StoreUnavailable.
-    """
-    validators = validators or Validators()
-    receipts: list[Receipt] = []
-    ready: tuple[list[Prepared], int] | None = None
-    with ThreadPoolExecutor(1, "taskmaster-submit") as sender:  # the store takes one chunk while the next is checked
-        for first, chunk in _chunks(submissions):
-            under_way = sender.submit(_send, store, *ready) if ready else None
-            try:
-                ready = _prepare_all(store, catalogue, chunk, first, settings, validators, origin), first
-            finally:
-                receipts += under_way.result() if under_way else []
-    receipts += _send(store, *ready) if ready else []
-    return receipts
-
-
-def _prepare_all(
-    store: SyncStore,
-    catalogue: Mapping[str, CatalogueEntry],
-    chunk: Sequence[Submission],
-    first: int,
-    settings: Bounds,
-    validators: Validators,
-    origin: str,
-) -> list[Prepared]:
-    now_ms = store.now_ms()
-    prepared: list[Prepared] = []
-    for index, submission in enumerate(chunk, first):
-        try:
-            entry = catalogue.get(submission.type)
-            if entry is None:
-                raise unknown_type(submission.type, catalogue)
-            prepared.append(prepare(submission, entry, validators.of(entry.type, entry.schema), settings, now_ms, origin))
-        except InvalidRequest as error:
-            error.facts["index"] = index
-            raise
-    return prepared
-
-
-def _chunks(submissions: Iterable[Submission]) -> Iterator[tuple[int, list[Submission]]]:
-    """Chunks with the number of their first item."""
-    iterator, first = iter(submissions), 0
-    while chunk := list(islice(iterator, CHUNK)):
-        yield first, chunk
-        first += len(chunk)
-
-
-def _send(store: SyncStore, prepared: Sequence[Prepared], first: int) -> list[Receipt]:
-    answers: dict[int, Submitted] = {}
-    by_partition: dict[int, list[int]] = {}
-    for index, item in enumerate(prepared):
-        by_partition.setdefault(item[0], []).append(index)
-    for partition, indexes in by_partition.items():
-        jobs = [prepared[index][1] for index in indexes]
-        answers.update(zip(indexes, store_jobs(store, partition, jobs), strict=True))
-    receipts = []
-    for index in range(len(prepared)):
-        status, job_id = answers[index].status, answers[index].id
-        if status is Status.OK:
-            receipts.append(Receipt(job_id, "accepted", False))
-        elif status is Status.DUPLICATE:
-            receipts.append(Receipt(job_id, "accepted", True))
-        elif status is Status.REUSED:
-            raise KeyReused("the idempotency key belongs to another request", jobId=job_id, index=first + index)
-        else:
-            raise StoreError(f"item {first + index} was not stored: {status.name}", index=first + index)
-    return receipts
-
-
-def store_jobs(store: SyncStore, partition: int, jobs: Sequence[NewJob], *, within_s: float = RESEND_WITHIN_S) -> list[Submitted]:
-    """Store jobs of one partition; those whose ids were too old, because our clock ran away, once more under fresh ones.
-
-    Raises:
-        StoreError: the store did not take them, or it is unknown.
-    """
-    answers: list[Submitted] = store.run(calls.submit(partition, jobs), within_s=within_s)
-    late = [index for index, answer in enumerate(answers) if answer.status is Status.TOO_OLD]
-    if not late:
-        return answers
-    fresh = [renew(jobs[index], answers[0].now_ms) for index in late]  # the script's own clock: it cannot be too old again
-    again: list[Submitted] = store.run(calls.submit(partition, fresh), within_s=within_s)
-    for index, answer in zip(late, again, strict=True):
-        answers[index] = answer
-    return answers

@@ -11,8 +11,8 @@ import time
 from dataclasses import dataclass
 
 from taskmaster import failpoints
+from taskmaster.engine.enqueue import store_jobs
 from taskmaster.engine.operations import replays_of, tally
-from taskmaster.engine.submit import store_jobs
 from taskmaster.store import operations
 from taskmaster.store.client import SyncStore
 from taskmaster.store.operations import OperationRow, Page, Step
@@ -100,8 +100,8 @@ class Operations:
         jobs, counts = replays_of(page.rows, row, partitions=self.partitions, now_ms=self.store.now_ms())
         made: list[str] = []
         if jobs:
-            answers = store_jobs(self.store, self.partition, jobs, within_s=0)
-            made, more = tally(answers)
+            stored = store_jobs(self.store, self.partition, jobs, within_s=0)
+            made, more = tally([answer for _, answer in stored])
             counts += more
         failpoints.hit("operation.step")
         counts["done"] = len(ids)

@@ -42,6 +42,7 @@ class AsyncStore:
         self._redis = aredis.Redis(connection_pool=pool)
         self._ask: Callable[..., Awaitable[Any]] = self._redis.execute_command
         self._skew_ms: int | None = None
+        self._aligning: asyncio.Task[None] | None = None
 
     async def run(self, call: Call[T]) -> T:
         """Run *call*, sending the same operation again after a broken connection while the time-out allows, and decode its answer.
@@ -80,7 +81,9 @@ class AsyncStore:
     async def now_ms(self) -> int:
         """The store's clock as well as we know it: ours plus the skew measured once."""
         if self._skew_ms is None:
-            await self.align()
+            if self._aligning is None or self._aligning.done():  # those who come first together share the question
+                self._aligning = asyncio.create_task(self.align(), name="store-clock")
+            await asyncio.shield(self._aligning)
         return time.time_ns() // 1_000_000 + (self._skew_ms or 0)
 
     async def align(self) -> None:

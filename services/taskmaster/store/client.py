@@ -48,9 +48,7 @@ class SyncStore:
         self.url = url
         self._redis = redis.Redis.from_url(url, **connection_options(timeout_s))
         self._now_ms = now_ms
-        self._skew_ms = 0
-        self._skew_known = False
-        self._lock = threading.Lock()
+        self._skew_ms: int | None = None
 
     def run(self, call: Call[T], *, within_s: float = 0.0, give_up: threading.Event | None = None) -> T:
         """Run *call* and decode its answer.
@@ -90,16 +88,38 @@ class SyncStore:
         """The store's clock as well as we know it: ours plus the skew measured once."""
         if self._now_ms is not None:
             return self._now_ms()
-        if not self._skew_known:
-            with self._lock:
-                before = time.time()
-                try:
-                    seconds, micros = self._redis.time()
-                except (redis.RedisError, OSError) as error:
-                    raise translate(error, "time") from error
-                self._skew_ms = int(seconds * 1_000 + micros // 1_000 - (before + time.time()) / 2 * 1_000)
-                self._skew_known = True
-        return time.time_ns() // 1_000_000 + self._skew_ms
+        if self._skew_ms is None:
+            self.align()
+        return time.time_ns() // 1_000_000 + (self._skew_ms or 0)
+
+    def align(self) -> None:
+        """Measure the skew between the store's clock and ours (again).
+
+        Raises:
+            StoreError: the store does not answer.
+        """
+        before = time.time()
+        try:
+            seconds, micros = self._redis.time()
+        except (redis.RedisError, OSError) as error:
+            raise translate(error, "time") from error
+        self._skew_ms = int(seconds * 1_000 + micros // 1_000 - (before + time.time()) / 2 * 1_000)
+
+    def newest_event(self, partition: int) -> str:
+        """As `AsyncStore.newest_event`."""
+        try:
+            found: Any = self._ask("XREVRANGE", key(partition, "ev"), "+", "-", "COUNT", 1)
+        except (redis.RedisError, OSError) as error:
+            raise translate(error, "events") from error
+        return _text(found[0][0]) if found else "0-0"
+
+    def events(self, partition: int, after: str, block_ms: int) -> list[tuple[str, bytes]]:
+        """As `AsyncStore.events`; occupies a connection meanwhile."""
+        try:
+            found: Any = self._redis.xread({key(partition, "ev"): after}, count=200, block=block_ms)
+        except (redis.RedisError, OSError) as error:
+            raise translate(error, "events") from error
+        return [(_text(entry_id), fields.get(b"e", b"")) for _, entries in found or [] for entry_id, fields in entries]
 
     def configuration(self) -> dict[str, str] | None:
         """The server's settings that `safety.judge` looks at; None when CONFIG is not allowed."""

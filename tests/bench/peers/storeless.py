@@ -23,7 +23,7 @@ __all__ = ["Answered", "main"]
 
 
 class Answered:
-    """In place of `taskmaster.api.gather.Gather`: every job is accepted at once."""
+    """In place of `taskmaster.engine.gather.Gather`: every job is accepted at once."""
 
     def __init__(self, channel: Callable[[], Any], partitions: int, timeout_s: float) -> None:
         """Nothing of it is needed."""

@@ -9,9 +9,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from bench.peers.base import QUEUE, Load, Peer, Sent, Workers
@@ -19,11 +19,11 @@ from bench.peers.pacing import timed, turns
 from bench.processes import BenchError, Running, running
 from bench.store import Store
 from taskmaster import __version__
-from taskmaster.engine.submit import Submission, submit_many
+from taskmaster.client import Client, Submission
+from taskmaster.errors import TaskMasterError
 from taskmaster.model.retention import Kept
 from taskmaster.plugins.catalogue import CatalogueEntry, encode, entries
 from taskmaster.plugins.discovery import discover
-from taskmaster.plugins.validation import Validators
 from taskmaster.store import calls
 from taskmaster.store.client import SyncStore
 
@@ -38,15 +38,6 @@ _COMPLETED = [f"bench-{name}/{QUEUE}/completed" for name in _TYPES]
 _ALIVE_MS = 1_000
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """What submission needs of the settings; the defaults."""
-
-    partitions: int = 1
-    idempotency: str = "required"
-    max_body_bytes: int = 262_144
-
-
 class TaskMaster(Peer):
     """One partition, a key for every job, everything recorded."""
 
@@ -59,24 +50,29 @@ class TaskMaster(Peer):
         """A fresh store will do."""
 
     def submit(self, store: Store, load: Load) -> Sent:
-        """`submit_many`, a key of its own for each job."""
-        catalogue, validators, run = _catalogue(), Validators(), secrets.token_hex(4)
-        numbers = iter(range(load.count))
+        """As an application does, a key of its own for each job: `submit_many`, or where jobs come one by one `submit`."""
+        run, numbers = secrets.token_hex(4), iter(range(load.count))
         job_type, delay_ms = f"bench-{load.job}", load.delay_ms or None
 
-        def one() -> Submission:
-            payload = {**load.payload, "sent": str(time.monotonic_ns())} if load.job == "stamp" else dict(load.payload)
-            return Submission(job_type, f"{run}-{next(numbers)}", payload, delay_ms=delay_ms)
+        def payload() -> dict[str, object]:
+            return {**load.payload, "sent": str(time.monotonic_ns())} if load.job == "stamp" else dict(load.payload)
+
+        def many(count: int) -> None:
+            items = (Submission(job_type, f"{run}-{next(numbers)}", payload(), delay_ms=delay_ms) for _ in range(count))
+            for told in client.submit_many(items):
+                if isinstance(told, TaskMasterError):
+                    raise told
 
         def send() -> None:
             if load.chunk > 1 and not load.offsets_ms:
-                submit_many(client, catalogue, (one() for _ in range(load.count)), settings=Bounds(), validators=validators)
+                many(load.count)
                 return
-            for count in turns(load):
-                submit_many(client, catalogue, [one() for _ in range(count)], settings=Bounds(), validators=validators)
+            for _ in turns(load):
+                client.submit(job_type, payload(), key=f"{run}-{next(numbers)}", delay_ms=delay_ms)
 
-        with closing(SyncStore(store.url)) as client:
-            client.now_ms()
+        publish(store)
+        with Client(store.url) as client:
+            deque(client.check_many([Submission(job_type, "first", payload())]), 0)  # connects, and reads clock and types
             return timed(send)
 
     @contextmanager

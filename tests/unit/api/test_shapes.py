@@ -13,7 +13,7 @@ from taskmaster.api.shapes import instant, moment
 from taskmaster.api.submission import header_key
 from taskmaster.api.views import failed_reason
 from taskmaster.engine.queries import empty_queue
-from taskmaster.errors import KeyReused, PluginError, TaskMasterError
+from taskmaster.errors import KeyReused, NotCompleted, NotEnded, PluginError, TaskMasterError
 from taskmaster.model.job import Counts, Failure
 
 ID = "01a20557-4f89-7362-bf7c-8356bbe4029a"
@@ -73,7 +73,7 @@ def _tree(kind: type[TaskMasterError]) -> list[type[TaskMasterError]]:
 
 def test_every_error_a_request_can_meet_has_a_status() -> None:
     """What the table does not know would be a 500."""
-    inside = {"error", "configuration", PluginError.code}
+    inside = {"error", "configuration", PluginError.code, NotEnded.code, NotCompleted.code}
 
     assert {kind.code for kind in _tree(TaskMasterError)} - inside <= set(problems._KINDS)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from taskmaster.api.gather import CHUNK, WAITING_MAX, Gather
+from taskmaster.engine.gather import CHUNK, WAITING_MAX, Gather
 from taskmaster.errors import StoreDefect, StoreRefused, StoreUnavailable
 from taskmaster.store.call import Call
 from taskmaster.store.calls import NewJob, Submitted

@@ -1,4 +1,4 @@
-"""Waiting for a job to end: one reader of the event stream for each partition, however many clients wait."""
+"""Waiting for a job to end, by the event stream: on the loop one reader for each partition, however many wait; else a connection each."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from typing import TypeVar
 
 from taskmaster.errors import StoreError
 from taskmaster.store.aio import AsyncStore
+from taskmaster.store.client import SyncStore
 
-__all__ = ["Waiting"]
+__all__ = ["Waiting", "wait_until"]
 
 T = TypeVar("T")
 #: How often a waiter looks for itself: covers events that the stream has dropped, or that were missed while the store was away.
 LOOK_EVERY_S = 2.0
+#: Before a store that failed is asked again.
+_PAUSE_S = 0.2
 #: Clients that may wait at once; the next ones are answered with the present state.
 WAITERS_MAX = 2_000
 #: The reader stays that long after its last waiter.
@@ -23,6 +26,46 @@ LINGER_S = 10.0
 _ENDED = frozenset(b"cfx")
 #: A record of an entry: a letter and a job id.
 _RECORD = 37
+
+
+def wait_until(
+    store: SyncStore, partition: int, job_id: str, *, look: Callable[[], T], is_enough: Callable[[T], bool], within_s: float, block_ms: int
+) -> T:
+    """What *look* answers as soon as that *is_enough*, or else after *within_s* seconds. Blocks, with a connection of its own.
+
+    As `Waiting.until`. *block_ms*: how long one read of the stream may take; below the time-out of a reply.
+    """
+    deadline = time.monotonic() + within_s
+    seen, after = look(), ""
+    while not is_enough(seen) and (left_s := deadline - time.monotonic()) > 0:
+        try:
+            if after:
+                after = _listen(store, partition, job_id, after, min(left_s, LOOK_EVERY_S), block_ms)
+            else:
+                after = store.newest_event(partition)  # then look: what ends later than this is heard
+        except StoreError:
+            after = ""  # a store that comes back may have another stream
+            time.sleep(min(left_s, _PAUSE_S))
+        seen = look()
+    return seen
+
+
+def _listen(store: SyncStore, partition: int, job_id: str, after: str, within_s: float, block_ms: int) -> str:
+    """Read on behind *after* until the job ends, or for *within_s* seconds; answers where it came to."""
+    deadline, wanted = time.monotonic() + within_s, job_id.encode()
+    while (left_s := deadline - time.monotonic()) > 0:
+        for entry_id, records in store.events(partition, after, max(1, min(block_ms, int(left_s * 1_000)))):
+            after = entry_id
+            if wanted in _ended(records):
+                return after
+    return after
+
+
+def _ended(records: bytes) -> Iterator[bytes]:
+    """Ids of the jobs that an entry says have ended."""
+    for at in range(0, len(records) - _RECORD + 1, _RECORD):
+        if records[at] in _ENDED:
+            yield records[at + 1 : at + _RECORD]
 
 
 class Waiting:
@@ -116,7 +159,7 @@ class _Stream:
                 entries = await self._store.events(self._partition, after, self._block_ms)
             except StoreError:
                 after = ""  # a store that comes back may have another stream
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(_PAUSE_S)
                 continue
             for entry_id, records in entries:
                 after = entry_id
@@ -129,10 +172,9 @@ class _Stream:
     def _ring(self, records: bytes) -> None:
         if not self._bells:
             return
-        for at in range(0, len(records) - _RECORD + 1, _RECORD):
-            if records[at] in _ENDED:
-                for bell in self._bells.get(records[at + 1 : at + _RECORD].decode("ascii", "replace"), ()):
-                    bell.set()
+        for job_id in _ended(records):
+            for bell in self._bells.get(job_id.decode("ascii", "replace"), ()):
+                bell.set()
 
     def close(self) -> None:
         for bells in self._bells.values():

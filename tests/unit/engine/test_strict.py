@@ -11,10 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskmaster.api.problems import MalformedBody
-from taskmaster.api.strict import DEPTH_MAX, ITEMS_MAX, convert, decode
+from taskmaster.engine.strict import DEPTH_MAX, ITEMS_MAX, convert, decode
 from taskmaster.engine.submit import Submission
-from taskmaster.errors import InvalidRequest
+from taskmaster.errors import InvalidRequest, MalformedBody
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

@@ -1,4 +1,4 @@
-"""Reading request bodies: JSON as RFC 8259 has it and every reader understands it alike, or a clear 4xx.
+"""Reading what others wrote: JSON as RFC 8259 has it and every reader understands it alike, or an error that says where it is not.
 
 Refused, because readers differ on them or they cannot be stored faithfully: duplicate names, NaN and infinities (also by overflow),
 integers beyond 64 bits, lone surrogates, bytes that are not UTF-8, and nesting or sizes beyond the limits.
@@ -9,15 +9,13 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Any, NoReturn, TypeVar
 
 import msgspec
-from litestar import Request
 
-from taskmaster.api.problems import BodyTooLarge, MalformedBody, UnsupportedMediaType
-from taskmaster.errors import InvalidRequest
+from taskmaster.errors import InvalidRequest, MalformedBody
 
-__all__ = ["DEPTH_MAX", "ITEMS_MAX", "convert", "decode", "is_left", "read"]
+__all__ = ["DEPTH_MAX", "ITEMS_MAX", "convert", "decode", "exceeds"]
 
 T = TypeVar("T")
 #: Levels of arrays and objects, and commas between their members, in one body.
@@ -25,68 +23,9 @@ DEPTH_MAX, ITEMS_MAX = 32, 100_000
 _INT_MIN, _INT_MAX = -(2**63), 2**64 - 1
 #: A string, or the rest of the body where one is not closed: so each byte is looked at once.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
-_IS_READ = "taskmaster.body_is_read"
 _PATH_PART = re.compile(r"\.([A-Za-z_][\w-]*)|\[(\d+)\]|(\[\.\.\.\])")
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`")
 _MISSING = re.compile(r"Object missing required field `(.*)`")
-
-
-async def read(request: Request[Any, Any, Any], limit: int) -> bytes:
-    """The whole body; reading stops when it is too long.
-
-    Raises:
-        UnsupportedMediaType: it is not sent as plain JSON.
-        BodyTooLarge: more than *limit* bytes.
-        MalformedBody: the client went away in the middle.
-    """
-    for name, value in request.scope["headers"]:
-        if name == b"content-type":
-            if value != b"application/json":
-                _check_media_type(value)
-        elif name == b"content-encoding":
-            if value.strip().lower() not in (b"", b"identity"):
-                raise UnsupportedMediaType("compressed bodies are not taken; send it without Content-Encoding")
-        elif name == b"content-length" and (len(value) > 15 or (value.isdigit() and int(value) > limit)):
-            raise _too_large(limit)
-    message: Any = await request.receive()
-    if message["type"] == "http.request" and not message.get("more_body"):  # nearly always
-        body: bytes = message["body"]
-        if len(body) > limit:
-            raise _too_large(limit)
-        _note_end(request)
-        return body
-    parts, total = [], 0
-    while message["type"] == "http.request":
-        parts.append(message["body"])
-        total += len(parts[-1])
-        if total > limit:
-            raise _too_large(limit)
-        if not message.get("more_body"):
-            _note_end(request)
-            return b"".join(parts)
-        message = await request.receive()
-    raise MalformedBody("the body ended early")
-
-
-def _note_end(request: Request[Any, Any, Any]) -> None:
-    cast("dict[str, Any]", request.scope)[_IS_READ] = True
-
-
-def is_left(request: Request[Any, Any, Any]) -> bool:
-    """Whether the client sends a body that was not read to its end. The server closes the connection after such a request."""
-    if _IS_READ in request.scope:
-        return False
-    return any(name == b"transfer-encoding" or (name == b"content-length" and value != b"0") for name, value in request.scope["headers"])
-
-
-def _check_media_type(value: bytes) -> None:
-    essence = value.decode("latin-1").partition(";")[0].strip().lower()
-    if essence != "application/json" and not (essence.startswith("application/") and essence.endswith("+json")):
-        raise UnsupportedMediaType(f"the body is sent as {essence[:100]!r}; send Content-Type: application/json")
-
-
-def _too_large(limit: int) -> BodyTooLarge:
-    return BodyTooLarge(f"the body has more than {limit} bytes", limitBytes=limit)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -120,13 +59,18 @@ def _float(text: str) -> float:
 _decoder = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_int=_int, parse_float=_float)
 
 
+def exceeds(body: bytes) -> bool:
+    """Whether *body* may be nested or filled beyond the limits; quick, and sure only when it says no."""
+    return body.count(b"[") + body.count(b"{") > DEPTH_MAX or (len(body) > ITEMS_MAX and body.count(b",") > ITEMS_MAX)
+
+
 def decode(body: bytes) -> Any:
     """The value that *body* says.
 
     Raises:
         MalformedBody: it is refused; the message says why.
     """
-    if body.count(b"[") + body.count(b"{") > DEPTH_MAX or body.count(b",") > ITEMS_MAX:
+    if exceeds(body):
         _check_shape(body)
     try:
         text = body.decode()

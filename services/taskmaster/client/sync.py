@@ -1,0 +1,269 @@
+"""The blocking client."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, Self, TypeVar, Unpack
+
+from taskmaster.client import core
+from taskmaster.client.core import Item, Mode, Options, Outcome
+from taskmaster.engine import control, queries
+from taskmaster.engine.catalogue import BlockingCatalogue
+from taskmaster.engine.enqueue import Enqueuer, Result
+from taskmaster.engine.gather import CHUNK
+from taskmaster.engine.receipts import Checked, SubmittedJob, check_all, receipt
+from taskmaster.engine.submit import Submission, prepare, trace_context
+from taskmaster.engine.waiting import wait_until
+from taskmaster.errors import StoreError, StoreUnavailable, TaskMasterError
+from taskmaster.model.ids import partition_of
+from taskmaster.model.job import JobRecord
+from taskmaster.model.states import State
+from taskmaster.settings import Settings
+from taskmaster.store import calls, reads
+from taskmaster.store.address import store_url
+from taskmaster.store.call import Call
+from taskmaster.store.client import SyncStore
+
+__all__ = ["Client"]
+
+T = TypeVar("T")
+
+
+class _Parts:
+    """What belongs to one process: connections, and what was read over them."""
+
+    def __init__(self, settings: Settings) -> None:
+        # Half of the time is for a reply, half for asking again.
+        self.within_s = settings.store_timeout_ms / 2_000
+        self.pid = os.getpid()
+        self.store = SyncStore(store_url(settings), timeout_s=self.within_s)
+        self.enqueuer = Enqueuer(self.store, self.within_s)
+        self.catalogue = BlockingCatalogue(self.store)
+
+    def run(self, call: Call[T]) -> T:
+        """Ask, and ask again."""
+        return self.store.run(call, within_s=self.within_s)
+
+
+class Client:
+    """Submits jobs, looks at them and waits for them. Thread-safe; a process forked from this one opens connections of its own.
+
+    Nothing is opened before the first call. A call that the store does not answer raises `StoreUnavailable` within `store_timeout_ms`
+    (5 s), `submit_many` after 10 s of trying; the first of a process, which also ask for clock and job types, may take that twice more.
+
+    Args:
+        where: address of the store, the other settings being the defaults; or settings; or None: those of this process, as the commands
+            find them (environment, `.env`, `taskmaster.toml`). Those that count here must be the service's: `partitions`, `idempotency`,
+            `max_body_bytes`, `idempotency_window_ms`.
+        origin: how jobs are marked: client, cli.
+
+    Raises:
+        ConfigurationError: a setting of this process is wrong.
+    """
+
+    def __init__(self, where: str | Settings | None = None, *, origin: str = "client") -> None:
+        self._settings = core.settings_of(where)
+        self._origin = origin
+        self._parts: _Parts | None = None
+
+    def submit(
+        self,
+        job_type: str,
+        payload: Any,
+        *,
+        key: str | None = None,
+        traceparent: str = "",
+        **options: Unpack[Options],
+    ) -> SubmittedJob:
+        """Store one job; when this returns, it is in the store.
+
+        Args:
+            job_type: one that a worker has published.
+            payload: a dict, dataclass or msgspec struct that fits the type's schema.
+            key: idempotency key, 1..255 characters: equal keys of one type name one job, so that a repeat is safe. Without one (where
+                settings and type allow that) a repeat is another job.
+            traceparent: W3C trace context; one that is malformed counts as none.
+            options: see `Options`.
+
+        Raises:
+            InvalidRequest: it cannot be accepted; `UnknownJobType`, `InvalidPayload`, `KeyMissing` and `KeyReused` are such.
+            StoreUnavailable: no answer; it may have been stored. Repeat it with the same key.
+            StoreRefused: the store takes no writes; it was not stored.
+        """
+        parts, submission = self._here(), core.submission_of(job_type, payload, key, options)
+        entry, validator = parts.catalogue.need((submission.type,)).find(submission.type)
+        now_ms, trace = parts.store.now_ms(), trace_context(traceparent)
+        prepared = prepare(submission, entry, validator, self._settings, now_ms, self._origin, traceparent=trace)
+        return receipt(*parts.enqueuer.one(prepared))
+
+    def submit_many(self, items: Iterable[Item], *, mode: Mode = "independent", traceparent: str = "") -> Iterator[Outcome]:
+        """Store many jobs; what became of each comes in order. Nothing is sent before the first is asked for.
+
+        Independent: 500 a call, while the next 500 are checked. At most 1,000 items are taken beyond those whose outcome has been told.
+        An item that cannot be accepted comes back as the error that says why, and spoils no other.
+
+        Atomic: at most 1,000, all or none: if one cannot be accepted, this raises and nothing is stored.
+
+        Args:
+            items: `Submission`s, or mappings with the names that POST /jobs takes.
+            mode: independent or atomic.
+            traceparent: W3C trace context of all of them.
+
+        Raises:
+            StoreError: the store did not take a call; fact `index` is the number of the first item that was not told of, which may have
+                been stored, as may those behind it. With keys it is safe to repeat all: what is stored is found again.
+            InvalidRequest: atomic: fact `items` says which cannot be accepted, and why.
+        """
+        parts, trace = self._here(), trace_context(traceparent)
+        if mode == "atomic":
+            checked = self._check(parts, core.batch_of(items), trace)
+            yield from core.all_or_none(parts.enqueuer.atomic(checked))
+            return
+        under_way: Future[list[Result]] | None = None
+        first = 0
+        with ThreadPoolExecutor(1, "taskmaster-submit") as sender:  # the store takes one chunk while the next is checked
+            try:
+                for chunk in core.chunks(items):
+                    checked = self._check(parts, chunk, trace)
+                    results = under_way.result() if under_way else []
+                    under_way = None if core.is_lost(results) else _begin(sender, parts.enqueuer, checked)
+                    yield from core.one_by_one(results, first)
+                    first += len(results)
+                yield from core.one_by_one(under_way.result() if under_way else [], first)
+            except StoreError as error:
+                error.facts.setdefault("index", first)
+                raise
+
+    def check_many(self, items: Iterable[Item]) -> Iterator[TaskMasterError | None]:
+        """What of *items*, as `submit_many` takes them, could not be accepted, and why; None for one that could. Nothing is stored.
+
+        Whether a key belongs to another request shows only when it is submitted.
+
+        Raises:
+            StoreError: the job types cannot be read.
+        """
+        parts = self._here()
+        for chunk in core.chunks(items):
+            for one in self._check(parts, chunk, ""):
+                yield one if isinstance(one, TaskMasterError) else None
+
+    def get(self, job_id: str) -> JobRecord:
+        """The job as it is now, with payload and result or failure.
+
+        Raises:
+            NotFound: there is none, or no longer.
+            StoreError: the store cannot be asked.
+        """
+        return self._look(job_id, "br")
+
+    def status(self, job_id: str) -> JobRecord:
+        """As `get`, without payload and result."""
+        return self._look(job_id, "e")
+
+    def wait(self, job_id: str, timeout_s: float) -> JobRecord:
+        """The job, as `get` has it, as soon as it has ended: completed, failed or cancelled. A store that is away meanwhile is waited for.
+
+        Raises:
+            NotEnded: it has not after *timeout_s* seconds. Also a `TimeoutError`.
+            NotFound: there is no such job, or no longer.
+            StoreUnavailable: the store does not answer when the time is over.
+        """
+        parts, known = self._here(), queries.id_of(job_id)
+
+        def look() -> JobRecord | StoreUnavailable:
+            try:
+                return self._look(known, "br")
+            except StoreUnavailable as error:
+                return error
+
+        block_ms = min(1_000, self._settings.store_timeout_ms // 4)
+        partition = partition_of(known, self._settings.partitions)
+        seen = wait_until(parts.store, partition, known, look=look, is_enough=core.has_ended, within_s=timeout_s, block_ms=block_ms)
+        return core.ended(seen, timeout_s)
+
+    def result(self, job_id: str, timeout_s: float) -> Any:
+        """What the job's handler answered, decoded from JSON, as soon as it has. Raises as `wait`, and:
+
+        Raises:
+            NotCompleted: the job failed or was cancelled.
+        """
+        return core.result_of(self.wait(job_id, timeout_s))
+
+    def cancel(self, job_id: str) -> State:
+        """End a job that has not: `cancelled`, or `active` while its worker is asked to stop. Safe to repeat.
+
+        Raises:
+            NotFound: there is no such job.
+            Conflict: it has ended otherwise.
+            StoreError: the store cannot be asked.
+        """
+        parts, known, settings = self._here(), queries.id_of(job_id), self._settings
+        partition = partition_of(known, settings.partitions)
+        call = calls.cancel(partition, known, who=self._origin, key_window_ms=settings.idempotency_window_ms)
+        return control.cancelled(known, parts.run(call))
+
+    def replay(
+        self, job_id: str, *, request_id: str = "", reason: str = "", traceparent: str = "", accept_unknown: bool = False
+    ) -> SubmittedJob:
+        """Run a job that has ended again, as a new job with its payload; the old one stays as it is.
+
+        Args:
+            job_id: of the job, or of its dead letter, which may outlive it.
+            request_id: at most 255 characters; equal ones make one replay of this job, so that a repeat is safe. Empty: each makes another.
+            reason: for people, at most 150 characters.
+            traceparent: W3C trace context.
+            accept_unknown: also while an effect of the job is not settled.
+
+        Raises:
+            NotFound: there is no such job, or no longer.
+            Conflict: it has not ended.
+            EffectUnsettled: nobody knows whether an effect of it happened.
+            StoreError: as `submit`.
+        """
+        parts, known = self._here(), queries.id_of(job_id)
+        request = core.replay_request(request_id, reason, traceparent, accept_unknown)
+        partition = partition_of(known, self._settings.partitions)
+        shown = parts.run(reads.show(partition, known, "b"))
+        dead = parts.run(reads.dead(partition, known)) if shown is None else None
+        prepared = core.replay_of(known, shown, dead, request, partitions=self._settings.partitions, now_ms=parts.store.now_ms())
+        return receipt(*parts.enqueuer.one(prepared))
+
+    def close(self) -> None:
+        """Close the connections. A later call opens them again."""
+        parts, self._parts = self._parts, None
+        if parts is not None and parts.pid == os.getpid():
+            parts.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _here(self) -> _Parts:
+        """This process's parts. Threads that come first together may each make them; all but one are dropped unused."""
+        parts = self._parts
+        if parts is None or parts.pid != os.getpid():
+            self._parts = parts = _Parts(self._settings)
+        return parts
+
+    def _look(self, job_id: str, what: str) -> JobRecord:
+        parts, known = self._here(), queries.id_of(job_id)
+        shown = parts.run(reads.show(partition_of(known, self._settings.partitions), known, what))
+        return queries.job_of(known, queries.found(known, shown))
+
+    def _check(self, parts: _Parts, submissions: Sequence[Submission | TaskMasterError], traceparent: str) -> list[Checked]:
+        types = parts.catalogue.need(core.names_in(submissions))
+        return check_all(submissions, types, self._settings, parts.store.now_ms(), self._origin, traceparent)
+
+
+def _begin(sender: ThreadPoolExecutor, enqueuer: Enqueuer, checked: Sequence[Checked]) -> Future[list[Result]]:
+    """Send a chunk; the last one, behind which nothing is to be checked, at once."""
+    if len(checked) == CHUNK:
+        return sender.submit(enqueuer.many, checked)
+    done: Future[list[Result]] = Future()
+    done.set_result(enqueuer.many(checked))
+    return done

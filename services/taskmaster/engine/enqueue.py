@@ -1,0 +1,170 @@
+"""Storing checked submissions, blocking or on the loop: one, many by themselves, or many in one step.
+
+An unanswered call is sent again unchanged while time allows. A job whose id came too late, for our clock had run away, is sent once more
+under a fresh id, and the clock is set by the store's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from taskmaster.engine.gather import CHUNK, Gather
+from taskmaster.engine.receipts import Checked, Stored, renewed, spoiled, together
+from taskmaster.engine.submit import Prepared, renew
+from taskmaster.errors import StoreError, TaskMasterError
+from taskmaster.store import calls
+from taskmaster.store.aio import AsyncStore
+from taskmaster.store.calls import NewJob, Submitted
+from taskmaster.store.client import SyncStore
+from taskmaster.store.status import Status
+
+__all__ = ["AsyncEnqueuer", "Enqueuer", "store_jobs"]
+
+Result = Stored | TaskMasterError
+#: How long many go on being sent again. Less than the store remembers ids for (30 s).
+RESEND_WITHIN_S = 10.0
+
+
+def store_jobs(
+    store: SyncStore, partition: int, jobs: Sequence[NewJob], *, atomic: bool = False, within_s: float = RESEND_WITHIN_S
+) -> list[Stored]:
+    """Store jobs of one partition in one call, and what became of each; those whose ids came too late once more under fresh ones.
+
+    Raises:
+        StoreUnavailable: no answer in *within_s* seconds; they may have been stored, and the same may be asked again.
+        StoreRefused: the store takes no writes; none was stored.
+    """
+    answers: list[Submitted] = store.run(calls.submit(partition, jobs, atomic=atomic), within_s=within_s)
+    fresh = renewed(jobs, answers, atomic=atomic)
+    if fresh is not None:
+        store.align()
+        jobs, answers = fresh, store.run(calls.submit(partition, fresh, atomic=atomic), within_s=within_s)
+    return list(zip(jobs, answers, strict=True))
+
+
+class Enqueuer:
+    """Blocking. Thread-safe.
+
+    Args:
+        store: to write to.
+        within_s: how long a single submission is sent again.
+    """
+
+    def __init__(self, store: SyncStore, within_s: float) -> None:
+        self._store = store
+        self._within_s = within_s
+
+    def one(self, prepared: Prepared) -> Stored:
+        """Store one. Raises as `store_jobs`."""
+        partition, job = prepared
+        [stored] = store_jobs(self._store, partition, [job], within_s=self._within_s)
+        return stored
+
+    def many(self, checked: Sequence[Checked]) -> list[Result]:
+        """Store those that may be, each by itself; answers in order.
+
+        The error of a call that the store did not take stands for each of its items.
+        """
+        results: list[Result | None] = _refused(checked)
+        for partition, places in _groups(checked):
+            try:
+                found: Sequence[Result] = store_jobs(self._store, partition, _jobs(checked, places))
+            except StoreError as error:
+                found = [error] * len(places)
+            _fill(results, places, found)
+        return _complete(results)
+
+    def atomic(self, checked: Sequence[Checked]) -> list[Result]:
+        """Store all or, if any is refused, none; the answers are in order.
+
+        Raises:
+            InvalidRequest: they cannot go in one step.
+            StoreError: as `store_jobs`.
+        """
+        partition, jobs = _at_once(checked)
+        return list(store_jobs(self._store, partition, jobs, atomic=True)) if jobs else _spoiled(checked)
+
+
+class AsyncEnqueuer:
+    """The same on the running loop; single submissions that come together share a call.
+
+    Args:
+        gather: its lanes are written through.
+        store: whose clock is set.
+    """
+
+    def __init__(self, gather: Gather, store: AsyncStore) -> None:
+        self._gather = gather
+        self._store = store
+
+    async def one(self, prepared: Prepared) -> Stored:
+        """As `Enqueuer.one`."""
+        partition, job = prepared
+        answer = await self._gather.submit(partition, job)
+        if answer.status is Status.TOO_OLD:
+            job = renew(job, answer.now_ms)
+            await self._store.align()
+            answer = await self._gather.submit(partition, job)
+        return job, answer
+
+    async def many(self, checked: Sequence[Checked]) -> list[Result]:
+        """As `Enqueuer.many`."""
+        results: list[Result | None] = _refused(checked)
+        for partition, places in _groups(checked):
+            try:
+                found: Sequence[Result] = await self._run(partition, _jobs(checked, places))
+            except StoreError as error:
+                found = [error] * len(places)
+            _fill(results, places, found)
+        return _complete(results)
+
+    async def atomic(self, checked: Sequence[Checked]) -> list[Result]:
+        """As `Enqueuer.atomic`."""
+        partition, jobs = _at_once(checked)
+        return list(await self._run(partition, jobs, atomic=True)) if jobs else _spoiled(checked)
+
+    async def _run(self, partition: int, jobs: Sequence[NewJob], *, atomic: bool = False) -> list[Stored]:
+        answers = await self._gather.run(partition, jobs, atomic=atomic)
+        fresh = renewed(jobs, answers, atomic=atomic)
+        if fresh is not None:
+            await self._store.align()
+            jobs, answers = fresh, await self._gather.run(partition, fresh, atomic=atomic)
+        return list(zip(jobs, answers, strict=True))
+
+
+def _refused(checked: Sequence[Checked]) -> list[Result | None]:
+    return [one if isinstance(one, TaskMasterError) else None for one in checked]
+
+
+def _groups(checked: Sequence[Checked]) -> Iterator[tuple[int, list[int]]]:
+    """A partition and the places of those that go there in one call, again and again."""
+    by_partition: dict[int, list[int]] = {}
+    for place, one in enumerate(checked):
+        if not isinstance(one, TaskMasterError):
+            by_partition.setdefault(one[0], []).append(place)
+    for partition, places in by_partition.items():
+        for first in range(0, len(places), CHUNK):
+            yield partition, places[first : first + CHUNK]
+
+
+def _jobs(checked: Sequence[Checked], places: Sequence[int]) -> list[NewJob]:
+    return [one[1] for one in map(checked.__getitem__, places) if not isinstance(one, TaskMasterError)]
+
+
+def _fill(results: list[Result | None], places: Sequence[int], found: Sequence[Result]) -> None:
+    for place, result in zip(places, found, strict=True):
+        results[place] = result
+
+
+def _complete(results: Sequence[Result | None]) -> list[Result]:
+    return [one for one in results if one is not None]
+
+
+def _at_once(checked: Sequence[Checked]) -> tuple[int, list[NewJob]]:
+    """Where all go in one step, and as what; nothing when one of them may not."""
+    ready = [one for one in checked if not isinstance(one, TaskMasterError)]
+    return together(ready) if ready and len(ready) == len(checked) else (0, [])
+
+
+def _spoiled(checked: Sequence[Checked]) -> list[Result]:
+    return [one if isinstance(one, TaskMasterError) else spoiled() for one in checked]
