@@ -46,7 +46,7 @@ class EndBody(msgspec.Struct, forbid_unknown_fields=True):
 async def open_operation(request: AnyRequest) -> Answer:
     """202: it is recorded, and the workers carry it out.
 
-    The same Idempotency-Key with the same order is the same operation, as long as that is kept: 30 days after its end, among the last 1,000.
+    The same Idempotency-Key with the same order is the same operation, while that is kept: 30 days after its end, among the last 1,000.
     With dryRun 200: how many entries are meant, and some of them; nothing is stored, and no scope is needed.
     """
     service = of(request)

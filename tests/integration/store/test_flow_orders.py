@@ -6,6 +6,7 @@ import json
 from itertools import count
 from typing import Any
 
+import msgspec
 import pytest
 
 from support.desk import GRACE_MS, WINDOW_MS, Desk
@@ -117,7 +118,7 @@ def test_an_atomic_submission_fits_or_does_not(desk: Desk) -> None:
         Status.ABORTED,
         Status.REJECTED,
     }
-    said = desk.run(calls.submit(0, [known, keyed, desk.item(), keyed._replace(id=desk.item().id)], atomic=True))
+    said = desk.run(calls.submit(0, [known, keyed, desk.item(), msgspec.structs.replace(keyed, id=desk.item().id)], atomic=True))
     assert [one.status for one in said] == [Status.OK, Status.OK, Status.OK, Status.DUPLICATE]
     assert int(desk.dump()["n"]["one/w"]) == 3
 
