@@ -111,18 +111,23 @@ def ids_of(snap: Snapshot, prefix: str) -> set[str]:
 def effect_violations(snap: Snapshot, jobs: dict[str, Any], dead: set[str]) -> list[str]:
     """I7: a lineage is held by exactly its jobs, the records that outlive them and its open effects; and it holds its effects."""
     wrong: list[str] = []
-    unsettled = {member for member, _ in snap.get("eu", ())}
-    for root in ids_of(snap, "e:") | ids_of(snap, "line:"):
+    unsettled, members, letters = defaultdict[str, set[str]](set), defaultdict[str, set[str]](set), defaultdict[str, set[str]](set)
+    for member, _ in snap.get("eu", ()):
+        unsettled[member.partition("/")[0]].add(member)
+    for job_id, job in jobs.items():
+        if "rt" in job or "gd" in job:
+            members[job.get("rt", job_id)].add(job_id)
+    for job_id in dead:
+        letters[snap[f"d:{job_id}"]["rt"]].add(f"d/{job_id}")
+    for root in ids_of(snap, "e:") | ids_of(snap, "line:") | unsettled.keys():
         fields, line = snap.get(f"e:{root}", {}), set(snap.get(f"line:{root}", ()))
         rows = {name: json.loads(row) for name, row in fields.items() if name != "#" and not name.startswith("r/")}
         reserved = {name for name, row in rows.items() if row[0] == "r"}
         if int(fields.get("#", 0)) != len(reserved):
             wrong.append(f"I7 {root} counts {fields.get('#')} unsettled effects of {sorted(reserved)}")
-        if {f"{root}/{name}" for name in reserved} != {member for member in unsettled if member.startswith(root)}:
-            wrong.append(f"I7 the unsettled effects of {root} are {sorted(reserved)}, listed are {sorted(unsettled)}")
-        members = {job_id for job_id, job in jobs.items() if job.get("rt") == root or (job_id == root and "gd" in job)}
-        letters = {f"d/{job_id}" for job_id in dead if snap[f"d:{job_id}"]["rt"] == root and f"d/{job_id}" in line}
-        by_rights = members | letters | {f"e/{name}" for name in reserved}
+        if {f"{root}/{name}" for name in reserved} != unsettled[root]:
+            wrong.append(f"I7 the unsettled effects of {root} are {sorted(reserved)}, listed are {sorted(unsettled[root])}")
+        by_rights = members[root] | (letters[root] & line) | {f"e/{name}" for name in reserved}
         if line != by_rights or not line:
             wrong.append(f"I7 the lineage of {root} is held by {sorted(line)}, by rights by {sorted(by_rights)}")
     held = ids_of(snap, "line:")
