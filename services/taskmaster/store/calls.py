@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from taskmaster.model.breaker import BreakerRule, as_fields
 from taskmaster.model.states import State, state_of
 from taskmaster.store.call import Call
 from taskmaster.store.scripts import load
@@ -179,11 +180,11 @@ class Finish(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     Attributes:
         token: of the claim.
-        outcome: c completed, r retry, f dead letter, x discard, h hand back, s snooze.
+        outcome: c completed, r retry, f dead letter, x discard, h hand back, s snooze, d its dependency is down, l is rate limited by it.
         body: result or failure, JSON, opaque to the store.
         row: history row, JSON; empty for a first attempt that completed.
-        delay_ms: r, s: how long to wait.
-        reason: f, s: one word for people.
+        delay_ms: r, s, d, l: how long to wait.
+        reason: f, s, d, l: one word for people. `dependency_down` of an r: the dependency's breaker counts it too.
         fingerprint: r, f: of the failure.
     """
 
@@ -332,6 +333,10 @@ def prune(partition: int, keep: Sequence[tuple[int, int]]) -> Call[bool]:
     return Call(load("prune"), partition, (_pack(keep),), bool)
 
 
+#: Settings of a breaker that a registration makes, field and value in turn.
+_NEW_BREAKER = [part for pair in as_fields(BreakerRule()).items() for part in pair]
+
+
 class Registration(NamedTuple):
     """The store's generation and clock."""
 
@@ -350,6 +355,7 @@ def register(
     catalogue: Sequence[tuple[str, str]],
     alive_ms: int,
     gen: str,
+    dependencies: Sequence[tuple[str, str]] = (),
 ) -> Call[Registration]:
     """Introduce a consumer.
 
@@ -360,8 +366,10 @@ def register(
         types: what it has loaded, as bands name them.
         catalogue: (type, JSON) to publish.
         gen: used when the store has no generation yet.
+        dependencies: (type, dependency or empty): a type's calls go through the breaker of its dependency, which is made if there is none.
     """
-    args = (wid, cap, info, plugin_set, _pack(types), _pack(catalogue), alive_ms, gen)
+    needs = [*dependencies, _NEW_BREAKER]
+    args = (wid, cap, info, plugin_set, _pack(types), _pack(catalogue), alive_ms, gen, _pack(needs))
     return Call(load("register"), partition, args, lambda raw: Registration(raw[0].decode(), raw[1]))
 
 

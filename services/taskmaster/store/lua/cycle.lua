@@ -3,7 +3,8 @@ FLAGS  allow-oom: it is the way out of a full store
 KEYS   meta HASH tm:{p}:meta; all others are formed under its tag
 ARGV   gen, wid, seq (1, 2, 3 … one call in flight), lease ms,
        finishes (MessagePack list, at most 256 of [id, token, outcome, body, history row, delay ms, reason, fingerprint];
-       outcome c completed, r retry, f dead letter, x discard, h hand back, s snooze; delay ms, reason and fingerprint only count for r, f, s),
+       outcome c completed, r retry, f dead letter, x discard, h hand back, s snooze, d dependency down, l rate limited by it; delay ms, reason
+       and fingerprint only count for r, f, s, d, l; reason dependency_down of r: counts against the dependency as well),
        wants (MessagePack list of groups [slots, queue, queue …], at most 64 queues; the queues of a group share its slots; 0 slots:
        only says that it does not sleep there), keep (MessagePack [key window ms, completed, failed, cancelled kept per queue]),
        now ('' = server time)
@@ -16,6 +17,7 @@ REPEAT equal seq: the finishes answer ALREADY, the claims are those of the first
 --- @include "lib/purge"
 --- @include "lib/promote"
 --- @include "lib/fetch"
+--- @include "lib/breaker"
 
 local gen, wid, this_seq, lease_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local finishes, wants, keep = cmsgpack.unpack(ARGV[5]), cmsgpack.unpack(ARGV[6]), cmsgpack.unpack(ARGV[7])
@@ -55,7 +57,10 @@ local function finish(item)
   local queue, ty, keyed = f[2], f[3], f[4]
   if row ~= '' then remember_attempt(id, row) end
   out_of_active(id, queue, f[6])
-  if f[6] then call('HDEL', key, 'hl') end
+  if f[6] then
+    call('HDEL', key, 'hl')
+    hear_end(key, f[6], outcome, item[7], item[6])
+  end
   if outcome == 'c' then
     call('HSET', key, 'st', 'c', 'fa', NOW)
     if keyed then let_key_go(keyed, window) end
@@ -90,16 +95,21 @@ local function finish(item)
     return STATUS.OK
   end
   local due = now + item[6]
-  if outcome == 's' then
-    call('HSET', key, 'st', 'd', 'en', its_token, 'tk', '', 'hb', (tonumber(job[4]) or 0) + 1, 'ra', due, 'rs', item[7])
+  local failures, is_over_budget = (tonumber(job[6]) or 0) + 1, false
+  if outcome == 'd' and not may_wait(key, f[6]) then outcome = 'r' end
+  local is_retried = outcome == 'r' and failures < (tonumber(job[2]) or ATTEMPTS)
+  if f[6] and (is_retried or outcome == 'd') then due, is_over_budget = within_budget(f[6], due) end
+  if outcome == 's' or outcome == 'd' or outcome == 'l' then
+    local why = is_over_budget and 'retry_budget' or item[7]
+    call('HSET', key, 'st', 'd', 'en', its_token, 'tk', '', 'hb', (tonumber(job[4]) or 0) + 1, 'ra', due, 'rs', why)
+    if body ~= '' then call('SET', P .. 'r:' .. id, body) end
     into_delayed(id, queue, due)
     tell('h', id)
     return STATUS.OK
   end
-  local failures = (tonumber(job[6]) or 0) + 1
   count(ty .. '/' .. queue .. '/attempts_failed', 1)
-  if outcome == 'r' and failures < (tonumber(job[2]) or ATTEMPTS) then
-    call('HSET', key, 'st', 'd', 'en', its_token, 'tk', '', 'fl', failures, 'ra', due, 'rs', 'retrying')
+  if is_retried then
+    call('HSET', key, 'st', 'd', 'en', its_token, 'tk', '', 'fl', failures, 'ra', due, 'rs', is_over_budget and 'retry_budget' or 'retrying')
     call('SET', P .. 'r:' .. id, body)
     into_delayed(id, queue, due)
     count(ty .. '/' .. queue .. '/retried', 1)
@@ -115,6 +125,7 @@ end
 
 local codes = {}
 for i, item in ipairs(finishes) do codes[i] = finish(item) end
+write_breakers() -- limiters are read after this
 if #values > 0 then call('MSET', unpack(values)) end
 for ty, queues in pairs(completed) do
   for queue, n in pairs(queues) do count(ty .. '/' .. queue .. '/completed', n) end
