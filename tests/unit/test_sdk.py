@@ -73,8 +73,8 @@ def test_the_sdk_imports_nothing_of_the_host():
 def test_the_public_names_are_these():
     """A name that leaves this list breaks plugins: raise API_VERSION."""
     assert set(taskmaster_sdk.__all__) == {
-        "API_VERSION", "Backoff", "Cancelled", "Discard", "Effect", "EffectUnknown", "Fatal", "Job", "JobContext", "LeaseLost",
-            "PluginContext", "Retry", "hookimpl", "job",
+        "API_VERSION", "Backoff", "Cancelled", "DependencyDown", "Discard", "Effect", "EffectUnknown", "Fatal", "Job", "JobContext",
+            "LeaseLost", "PluginContext", "RateLimited", "Retry", "hookimpl", "job",
     }  # fmt: skip
     assert all(hasattr(taskmaster_sdk, name) for name in taskmaster_sdk.__all__)
 

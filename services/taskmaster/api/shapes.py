@@ -286,6 +286,7 @@ class JobType(Shape, kw_only=True):
     version: str
     isolation: str
     memory_mb: int | None
+    dependency: str | None
 
 
 class JobTypeList(Shape, kw_only=True):

@@ -222,6 +222,7 @@ def type_of(entry: CatalogueEntry, *, key_required_by_default: bool) -> shapes.J
         version=entry.version,
         isolation=entry.isolation,
         memory_mb=entry.memory_mb,
+        dependency=entry.dependency or None,
     )
 
 

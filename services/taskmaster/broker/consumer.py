@@ -58,6 +58,7 @@ class Identity:
         alive_ms: how long a silent process counts as alive.
         overdue_s: the lease of a handler that has not ended so long after its deadline is kept no more: somebody else may try. Longer
             than the grace in which this process ends it by force, which comes first as long as the process is well.
+        dependencies: (type, what it depends on or empty).
     """
 
     cap: str
@@ -68,6 +69,7 @@ class Identity:
     lease_ms: int
     alive_ms: int
     overdue_s: float = 10.0
+    dependencies: tuple[tuple[str, str], ...] = ()
 
 
 class PartitionConsumer(Consumer):
@@ -266,9 +268,10 @@ class PartitionConsumer(Consumer):
             self.ready.append(message)
 
     def _tell_failure(self, message: JobMessage, finish: calls.Finish, failure: Failure) -> None:
-        final = finish.outcome == "f" or message.claim.failures + 1 >= message.envelope.attempts
+        is_spared = finish.outcome in ("d", "l")
+        final = finish.outcome == "f" or (not is_spared and message.claim.failures + 1 >= message.envelope.attempts)
         log.warning(
-            events.JOB_DEAD_LETTERED if final else events.JOB_FAILED,
+            events.JOB_DEAD_LETTERED if final else events.JOB_SPARED if is_spared else events.JOB_FAILED,
             jobId=finish.id,
             type=message.envelope.type,
             queue=message.claim.queue,
@@ -331,6 +334,7 @@ class PartitionConsumer(Consumer):
                 plugin_set=who.plugin_set,
                 types=who.types,
                 catalogue=who.catalogue,
+                dependencies=who.dependencies,
                 alive_ms=who.alive_ms,
                 gen=consumer_id(),
             )

@@ -11,6 +11,7 @@ import rich_click as click
 
 from taskmaster import __version__
 from taskmaster.cli.api import api
+from taskmaster.cli.breakers import breakers
 from taskmaster.cli.config import config
 from taskmaster.cli.doctor import doctor
 from taskmaster.cli.effects import effects
@@ -46,5 +47,5 @@ def main() -> None:
     """Background jobs for Python teams. `taskmaster up` starts everything on this machine."""
 
 
-for command in (up, api, worker, submit, job, effects, doctor, config):
+for command in (up, api, worker, submit, job, effects, breakers, doctor, config):
     main.add_command(command)

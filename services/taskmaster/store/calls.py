@@ -208,6 +208,11 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
     failures: int
     blob: bytes
 
+    @property
+    def spared(self) -> int:
+        """Deliveries before this one that burned no attempt."""
+        return self.epoch - self.attempt
+
 
 def token_of(wid: str, seq: int) -> str:
     """What fences every write of the attempts that one call claimed. Unique: ids of consumers are random and their calls are numbered."""

@@ -136,7 +136,7 @@ def test_what_waits_is_parked_and_burns_no_attempt(pay: Desk) -> None:
 
     assert claim(pay, 10) == []
     assert at(pay).waiting == 1  # a unit, however many jobs
-    met = [job_id for job_id in pay.raw.zrange("tm:{0}:delayed", 0, -1)]
+    met = list(pay.raw.zrange("tm:{0}:delayed", 0, -1))
     assert len(met) == 4
     for job_id in met:
         fields = pay.raw.hgetall(f"tm:{{0}}:j:{job_id}")
@@ -368,7 +368,13 @@ def test_by_order_it_is_open_until_it_is_closed_by_order(pay: Desk) -> None:
     pay.register("w4", charge="stripe")
     assert pay.claim("w4", 10) == []
     fields = at(pay).fields
-    assert (fields["state"], fields["how"], fields["who"], fields["why"], fields.get("till")) == ("open", "order", "ann", "their incident", None)
+    assert (fields["state"], fields["how"], fields["who"], fields["why"], fields.get("till")) == (
+        "open",
+        "order",
+        "ann",
+        "their incident",
+        None,
+    )
     assert pay.run(breakers.force(0, "stripe", "close", order("o2"))).status is Status.OK
     assert pay.woken("w4") == ["w4"]
     assert pay.claim("w4", 10) == ids

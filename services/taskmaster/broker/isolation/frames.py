@@ -34,6 +34,7 @@ class Start(msgspec.Struct, array_like=True, tag="start", frozen=True):
     deadline: float
     timeout_ms: int
     failures: int
+    spared: int
     backoff: Backoff
     plugin: str
     is_cancelled: bool

@@ -33,7 +33,7 @@ from taskmaster.broker.isolation.frames import (
     Start,
     ToRunner,
 )
-from taskmaster.model.outcome import Decision, Interrupted, MemoryLimit, Rejected, decide, describe, encode_result
+from taskmaster.model.outcome import Decision, Interrupted, MemoryLimit, Rejected, decide, describe, encode_result, policy_of
 from taskmaster.plugins import lifecycle
 from taskmaster.plugins.registry import Registry
 from taskmaster_sdk import Cancelled, JobContext, LeaseLost
@@ -199,7 +199,8 @@ class _Runner:
                 body = encode_result(result).encode()
             except Rejected as rejected:
                 error = rejected
-        decision = decide(error, failures=start.failures, backoff=start.backoff, fatal=self._registry.handlers[start.job_type].job.fatal)
+        policy = policy_of(self._registry.handlers[start.job_type].job)
+        decision = decide(error, failures=start.failures, backoff=start.backoff, policy=policy, spared=start.spared)
         failure = None if error is None else describe(error, job_type=start.job_type, plugin=start.plugin)
         return Ended(*Decision(*decision), body, failure, resident_mb())
 
