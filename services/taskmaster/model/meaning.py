@@ -66,7 +66,7 @@ def meaning_of(error: BaseException, table: Mapping[ErrorKey, Meaning], *, has_d
 
 
 def retry_after_s(error: BaseException) -> float | None:
-    """Seconds that the provider asks to wait: `retry_after_s` or `retry_after` of *error*, or its response's Retry-After, a date as well."""
+    """Seconds that the provider asks for: `retry_after_s` or `retry_after` of *error*, or its response's Retry-After, a date as well."""
     for name in ("retry_after_s", "retry_after"):
         seconds = _seconds(_attribute(error, name))
         if seconds is not None:

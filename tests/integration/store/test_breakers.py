@@ -26,6 +26,12 @@ def at(desk: Desk) -> BreakerRow:
     return row
 
 
+def delayed(desk: Desk) -> dict[str, int]:
+    """Ids, and ms from now."""
+    rows: Any = desk.raw.zrange("tm:{0}:delayed", 0, -1, withscores=True)
+    return {job_id: int(score) - desk.now for job_id, score in rows}
+
+
 def state(desk: Desk) -> str:
     return at(desk).fields.get("state", "closed")
 
@@ -136,11 +142,10 @@ def test_what_waits_is_parked_and_burns_no_attempt(pay: Desk) -> None:
 
     assert claim(pay, 10) == []
     assert at(pay).waiting == 1  # a unit, however many jobs
-    met = list(pay.raw.zrange("tm:{0}:delayed", 0, -1))
+    met = delayed(pay)
     assert len(met) == 4
     for job_id in met:
-        fields = pay.raw.hgetall(f"tm:{{0}}:j:{job_id}")
-        assert (fields["ep"], fields["hb"], fields["rs"], fields.get("fl")) == ("1", "1", "dependency_down", None)
+        assert tuple(pay.field(job_id, name) for name in ("ep", "hb", "rs", "fl")) == ("1", "1", "dependency_down", None)
     assert {pay.field(job_id, "st") for job_id in more} == {"w"}
     pay.dump()
 
@@ -335,7 +340,7 @@ def test_retries_are_a_share_of_the_calls(pay: Desk) -> None:
 
     end(pay, ids, "r", delay_ms=0, reason="dependency_down")
 
-    due = {job_id: int(score) - pay.now for job_id, score in pay.raw.zrange("tm:{0}:delayed", 0, -1, withscores=True)}
+    due = delayed(pay)
     assert sum(ms <= 0 for ms in due.values()) == 10
     assert [due[job_id] for job_id in ids[10:]] == [1_000 * n for n in range(1, 31)]
     assert {pay.field(job_id, "rs") for job_id in ids[10:]} == {"retry_budget"}
@@ -354,7 +359,7 @@ def test_many_calls_have_many_retries(pay: Desk) -> None:
 
     end(pay, ids, "r", delay_ms=0, reason="dependency_down")
 
-    free = sum(score <= pay.now for _, score in pay.raw.zrange("tm:{0}:delayed", 0, -1, withscores=True))
+    free = sum(ms <= 0 for ms in delayed(pay).values())
     assert 36 <= free <= 42
 
 
@@ -378,8 +383,8 @@ def test_by_order_it_is_open_until_it_is_closed_by_order(pay: Desk) -> None:
     assert pay.run(breakers.force(0, "stripe", "close", order("o2"))).status is Status.OK
     assert pay.woken("w4") == ["w4"]
     assert pay.claim("w4", 10) == ids
-    actions = [row[1]["action"] for row in pay.raw.xrange("tm:{0}:audit")]
-    assert actions == ["limit.put", "breaker.forced_open", "breaker.forced_closed"]
+    audit: Any = pay.raw.xrange("tm:{0}:audit")
+    assert [row[1]["action"] for row in audit] == ["limit.put", "breaker.forced_open", "breaker.forced_closed"]
     pay.dump()
 
 
