@@ -37,6 +37,8 @@ __all__ = [
     "Replayed",
     "Rule",
     "Shape",
+    "Why",
+    "WhyReason",
     "Worker",
     "encode",
     "instant",
@@ -225,6 +227,25 @@ class AttemptList(Shape, kw_only=True):
 
     items: list[Attempt]
     next_cursor: str | None = None
+
+
+class WhyReason(Shape, kw_only=True):
+    """One reason: a stable word, a sentence, and the numbers behind it."""
+
+    code: str
+    message: str
+    facts: dict[str, Any]
+
+
+class Why(Shape, kw_only=True):
+    """What keeps a job from running, the first first. `estimatedStartAt` is null when it depends on somebody, or nobody can tell."""
+
+    job_id: str
+    state: State
+    queue: str
+    type: str
+    reasons: list[WhyReason]
+    estimated_start_at: str | None
 
 
 class Cancellation(Shape, kw_only=True):

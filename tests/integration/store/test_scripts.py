@@ -14,7 +14,7 @@ from support.desk import ALIVE_MS, BEGINNING_MS, GRACE_MS, LEASE_MS, WINDOW_MS, 
 from support.protocol.dump import lasting, snapshot
 from support.servers import StoreServer
 from taskmaster.errors import StoreDefect, StoreRefused
-from taskmaster.store import calls, effects, flow, reads
+from taskmaster.store import breakers, calls, effects, flow, reads
 from taskmaster.store.call import Call
 from taskmaster.store.status import Status
 
@@ -224,6 +224,12 @@ def _patched(desk: Desk) -> tuple[Call[Any], Any]:
     return flow.patch(0, job_id, {"pr": 0, "due": 0, "tg": ["b"], "b": "[]"}, op="op"), [ALREADY, b"w", 1]
 
 
+def _forced(desk: Desk) -> tuple[Call[Any], Any]:
+    desk.register("w1", alpha="stripe")
+    desk.submit()
+    return breakers.force(0, "stripe", "open", ORDER), [ALREADY, 1]
+
+
 REPEATS: dict[str, Callable[[Desk], tuple[Call[Any], Any]]] = {
     "submit": _submitted,
     "submit keyed": _submitted_keyed,
@@ -254,6 +260,9 @@ REPEATS: dict[str, Callable[[Desk], tuple[Call[Any], Any]]] = {
     "pause resume": _resumed,
     "queue_put": _set_up,
     "patch": _patched,
+    "breaker_force": _forced,
+    "breakers": _read(lambda _: breakers.breakers(0)),
+    "why": _read(lambda job_id: reads.why(0, job_id)),
     "limits": _read(lambda _: flow.limits(0)),
     "effects": _read(lambda job_id: effects.lineage(0, job_id)),
     "unsettled": _read(lambda _: effects.unsettled(0)),

@@ -53,8 +53,9 @@ local function head_of(turn, band)
   return nil
 end
 
--- All limiters that a job of this lane needs; or nil, the first that has no room, and the unit that is to wait for it.
-local function needs_of(turn, band, head)
+-- All limiters that a job of this lane needs; or nil, the first that has no room, and the unit that is to wait for it. refusals: a list to
+-- be given all that have no room, for whoever wants to know why.
+local function needs_of(turn, band, head, refusals)
   local key, needs = key_of(head.name), {}
   local lane_unit = head.name ~= '' and turn.queue .. '/' .. band.plain .. '/' .. head.name or turn.queue .. '/' .. band.band
   local sources = { turn.limits, turn.queue, band.limits, turn.queue .. '/' .. band.band, string.match(head.name, '~(.*)$') or '', lane_unit }
@@ -62,7 +63,11 @@ local function needs_of(turn, band, head)
     for name in string.gmatch(sources[i], '[^,~]+') do
       local l = limiter(name, key)
       if l then
-        if l.room <= 0 then return nil, l, l.instance ~= name and lane_unit or sources[i + 1] end
+        if l.room <= 0 then
+          local unit = l.instance ~= name and lane_unit or sources[i + 1]
+          if not refusals then return nil, l, unit end
+          refusals[#refusals + 1] = { l, unit }
+        end
         needs[#needs + 1] = l
       end
     end
