@@ -119,7 +119,7 @@ def test_a_rate_is_used_up(shop: Desk) -> None:
 
 
 def test_slots_are_taken(shop: Desk) -> None:
-    """n of n run; when one gives back nobody can say."""
+    """How many of how many run; when one gives back nobody can say."""
     shop.raw.hset("tm:{0}:tl", "alpha", "one-at-a-time")
     shop.run(flow.put_limit(0, "one-at-a-time", {"kind": "slots", "max": 1}, order()))
     ids = [shop.submit() for _ in range(2)]
