@@ -13,6 +13,7 @@ import taskmaster
 from taskmaster.api import breakers, dlq, effects, health, jobs, problems, queues, submission, types
 from taskmaster.api.catalogue import Catalogue
 from taskmaster.api.gather import Gather
+from taskmaster.api.pressure import PressureGauge
 from taskmaster.api.service import Answer, AnyRequest, Service, data, only
 from taskmaster.api.waiting import Waiting
 from taskmaster.api.watch import Watch
@@ -41,6 +42,7 @@ def create_app(settings: Settings) -> Litestar:
         catalogue=Catalogue(store),
         waiting=Waiting(store, settings.partitions, block_ms=min(1_000, settings.store_timeout_ms // 2)),
         watch=Watch(store, settings.partitions, is_strict=settings.durability == "strict"),
+        pressure=PressureGauge(store, settings),
     )
 
     async def start() -> None:
@@ -51,10 +53,12 @@ def create_app(settings: Settings) -> Litestar:
             logs.get().warning(events.STORE_LOST, error=str(error))
         service.catalogue.start()
         service.watch.start()
+        service.pressure.start()
 
     async def stop() -> None:
         service.waiting.close()
         await service.watch.stop()
+        await service.pressure.stop()
         await service.catalogue.stop()
         await service.gather.close()
         await service.store.close()

@@ -14,6 +14,7 @@ from litestar.types import Receive, Scope, Send
 from taskmaster.api import shapes
 from taskmaster.api.catalogue import Catalogue
 from taskmaster.api.gather import Gather
+from taskmaster.api.pressure import PressureGauge
 from taskmaster.api.problems import BadParameter
 from taskmaster.api.waiting import Waiting
 from taskmaster.api.watch import Watch
@@ -39,6 +40,7 @@ class Service:
     catalogue: Catalogue
     waiting: Waiting
     watch: Watch
+    pressure: PressureGauge
     started: float = field(default_factory=time.monotonic)
 
     def partition(self, job_id: str) -> int:

@@ -17,7 +17,17 @@ from taskmaster.api.problems import KeyConflict
 from taskmaster.api.service import Answer, AnyRequest, Service, data, header, of
 from taskmaster.engine import queries
 from taskmaster.engine.submit import Prepared, Submission, prepare, renew
-from taskmaster.errors import EffectUnsettled, InvalidRequest, KeyReused, NotFound, StoreError, StoreUnavailable, TaskMasterError
+from taskmaster.errors import (
+    EffectUnsettled,
+    InvalidRequest,
+    KeyReused,
+    NotFound,
+    Overloaded,
+    StoreError,
+    StoreFilling,
+    StoreUnavailable,
+    TaskMasterError,
+)
 from taskmaster.model.ids import created_ms, new_job_id, slot_of
 from taskmaster.model.states import PRIORITIES
 from taskmaster.store import reads
@@ -105,6 +115,7 @@ async def store(service: Service, prepared: Prepared) -> tuple[NewJob, Submitted
     """Store it, together with whatever else is submitted now. A clock that ran away is set by the store's and tried once more."""
     service.watch.admit()
     partition, job = prepared
+    service.pressure.admit(job.queue, job.priority)
     answer = await service.gather.submit(partition, job)
     if answer.status is Status.TOO_OLD:
         job = renew(job, answer.now_ms)
@@ -192,7 +203,13 @@ async def submit_bulk(request: AnyRequest) -> Answer:
     checked: list[Prepared | TaskMasterError] = []
     for item in bulk.jobs:
         try:
-            checked.append(await check(service, strict.convert(item, Submission), traceparent))
+            prepared = await check(service, strict.convert(item, Submission), traceparent)
+            service.pressure.admit(prepared[1].queue, prepared[1].priority)
+            checked.append(prepared)
+        except (Overloaded, StoreFilling) as error:
+            if bulk.mode == "atomic":
+                raise
+            checked.append(error)
         except InvalidRequest as error:
             checked.append(error)
     results = await (_independent(service, checked) if bulk.mode == "independent" else _atomic(service, checked))

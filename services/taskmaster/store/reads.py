@@ -26,6 +26,7 @@ __all__ = [
     "dead",
     "find",
     "integrity",
+    "pressure",
     "queues",
     "show",
     "why",
@@ -223,6 +224,15 @@ def queues(partition: int, *, queue: str = "", timed: int = 100) -> Call[tuple[Q
         )
 
     return Call(load("queues"), partition, (queue, timed), decode)
+
+
+def pressure(partition: int, *, with_age: bool) -> Call[tuple[tuple[str, int, int], ...]]:
+    """(queue, jobs that wait, ms that the oldest has been waiting or -1) of every queue that ever had a job."""
+
+    def decode(raw: list[Any]) -> tuple[tuple[str, int, int], ...]:
+        return tuple((raw[i].decode(), raw[i + 1], int(raw[i + 2])) for i in range(0, len(raw), 3))
+
+    return Call(load("pressure"), partition, ("1" if with_age else "",), decode)
 
 
 def catalogue(partition: int) -> Call[dict[str, bytes]]:

@@ -262,6 +262,7 @@ REPEATS: dict[str, Callable[[Desk], tuple[Call[Any], Any]]] = {
     "patch": _patched,
     "breaker_force": _forced,
     "breakers": _read(lambda _: breakers.breakers(0)),
+    "pressure": _read(lambda _: reads.pressure(0, with_age=True)),
     "why": _read(lambda job_id: reads.why(0, job_id)),
     "limits": _read(lambda _: flow.limits(0)),
     "effects": _read(lambda job_id: effects.lineage(0, job_id)),
