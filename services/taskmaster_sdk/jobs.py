@@ -82,6 +82,7 @@ class Job:
         memory_mb: with process isolation: how much more memory than at its start the child may take, megabytes; None: no limit.
         dependency: what its handler calls: all types that name it share one circuit breaker; empty: none.
         errors: what exceptions of the handler mean.
+        fallback: called instead of the handler while the breaker is open; None: the job waits.
     """
 
     name: str
@@ -99,11 +100,16 @@ class Job:
     memory_mb: int | None = None
     dependency: str = ""
     errors: Mapping[ErrorKey, Meaning] = field(default_factory=dict)
+    fallback: Callable[..., Any] | None = None
 
     @property
     def is_async(self) -> bool:
         """Whether the handler runs on the event loop."""
-        return inspect.iscoroutinefunction(self.fn) or inspect.iscoroutinefunction(getattr(self.fn, "__call__", None))  # noqa: B004
+        return _is_async(self.fn)
+
+
+def _is_async(fn: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
 
 
 def job(
@@ -120,6 +126,7 @@ def job(
     memory_mb: int | None = None,
     dependency: str = "",
     errors: Mapping[ErrorKey, Meaning] | None = None,
+    fallback: Callable[..., Any] | None = None,
 ) -> Callable[[Callable[..., Any]], Job]:
     """Make a function `(payload, ctx)` the handler of job type *name*. Works on functions and on bound methods.
 
@@ -136,6 +143,10 @@ def job(
     *errors* says otherwise: "retry" (says nothing of the dependency), "fatal", "discard", "dependency_down" or "rate_limited", by exception
     class, qualified name, or HTTP status (`exception.response.status_code`, `.status_code` or `.status`; "5xx" for all of them). A status
     beats a class, the nearest class its parents.
+
+    With a *fallback* its jobs do not wait for an open breaker: they are claimed, and this function `(payload, ctx)` is called in place of
+    the handler, in an attempt like any other. What it returns is the job's result, which is then marked (`fallback` true). It is a plain
+    function if the handler is one, a coroutine function if the handler is one.
 
     Raises:
         ValueError: a name, number or signature that cannot be, with what would do.
@@ -161,11 +172,18 @@ def job(
     for key, meaning in meanings.items():
         _check_meaning(name, key, meaning)
 
+    if fallback is not None and not dependency:
+        raise ValueError(f"{name}: a fallback needs a dependency, whose breaker decides when it runs")
+
     def declare(fn: Callable[..., Any]) -> Job:
+        if fallback is not None:
+            _payload_type(name, fallback)  # it takes (payload, ctx) as well
+            if _is_async(fallback) != _is_async(fn):
+                raise ValueError(f"{name}: handler and fallback must both be plain functions, or both coroutine functions")
         description = " ".join((inspect.getdoc(fn) or "").split("\n\n")[0].split())
         payload = _payload_type(name, fn)
         policy = backoff or Backoff()
-        words = (key_required, description, example, isolation, memory_mb, dependency, meanings)
+        words = (key_required, description, example, isolation, memory_mb, dependency, meanings, fallback)
         return Job(name, fn, payload, queue, attempts, policy, timeout_s, tuple(fatal), *words)
 
     return declare

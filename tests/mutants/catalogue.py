@@ -287,6 +287,7 @@ _DEPENDENCIES = [
     breaking("rate_limit_is_not_shared", "lib/breaker", "if b.state == 'closed' or b.till then open_until", "if false then open_until"),
     breaking("retries_have_no_budget", "lib/breaker", "at = math.max(at, math.ceil(b.even))", "at = due"),
     breaking("registration_resets_a_breaker", "register", "call('HSETNX', P .. 'L:' .. name, 'kind', 'breaker') == 1", "true"),
+    breaking("a_fallback_waits", "lib/fair", "if l.room <= 0 and falls_back then", "if false then"),
     breaking("why_ignores_the_pause", "lib/hold", "call('HGET', P .. 'pause', 'q/' .. job.q)", "false", "test_why.py"),
     breaking(
         "why_tells_the_first_limit_only", "lib/fair", "if not refusals then return nil, l, unit end", "return nil, l, unit", "test_why.py"

@@ -174,7 +174,7 @@ class JobSummary(Shape, kw_only=True):
 
 
 class JobBasic(JobSummary, kw_only=True):
-    """Everything about a job but payload and result."""
+    """Everything about a job but payload and result. `fallback`: its result is that of its type's fallback, its dependency being down."""
 
     progress_note: str | None
     failed_reason: str | None
@@ -183,6 +183,7 @@ class JobBasic(JobSummary, kw_only=True):
     losses: int
     handed_back: int
     cancel_requested: bool
+    fallback: bool
     timeout_ms: int
     backoff: Policy
     retry_schedule_ms: list[int]

@@ -134,6 +134,7 @@ def job_of(record: JobRecord, *, basic: bool) -> shapes.JobBasic:
         "losses": record.losses,
         "handed_back": record.handed_back,
         "cancel_requested": record.cancel_requested,
+        "fallback": record.is_fallback,
         "timeout_ms": envelope.timeout_ms,
         "backoff": policy_of(envelope.backoff),
         "retry_schedule_ms": schedule_ms(envelope.backoff, record.attempts),

@@ -39,6 +39,7 @@ class HandlerActor(dramatiq.Actor[..., Any]):
         self.policy = policy_of(handler.job)
         self.plugin = f"{handler.plugin}=={handler.version}"
         super().__init__(handler.job.fn, broker=broker, actor_name=handler.job.name, queue_name=queue_name, priority=0, options={})
+        self.fallback = handler.job.fallback
         self.call = handler.job.fn  # as declared: Dramatiq's wrapper would put a coroutine on a thread
 
 

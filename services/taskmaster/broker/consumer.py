@@ -58,7 +58,7 @@ class Identity:
         alive_ms: how long a silent process counts as alive.
         overdue_s: the lease of a handler that has not ended so long after its deadline is kept no more: somebody else may try. Longer
             than the grace in which this process ends it by force, which comes first as long as the process is well.
-        dependencies: (type, what it depends on or empty).
+        dependencies: (type, what it depends on or empty, `?` if it has a fallback or empty).
     """
 
     cap: str
@@ -69,7 +69,7 @@ class Identity:
     lease_ms: int
     alive_ms: int
     overdue_s: float = 10.0
-    dependencies: tuple[tuple[str, str], ...] = ()
+    dependencies: tuple[tuple[str, str, str], ...] = ()
 
 
 class PartitionConsumer(Consumer):
@@ -261,8 +261,13 @@ class PartitionConsumer(Consumer):
                 log.error(events.JOB_NOT_RUN, jobId=claim.id, error=f"{type(error).__name__}: {error}")
                 self._unsent.append(calls.Finish(claim.id, token, "s", delay_ms=30_000, reason="unreadable"))
                 continue
+            is_fallback = claim.id in answer.fallbacks
+            if is_fallback and actor.fallback is None:  # another version of its plugin has one
+                self._unsent.append(calls.Finish(claim.id, token, "s", delay_ms=30_000, reason="no_fallback"))
+                continue
             self.slots.take(claim.queue)
             message = JobMessage(claim, envelope, actor, self, token, answer.now_ms, now)
+            message.is_fallback = is_fallback
             message.confirmed_at = sent_at  # the lease began when the store first heard of the call, however late its answer came
             self.held[claim.id, token] = message
             self.ready.append(message)

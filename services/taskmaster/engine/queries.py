@@ -95,6 +95,7 @@ def _record(job_id: str, fields: Mapping[str, str], *, hold: str) -> JobRecord:
         progress=_share(share),
         progress_note=note,
         cancel_requested="cr" in fields,
+        is_fallback="fb" in fields,
         root_id=get("rt", ""),
         replayed_from=get("rp", ""),
     )

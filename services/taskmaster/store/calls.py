@@ -229,7 +229,10 @@ class Limits(NamedTuple):
 
 
 class Cycle(NamedTuple):
-    """Answer of a round. `status` OK, STALE_OP, UNREGISTERED, GENERATION or REWOUND; all else is empty unless OK."""
+    """Answer of a round; `fallbacks`: ids of the claims that run the fallback of their type.
+
+    `status` OK, STALE_OP, UNREGISTERED, GENERATION or REWOUND; all else is empty unless OK.
+    """
 
     status: Status
     now_ms: int = 0
@@ -237,6 +240,7 @@ class Cycle(NamedTuple):
     claims: Sequence[Claim] = ()
     next_ms: int = -1
     more: bool = False
+    fallbacks: frozenset[str] = frozenset()
 
 
 #: Queues' names as strings, by their bytes: they come with every claim.
@@ -256,7 +260,8 @@ def _cycle(raw: list[Any]) -> Cycle:
     if raw[0] != 0:
         return Cycle(Status(raw[0]))
     claims = [Claim(str(row[0], "ascii"), _name(row[1]), row[2], row[3], row[4], row[5]) for row in raw[3]]
-    return Cycle(Status.OK, raw[1], raw[2], claims, raw[4], raw[5] == 1)
+    fallbacks = frozenset(str(job_id, "ascii") for job_id in raw[6]) if len(raw) > 6 else frozenset()
+    return Cycle(Status.OK, raw[1], raw[2], claims, raw[4], raw[5] == 1, fallbacks)
 
 
 def cycle(
@@ -360,7 +365,7 @@ def register(
     catalogue: Sequence[tuple[str, str]],
     alive_ms: int,
     gen: str,
-    dependencies: Sequence[tuple[str, str]] = (),
+    dependencies: Sequence[tuple[str, str, str]] = (),
 ) -> Call[Registration]:
     """Introduce a consumer.
 
@@ -371,7 +376,8 @@ def register(
         types: what it has loaded, as bands name them.
         catalogue: (type, JSON) to publish.
         gen: used when the store has no generation yet.
-        dependencies: (type, dependency or empty): a type's calls go through the breaker of its dependency, which is made if there is none.
+        dependencies: (type, dependency or empty, `?` or empty): a type's calls go through the breaker of its dependency, which is made if
+            there is none; `?`: it has a fallback, and rather than wait it is claimed for that.
     """
     needs = [*dependencies, _NEW_BREAKER]
     args = (wid, cap, info, plugin_set, _pack(types), _pack(catalogue), alive_ms, gen, _pack(needs))

@@ -29,7 +29,7 @@ def depends(worker) -> None:
             catalogue=[],
             alive_ms=600_000,
             gen="gen",
-            dependencies=[("free", "stripe")],
+            dependencies=[("free", "stripe", "")],
         )
     )
 

@@ -172,3 +172,36 @@ def test_what_a_handler_says_reaches_the_breaker(clean_server, isolation):
         limited = worker.submit("word", {"what": "limited"})
         assert worker.until(limited, "delayed").reason == "rate_limited"
         assert breaker(worker).fields["how"] == "rate_limited"
+
+
+@pytest.mark.parametrize("how", ["thread", "process", "coroutine"])
+def test_a_fallback_runs_while_the_breaker_is_open(clean_server, how):
+    """In place of the handler, with the same payload; its result is marked. Afterwards the handler runs again, and nothing is marked."""
+
+    def handler(payload, ctx):
+        return {"by": "handler", "n": payload["n"]}
+
+    def instead(payload, ctx):
+        return {"by": "fallback", "n": payload["n"], "attempt": ctx.attempt}
+
+    async def handler_async(payload, ctx):
+        return handler(payload, ctx)
+
+    async def instead_async(payload, ctx):
+        return instead(payload, ctx)
+
+    is_async = how == "coroutine"
+    declare = job(
+        "quote",
+        dependency="provider",
+        fallback=instead_async if is_async else instead,
+        isolation="process" if how == "process" else "thread",
+    )
+    with Worker(clean_server.url, [declare(handler_async if is_async else handler)]) as worker:
+        order = Order("open", None, "test", "")
+        worker.store.run(breakers.force(0, "provider", "open", order))
+        seen = worker.ended(worker.submit("quote", {"n": 1}))
+        assert (seen.state, seen.result, seen.fields.get("fb")) == ("completed", {"by": "fallback", "n": 1, "attempt": 1}, "1")
+        worker.store.run(breakers.force(0, "provider", "close", order._replace(op="close")))
+        seen = worker.ended(worker.submit("quote", {"n": 2}))
+        assert (seen.result, seen.fields.get("fb")) == ({"by": "handler", "n": 2}, None)

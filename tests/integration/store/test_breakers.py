@@ -432,3 +432,90 @@ def test_a_cancelled_job_tells_what_it_met(pay: Desk) -> None:
     pay.cycle("w", finishes=[pay.end("w", job_id, "d", f"w.{pay.seqs['w']}", **DOWN)])
 
     assert (pay.field(job_id, "st"), at(pay).failures) == ("x", 1)
+
+
+# ---------------------------------------------------------------- fallbacks
+@pytest.fixture
+def mild(desk: Desk) -> Desk:
+    """A worker `w` of the type `charge`, which depends on stripe and has a fallback."""
+    desk.register("w", charge="stripe?")
+    desk.run(breakers.put_breaker(0, "stripe", RULE, order("put")))
+    return desk
+
+
+def test_a_type_with_a_fallback_does_not_wait(mild: Desk) -> None:
+    """While the breaker is open its jobs are claimed for the fallback; nothing is parked, and what they did is marked."""
+    break_it(mild)
+    ids = [mild.submit("charge") for _ in range(2)]
+
+    answer = mild.cycle("w", (5, "one"))
+
+    assert ([one.id for one in answer.claims], answer.fallbacks) == (ids, frozenset(ids))
+    assert at(mild).waiting == 0
+    end(mild, ids, "c")
+    assert [(mild.field(job_id, "st"), mild.field(job_id, "fb"), mild.field(job_id, "hl")) for job_id in ids] == [("c", "1", None)] * 2
+    mild.dump()
+
+
+def test_a_fallback_says_nothing_of_the_dependency(mild: Desk) -> None:
+    """However it ends; and it is no probe."""
+    break_it(mild)
+    before = at(mild)
+
+    outcome(mild, *"cdrf")
+
+    assert at(mild)._replace(fields={}) == before._replace(fields={})
+    assert (at(mild).fields["state"], at(mild).fields["till"]) == ("open", before.fields["till"])
+
+
+def test_its_dependency_is_probed_all_the_same(mild: Desk) -> None:
+    """After the cooldown as many as may go to the dependency itself; the others still fall back, and no longer once it is closed."""
+    break_it(mild)
+    mild.now += 1_000
+    ids = [mild.submit("charge") for _ in range(3)]
+
+    answer = mild.cycle("w", (3, "one"))
+
+    assert ([one.id for one in answer.claims], answer.fallbacks) == (ids, frozenset(ids[1:]))
+    assert at(mild).probing == 1
+    mild.run(breakers.force(0, "stripe", "close", order("close")))
+    mild.submit("charge")
+    assert mild.cycle("w", (1, "one")).fallbacks == frozenset()
+
+
+def test_a_repeated_round_tells_its_fallbacks_again(mild: Desk) -> None:
+    """The answer was lost: the same claims, for the same purpose."""
+    break_it(mild)
+    ids = [mild.submit("charge") for _ in range(2)]
+    call = mild.next_cycle("w", (2, "one"))
+    mild.run(call)
+
+    answer = mild.run(call)
+
+    assert ([one.id for one in answer.claims], answer.fallbacks) == (ids, frozenset(ids))
+
+
+def test_a_fallback_that_fails_is_retried_by_the_handler_once_all_is_well(mild: Desk) -> None:
+    """The mark is of the attempt that completed the job, not of an earlier one."""
+    break_it(mild)
+    job_id = mild.submit("charge")
+    assert mild.cycle("w", (1, "one")).fallbacks == frozenset([job_id])
+    end(mild, [job_id], "r", delay_ms=50)
+    mild.run(breakers.force(0, "stripe", "close", order("close")))
+    mild.now += 50
+
+    answer = mild.cycle("w", (5, "one"))
+    end(mild, [one.id for one in answer.claims], "c")
+
+    assert answer.fallbacks == frozenset()
+    assert (mild.field(job_id, "st"), mild.field(job_id, "fb"), mild.field(job_id, "fl")) == ("c", None, "1")
+
+
+def test_other_types_of_the_dependency_wait_as_ever(mild: Desk) -> None:
+    """The fallback is of the type, the breaker is of the dependency."""
+    mild.register("w5", charge="stripe?", refund="stripe")
+    break_it(mild)
+    mild.submit("refund")
+
+    assert mild.claim("w5", 5) == []
+    assert at(mild).types == ("charge", "refund")

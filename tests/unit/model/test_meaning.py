@@ -163,6 +163,10 @@ def test_a_type_that_says_nothing_costs_nothing():
     assert meaning_of(HostileError(), {}, has_dependency=False) is None
 
 
+async def _coroutine(payload, ctx):
+    return None
+
+
 def test_declarations_are_checked():
     """What could never apply is refused where its author sees it."""
     for wrong in ({"": "retry"}, {"6xx": "fatal"}, {99: "fatal"}, {int: "fatal"}, {ValueError: "ignore"}, {True: "fatal"}, {None: "retry"}):
@@ -170,6 +174,12 @@ def test_declarations_are_checked():
             job("t", errors=wrong)(lambda payload, ctx: None)
     with pytest.raises(ValueError, match="dependency"):
         job("t", dependency="Stripe!")(lambda payload, ctx: None)
+
+    for wrong in (lambda payload: None, _coroutine):
+        with pytest.raises(ValueError, match=r"payload, ctx|coroutine"):
+            job("t", dependency="stripe", fallback=wrong)(lambda payload, ctx: None)
+    with pytest.raises(ValueError, match="a fallback needs a dependency"):
+        job("t", fallback=lambda payload, ctx: None)
 
     declared = job("t", dependency="stripe", errors={503: "retry"}, fatal=(KeyError,))(lambda payload, ctx: None)
 

@@ -38,6 +38,7 @@ class Start(msgspec.Struct, array_like=True, tag="start", frozen=True):
     backoff: Backoff
     plugin: str
     is_cancelled: bool
+    is_fallback: bool
 
 
 class Reply(msgspec.Struct, array_like=True, tag="reply", frozen=True):

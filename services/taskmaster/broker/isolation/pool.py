@@ -289,6 +289,7 @@ def _start(message: JobMessage) -> Start:
         backoff=envelope.backoff,
         plugin=message.actor.plugin,
         is_cancelled=message.is_cancelled,
+        is_fallback=message.is_fallback,
     )
 
 

@@ -175,10 +175,11 @@ class _Runner:
         except msgspec.DecodeError as error:
             plugin = f"{handler.plugin}=={handler.version}"
             raise Rejected("payload_rejected", f"the payload does not fit {plugin}: {error}") from error
+        fn = handler.job.fallback if start.is_fallback and handler.job.fallback is not None else handler.job.fn
         if handler.is_async:
-            return self._aio.run(self._as_task(handler.job.fn(payload, context)))
+            return self._aio.run(self._as_task(fn(payload, context)))
         self._is_open = True
-        result = handler.job.fn(payload, context)
+        result = fn(payload, context)
         self._is_open = False
         return result
 

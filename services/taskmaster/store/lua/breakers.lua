@@ -14,7 +14,7 @@ local names, out, types = only ~= '' and { '!' .. only } or call('SMEMBERS', P .
 table.sort(names)
 local limits = call('HGETALL', P .. 'tl')
 for i = 1, #limits, 2 do
-  for name in string.gmatch(limits[i + 1], '![^,]+') do
+  for name in string.gmatch(limits[i + 1], '![^,?]+') do
     types[name] = types[name] or {}
     table.insert(types[name], limits[i])
   end

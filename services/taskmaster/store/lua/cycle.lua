@@ -8,7 +8,8 @@ ARGV   gen, wid, seq (1, 2, 3 … one call in flight), lease ms,
        wants (MessagePack list of groups [slots, queue, queue …], at most 64 queues; the queues of a group share its slots; 0 slots:
        only says that it does not sleep there), keep (MessagePack [key window ms, completed, failed, cancelled kept per queue]),
        now ('' = server time)
-OUT    [OK, now ms, finish codes, claims, ms until the next due time or -1, 1 if more work was cut off by a bound];
+OUT    [OK, now ms, finish codes, claims, ms until the next due time or -1, 1 if more work was cut off by a bound], and if there are any the ids of
+       the claims that run the fallback of their type;
        a claim is [id, queue, epoch, attempt, failures, blob], its token is `wid.seq`;
        [STALE_OP] | [UNREGISTERED] | [GENERATION] | [REWOUND] (rounds that were answered are forgotten): nothing was done
 REPEAT equal seq: the finishes answer ALREADY, the claims are those of the first run that are still current. Smaller seq: STALE_OP ]]
@@ -63,6 +64,7 @@ local function finish(item)
   end
   if outcome == 'c' then
     call('HSET', key, 'st', 'c', 'fa', NOW)
+    if f[6] and is_fallback(f[6]) then call('HSET', key, 'fb', 1) end
     if keyed then let_key_go(keyed, window) end
     if body ~= '' then
       local n = #values
@@ -166,8 +168,11 @@ if this_seq == heard then -- the reply was lost: the same claims again, as far a
   local held = call('HGET', P .. 'w:' .. wid, 'claims') or ''
   for i = 1, #held, 36 do
     local id = string.sub(held, i, i + 35)
-    local f = call('HMGET', P .. 'j:' .. id, 'st', 'ep', 'hb', 'fl', 'tk', 'q')
-    if f[1] == 'a' and f[5] == token then claim(id, f[6], tonumber(f[2]), f) end
+    local f = call('HMGET', P .. 'j:' .. id, 'st', 'ep', 'hb', 'fl', 'tk', 'q', 'hl')
+    if f[1] == 'a' and f[5] == token then
+      claim(id, f[6], tonumber(f[2]), f)
+      if f[7] and is_fallback(f[7]) then fallbacks[#fallbacks + 1] = id end
+    end
   end
 else
   for _, group in ipairs(wants) do fill(group) end
@@ -208,4 +213,4 @@ end
 write_indexes()
 write_purged()
 write_rest()
-return { STATUS.OK, now, codes, claims, next_ms, more }
+return { STATUS.OK, now, codes, claims, next_ms, more, #fallbacks > 0 and fallbacks or nil }

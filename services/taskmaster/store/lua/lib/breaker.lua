@@ -10,6 +10,11 @@ local RULES = { 'ratio', 'least', 'window', 'cooldown', 'growth', 'longest', 'fi
 local STATE = { 'state', 'till', 'probes', 'good', 'bad', 'opened', 'even', 'how', 'since' }
 local breakers = {} -- by name, as this call leaves them
 
+-- Whether an attempt ran the fallback, its breaker being open: then it holds `!dependency?`, which is no limiter.
+local function is_fallback(held)
+  return string.find(held, '?', 1, true) ~= nil
+end
+
 -- What the window holds: calls, those that failed, and the bucket of now.
 local function read_window(b)
   b.at, b.calls, b.downs, b.cell = math.floor(now / math.max(1, b.window / BUCKETS)), 0, 0, { 0, 0 }

@@ -61,14 +61,18 @@ local function needs_of(turn, band, head, refusals)
   local sources = { turn.limits, turn.queue, band.limits, turn.queue .. '/' .. band.band, string.match(head.name, '~(.*)$') or '', lane_unit }
   for i = 1, 5, 2 do
     for name in string.gmatch(sources[i], '[^,~]+') do
-      local l = limiter(name, key)
+      local falls_back = string.byte(name, -1) == 63 -- `!dependency?`: rather than wait for the breaker, the fallback runs
+      local l = limiter(falls_back and string.sub(name, 1, -2) or name, key)
       if l then
-        if l.room <= 0 then
+        if l.room <= 0 and falls_back then
+          needs[#needs + 1] = { instance = name, room = math.huge, took = 0, is_held = true, is_fallback = true }
+        elseif l.room <= 0 then
           local unit = l.instance ~= name and lane_unit or sources[i + 1]
           if not refusals then return nil, l, unit end
           refusals[#refusals + 1] = { l, unit }
+        else
+          needs[#needs + 1] = l
         end
-        needs[#needs + 1] = l
       end
     end
   end

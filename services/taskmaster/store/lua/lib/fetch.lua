@@ -6,6 +6,7 @@
 local CLAIMED_A_CALL = 256
 local claimer = {} -- who claims, to be filled in: cap, token, expiry (text), window (ms that a key outlives its job)
 local claims, ids, looked, leftovers = {}, {}, {}, {} -- what was claimed; lanes and rings that were looked into; {queue, band type} left behind
+local fallbacks = {} -- those of them that run the fallback of their type
 local some_paused, some_limited = call('EXISTS', P .. 'pause') == 1, call('EXISTS', P .. 'tl') == 1
 
 local function claim(id, queue, epoch, f)
@@ -32,6 +33,7 @@ local function lease(id, queue, needs)
   for _, l in ipairs(needs or held) do
     take(l, id, epoch)
     if l.is_held then held[#held + 1] = l.instance end
+    if l.is_fallback then fallbacks[#fallbacks + 1] = id end
   end
   if #held > 0 then call('HSET', key, 'hl', table.concat(held, ',')) end
   add(P .. 'active', claimer.expiry, id)
