@@ -10,6 +10,7 @@ SCRIPTS = "tests/integration/store/test_scripts.py"
 MACHINE = "tests/integration/store/test_lifecycle_machine.py"
 #: Quick tests first: the run ends at the first failure.
 STORE = (SCRIPTS, MACHINE, "-k", "valkey")
+FLOW = tuple(f"tests/integration/store/test_flow{part}.py" for part in ("_orders", "", "_machine")) + ("-k", "valkey")
 BROKER = "tests/integration/broker"
 
 
@@ -41,6 +42,11 @@ def effects(name: str, file: str, old: str, new: str) -> Mutant:
     return Mutant(name, f"store/lua/{file}.lua", old, new, ("tests/integration/store/test_effects.py", *STORE))
 
 
+def flow(name: str, file: str, old: str, new: str) -> Mutant:
+    """Broken flow control."""
+    return Mutant(name, f"store/lua/{file}.lua", old, new, FLOW)
+
+
 def python(name: str, file: str, old: str, new: str, *tests: str) -> Mutant:
     """A broken worker."""
     return Mutant(name, f"{file}.py", old, new, tests)
@@ -52,18 +58,18 @@ _LUA = [
     lua("op_id_not_stored", "cycle", "if this_seq == heard then", "if false then"),
     lua("late_call_runs", "cycle", "if this_seq < heard then return { STATUS.STALE_OP } end", ""),
     lua("claims_not_remembered", "cycle", "'claims', table.concat(ids))", "'claims', '')"),
-    lua("claim_pops_before_lease", "cycle", "  add(P .. 'active', expiry, id)\n", ""),
+    lua("claim_pops_before_lease", "lib/fetch", "  add(P .. 'active', claimer.expiry, id)\n", ""),
     lua("gone_may_claim", "cycle", "if not me[1] or me[3] then", "if not me[1] then"),
-    lua("epoch_without_token", "cycle", "'tk', token, 'sa', NOW)", "'tk', wid .. '.1', 'sa', NOW)"),
+    lua("epoch_without_token", "lib/fetch", "'tk', claimer.token,", "'tk', string.gsub(claimer.token, '%d+$', '1'),"),
     lua("retry_forgets_cancel", "cycle", "if job[8] or outcome == 'x' then", "if outcome == 'x' then"),
     lua("cancel_beats_finish", "cycle", "if outcome == 'c' then", "if outcome == 'c' and not call('HGET', key, 'cr') then"),
     lua("retries_unbounded", "cycle", "failures < (tonumber(job[2]) or ATTEMPTS)", "failures < 99"),
     lua("hand_back_not_counted", "cycle", "'en', its_token, 'tk', '', 'hb', (tonumber(job[4]) or 0) + 1)", "'en', its_token, 'tk', '')"),
-    lua("promotion_forgotten_in_the_round", "cycle", "more = promote(PROMOTED_A_CALL)", "more = 0"),
+    lua("promotion_forgotten_in_the_round", "cycle", "promote(PROMOTED_A_CALL) == 1", "false"),
     lua("idle_told_later", "cycle", "call('ZADD', idle, this_seq, wid)", "local _ = idle"),
     lua("no_pass_on", "cycle", "passed_on[#passed_on + 1] = group[i]", "local _ = group"),
     lua("no_chain", "cycle", "for _, left in ipairs(leftovers) do wake(left[1], left[2], 1) end", ""),
-    lua("credit_for_idling", "cycle", "math.max(F[p], V)", "F[p]"),
+    lua("credit_for_idling", "lib/turns", "local its = math.max(tags[p], tags.V)", "local its = tags[p]"),
     lua("reap_without_grace", "reap", "'-inf', now - grace, 'LIMIT'", "'-inf', now, 'LIMIT'"),
     lua("reap_of_the_living", "reap", "'-inf', now - grace, 'LIMIT'", "'-inf', '+inf', 'LIMIT'"),
     lua("losses_not_counted", "reap", "(tonumber(f[5]) or 0) + 1", "(tonumber(f[5]) or 0)"),
@@ -72,9 +78,9 @@ _LUA = [
     lua("submit_without_memory", "submit", "if state then return { STATUS.ALREADY, state, id } end", ""),
     lua("late_submission_is_taken", "submit", "if not is_timely then", "if false then"),
     lua("one_key_two_jobs", "submit", "if there then answer = by_key(there, request) end", ""),
-    lua("atomic_stores_the_rest", "submit", "if refused then return out end", ""),
+    lua("atomic_stores_the_rest", "submit", "if is_refused then return out end", ""),
     lua("cancel_without_cas", "cancel", "if state == 'c' or state == 'f' then return { STATUS.CONFLICT, state } end", ""),
-    lua("cancel_keeps_index", "cancel", "out_of_rest(id, state, f[2], f[4], band_type(f[3], f[5]))", "count(f[2] .. '/' .. state, -1)"),
+    lua("cancel_keeps_index", "cancel", "out_of_rest(id, state, f[2], f[4], band_type(f[3], f[5]), f[9])", "count(f[2] .. '/' .. state, -1)"),
     lua("extend_without_token", "extend", "if f[1] == 'a' and f[2] == attempt[2] then", "if f[1] == 'a' then"),
     lua("progress_without_token", "progress", "if f[1] == 'a' and f[2] == word[2] then", "if f[1] == 'a' then"),
     lua("purge_without_tombstone", "lib/purge", "if not keyed and id_ms(id) >= now - RESEND_MS then", "if false then"),
@@ -113,6 +119,25 @@ _LUA = [
     effects("letter_does_not_hold", "lib/lineage", "if call('EXISTS', P .. 'd:' .. id) == 1 then", "if false then"),
     effects("replay_of_the_unknown", "submit", "if kind.open ~= 1 and", "if false and"),
     lua("key_dies_with_its_window", "lib/state", "math.max(window, KEY_KEPT_MS)", "window"),
+    flow("kick_once", "lib/park", "local from = (not l or l.room > 0) and now + AGAIN_MS or room_from(l)", "local from = l and room_from(l)"),
+    flow("release_without_kick", "lib/release", "if call('EXISTS', P .. 'L:' .. instance .. ':w') == 1 then kick_at(instance, now) end", ""),
+    flow("refused_without_kick", "lib/park", "if from then kick_at(l.instance, from) end", ""),
+    flow("used_up_room_is_not_waited_for", "lib/park", "if open.limiter and open.limiter.room <= 0 then", "if false then"),
+    flow("parked_lane_never_let_go", "lib/park", "call('ZADD', lane.ring, 'XX', start_tag(lane), name)", "local _ = lane"),
+    flow("instances_not_looked_at", "lib/park", "if name == instance then kick_instances(name) end", ""),
+    flow("waits_for_what_it_does_not_need", "lib/park", "if not is_attached(name, unit) then", "if false then"),
+    flow("slot_kept_at_retry", "cycle", "out_of_active(id, queue, f[6])", "out_of_active(id, queue, outcome ~= 'r' and f[6])"),
+    flow("slot_kept_at_reap", "reap", "out_of_active(id, queue, f[13])", "out_of_active(id, queue)"),
+    flow("room_seen_once", "lib/limits", "l.room, l.took = l.room - 1, l.took + 1", "l.took = l.took + 1"),
+    flow("rate_window_off_by_one", "lib/limits", "'(' .. (now - l.per)", "'(' .. (now - l.per + 1)"),
+    flow("pause_of_a_queue_ignored", "lib/fetch", "call('HEXISTS', P .. 'pause', 'q/' .. queue) == 1", "false"),
+    flow("pause_of_a_type_ignored", "lib/fetch", "if loaded[i] == 0 or paused[i] then", "if loaded[i] == 0 then"),
+    flow("woken_for_what_is_paused", "lib/wake", "waits[i + 1] == 0 and not paused[i + 1] and", "waits[i + 1] == 0 and"),
+    flow("turn_of_the_lane", "lib/fair", "if turn.tags[row.key] <= row.tag then return row end", "if true then return row end"),
+    flow("credit_for_idling_keys", "lib/fair", "local its_tag = math.max(its.tag, turn.v)", "local its_tag = its.tag"),
+    flow("expiry_ignored_at_the_claim", "lib/fetch", "if tonumber(f[5]) <= now then", "if false then"),
+    flow("expired_on_the_way", "cycle", "write_indexes()\nkick_freed()\n", "kick_freed()\n"),
+    flow("unique_ignored", "lib/unique", "if not id or (ux[4] == 'replace' and is_waiting) then return nil end", "if true then return nil end"),
 ]
 
 _SEND_OTHER = (

@@ -60,7 +60,7 @@ class Upkeep:
                     break
         if said.to_promote:
             for _ in range(_ROUNDS):
-                if not run(calls.promote(self.partition)):
+                if not run(calls.promote(self.partition, key_window_ms=self.limits.key_window_ms)):
                     break
         if said.to_prune:
             counts = (self.limits.keep_completed, self.limits.keep_failed, self.limits.keep_cancelled)

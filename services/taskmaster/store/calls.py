@@ -302,9 +302,9 @@ def progress(partition: int, words: Sequence[tuple[str, str, str]]) -> Call[tupl
     return Call(load("progress"), partition, (_pack(words),), lambda raw: tuple(Status(code) for code in raw))
 
 
-def promote(partition: int) -> Call[bool]:
-    """Put due jobs into their lanes; True when more are due."""
-    return Call(load("promote"), partition, (), bool)
+def promote(partition: int, *, key_window_ms: int = 86_400_000) -> Call[bool]:
+    """Put due jobs into their lanes, cancel expired ones, look at limiters whose time has come; True when more jobs are due."""
+    return Call(load("promote"), partition, (key_window_ms,), bool)
 
 
 def reap(partition: int, *, grace_ms: int, losses: int, key_window_ms: int) -> Call[tuple[bool, tuple[str, ...]]]:

@@ -33,29 +33,27 @@ class Order(NamedTuple):
 
 
 class Changed(NamedTuple):
-    """OK, ALREADY or CONFLICT, and the revision that is in force. `has_more`: call again for the rest of those who wait."""
+    """OK, ALREADY or CONFLICT, and the revision that is in force."""
 
     status: Status
     revision: int
-    has_more: bool = False
 
 
 def _changed(raw: list[Any]) -> Changed:
-    return Changed(Status(raw[0]), raw[1], len(raw) > 2 and raw[2] == 1)
+    return Changed(Status(raw[0]), raw[1])
 
 
 def _known(order: Order) -> int | str:
     return "" if order.known is None else order.known
 
 
-def put_limit(partition: int, name: str, rule: Mapping[str, str | int | float], order: Order, *, passed: int = 0) -> Call[Changed]:
+def put_limit(partition: int, name: str, rule: Mapping[str, str | int | float], order: Order) -> Call[Changed]:
     """Make a limiter, change it, or with an empty *rule* take it away.
 
     Args:
         rule: fields as limit_put.lua takes them.
-        passed: instances of one that is by key that were looked at already.
     """
-    args = (name, _known(order), order.op, _pack(rule), order.who, order.reason, passed)
+    args = (name, _known(order), order.op, _pack(rule), order.who, order.reason)
     return Call(load("limit_put"), partition, args, _changed)
 
 

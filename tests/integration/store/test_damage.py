@@ -16,14 +16,22 @@ from support.desk import WINDOW_MS, Desk
 from support.protocol.dump import snapshot, violations
 from taskmaster.errors import StoreDefect
 from taskmaster.maintenance.sweeper import Sweeper
-from taskmaster.store import calls
+from taskmaster.store import calls, flow
 from taskmaster.store.status import Status
 
 SEEDS = range(int(os.environ.get("DAMAGE_SEEDS", "8")))
 ROUNDS, STEPS = 6, 14
 TYPES, QUEUES = ("alpha", "beta"), ("one", "two")
+LANES = ("k1", "k2~few", "k1~fast", "~few")
 #: What nothing in the store can tell any more.
-BEYOND = ("has no blob", "has no job", "does not own its key: None", "I5 fp: lists")
+BEYOND = (
+    "has no blob",
+    "has no job",
+    "does not own its key: None",
+    "I5 fp: lists",
+    "has it not or is gone",
+    "is gone or does other work",
+)
 #: Keys that are gone by themselves soon, or that the workers renew: no record of a job.
 FLEETING = ("w:", "o:", "set:", "cap:", "tc:", "idle:", "in:", "gone:")
 
@@ -39,6 +47,11 @@ class Yard:
         self.foreign = ""
         self.refused = 0
         self.wid = ""
+        order = flow.Order("op", None, "ann", "why")
+        desk.run(flow.put_limit(0, "few", {"kind": "slots", "max": 2}, order))
+        desk.run(flow.put_limit(0, "each", {"kind": "slots", "max": 1, "by": "key"}, order))
+        desk.run(flow.put_limit(0, "fast", {"kind": "rate", "max": 1, "per": 2_000}, order))
+        desk.run(flow.put_queue(0, "two", {"lm": "each"}, order))
         self.enter()
 
     def enter(self) -> None:
@@ -48,7 +61,11 @@ class Yard:
     # ------------------------------------------------------------ what goes on
     def submit(self) -> None:
         dice = self.dice
-        more = {"key": f"{len(self.ids):022d}"} if dice.random() < 0.5 else {}
+        more: dict[str, Any] = {"key": f"{len(self.ids):022d}"} if dice.random() < 0.5 else {}
+        if dice.random() < 0.5:
+            more |= {"lane": dice.choice(LANES), "expires_ms": self.desk.now + 60_000, "tags": ("red",)}
+        if dice.random() < 0.3:
+            more |= {"unique": calls.Unique(f"work-{dice.randrange(4)}", "f", 0, "replace", WINDOW_MS)}
         item = self.desk.item(
             dice.choice(TYPES), dice.choice(QUEUES), priority=dice.choice((0, 2)), delay_ms=dice.choice((0, 0, 5_000)), **more
         )
@@ -146,7 +163,7 @@ def test_a_foreign_key_costs_no_more_than_what_it_covers(desk: Desk, seed: int) 
         for _ in range(STEPS // 2):
             yard.step()
         found = yard.sweep()
-        if not name.split("}:")[1].startswith(("b:", "r:", "h:", "fp:", "ev", "keeper", "maint", "vt:", "swept", "d:", "k:")):
+        if not name.split("}:")[1].startswith(("b:", "r:", "h:", "fp:", "ev", "keeper", "maint", "vt:", "swept", "d:", "k:", "u:")):
             assert [repair for repair in found if repair.what == "foreign_key"], f"{name} was not told"
         desk.raw.delete(name)
         yard.foreign = ""

@@ -22,7 +22,7 @@ KEYS: tuple[tuple[str, str, bool | None], ...] = (
     ("qs", "set", False),
     (f"bands:{NAME}", "set", False),
     (f"lane:{NAME}/[0-3]/{NAME}!?/.+", "zset", False),
-    (f"ring:{NAME}/[0-3]/{NAME}!?|flow:{NAME}/[0-3]", "zset", False),
+    (f"ring:{NAME}/[0-3]/{NAME}!?(~{NAME})*|flow:{NAME}/[0-3]", "zset", False),
     (f"vt:{NAME}|q:{NAME}", "hash", False),
     ("delayed|active|ws|exp|kick", "zset", False),
     ("parked|ls", "set", False),
@@ -86,7 +86,7 @@ def snapshot(client: redis.Redis, partition: int = 0) -> tuple[Snapshot, list[st
         if ttl is not None and (left > 0) is not ttl:
             wrong.append(f"I9 key {name} has {'no' if ttl else 'a'} TTL")
         out[name[len(tag) :]] = value
-        if name[len(tag) :].startswith("k:"):
+        if name[len(tag) :].startswith(("k:", "u:")):
             out[f"ttl {name[len(tag) :]}"] = left > 0
     return out, wrong
 
@@ -125,33 +125,61 @@ def effect_violations(snap: Snapshot, jobs: dict[str, Any], dead: set[str]) -> l
 
 
 def limiter_violations(snap: Snapshot, jobs: dict[str, Any]) -> list[str]:
-    """B6: slots in use are those of active jobs; a lane is out of turn exactly while it stands in one waiting list."""
+    """B6: slots in use are those of active jobs. W2: a lane is out of turn just while it waits where somebody looks."""
     wrong: list[str] = []
     held: dict[str, set[str]] = defaultdict(set)
     for job_id, job in jobs.items():
         for instance in filter(None, job.get("hl", "").split(",")):
             held[instance].add(job_id)
     waiting: Counter[str] = Counter()
+    kicks = dict(snap.get("kick", ()))
     for key, value in snap.items():
         if not key.startswith("L:"):
             continue
         instance, _, part = key[2:].partition(":")
-        rule = snap.get(f"L:{instance.partition('@')[0]}", {})
+        name = instance.partition("@")[0]
+        rule = snap.get(f"L:{name}", {})
         if part == "s" and rule.get("kind") == "slots" and {member for member, _ in value} != held[instance]:
             wrong.append(f"B6 slots of {instance}: {value}, held by {sorted(held[instance])}")
+        if part == "i":
+            wrong += [f"W2 {member} counts as one with units that wait" for member, _ in value if f"L:{member}:w" not in snap]
         if part == "w":
             waiting.update(member for member, _ in value)
+            if instance != name and instance not in dict(snap.get(f"L:{name}:i", ())):
+                wrong.append(f"W2 units wait for {instance}, which its limiter does not list")
+            is_by_key = rule.get("by") == "key"
+            most = int(rule.get(f"max/{instance.partition('@')[2]}", rule.get("max", 0)))
+            is_full = rule.get("kind") == "slots" and is_by_key == ("@" in instance) and len(snap.get(f"L:{instance}:s", ())) >= most
+            if instance not in kicks and name not in kicks and not is_full and rule.get("kind") not in ("gate", "breaker"):
+                wrong.append(f"W2 units wait for {instance}, and nobody will look: {value}")
     for instance, members in held.items():
         if snap.get(f"L:{instance.partition('@')[0]}", {}).get("kind") == "slots" and f"L:{instance}:s" not in snap:
             wrong.append(f"B6 {sorted(members)} hold {instance}, which counts none of them")
     for key, value in snap.items():
         if key.startswith("ring:"):
             for name, tag in value:
-                unit = f"{key[5:]}/{name}"
+                unit = f"{key[5:].partition('~')[0]}/{name}"
                 if waiting[unit] != (tag == float("inf")):
                     wrong.append(f"W2 lane {unit} with tag {tag} waits {waiting[unit]} times")
+    stopped = {scope[2:] for scope in snap.get("pause", ()) if scope.startswith("q/")}
     parked = set(snap.get("parked", ()))
-    return wrong + [f"W2 {unit} counts as waiting and waits for nothing" for unit in parked if not waiting[unit]]
+    return wrong + [f"W2 {unit} counts as waiting and waits for nothing" for unit in parked - stopped if not waiting[unit]]
+
+
+def index_violations(snap: Snapshot, jobs: dict[str, Any]) -> list[str]:
+    """I1 of what jobs are listed by beside their state: expiry, tags, unique work."""
+    wrong: list[str] = []
+    expiring = {(job_id, float(job["ex"])) for job_id, job in jobs.items() if "ex" in job and job["st"] in "wd"}
+    if expiring != set(snap.get("exp", ())):
+        wrong.append(f"I1 {sorted(expiring)} may not begin late, listed are {snap.get('exp')}")
+    tagged = {(tag, job_id) for job_id, job in jobs.items() for tag in filter(None, job.get("tg", "").split(","))}
+    listed = {(key[3:], member) for key, value in snap.items() if key.startswith("ig:") for member, _ in value}
+    wrong += [f"I1 {job_id} is not listed under its tag {tag}" for tag, job_id in tagged - listed]
+    wrong += [f"I1 tag {tag} lists {job_id}, which has it not or is gone" for tag, job_id in listed - tagged]
+    for key, value in snap.items():
+        if key.startswith("u:") and value and not snap[f"ttl {key}"] and jobs.get(value, {}).get("ux") != key[2:]:
+            wrong.append(f"I1 {key} names {value}, which is gone or does other work")
+    return wrong
 
 
 def violations(snap: Snapshot) -> list[str]:
@@ -172,12 +200,13 @@ def violations(snap: Snapshot) -> list[str]:
         counts[f"{queue}/{state}"] += 1
         by_type[f"{kind}/{queue}"] += 1
         band, name = f"{job.get('pr', '2')}/{kind}{'!' if losses else ''}", job.get("ln", "-")
+        limits = name[name.index("~") :] if "~" in name else ""
         index = {"w": f"lane:{queue}/{band}/{name}", "d": "delayed", "a": "active"}.get(state, f"fin:{queue}/{state}")
         if places[job_id] != [index]:
             wrong.append(f"I1 {job_id} is in {places[job_id]}, its state {state} says {index}")
-        if state == "w" and (band if name == "-" else f"{band}*") not in snap.get(f"bands:{queue}", ()):
+        if state == "w" and (band if name == "-" else f"{band}{limits}*") not in snap.get(f"bands:{queue}", ()):
             wrong.append(f"I1 {job_id} waits in band {band}, which its queue does not list")
-        if state == "w" and name != "-" and name not in dict(snap.get(f"ring:{queue}/{band}", ())):
+        if state == "w" and name != "-" and name not in dict(snap.get(f"ring:{queue}/{band}{limits}", ())):
             wrong.append(f"I1 {job_id} waits in lane {name}, which its ring does not list")
         if "hl" in job and state != "a":
             wrong.append(f"B6 {job_id} is {state} and holds {job['hl']}")
@@ -208,7 +237,7 @@ def violations(snap: Snapshot) -> list[str]:
         rows = Counter(member for key, value in snap.items() if key.startswith(prefix) for member, _ in value)
         if rows != Counter(dead):
             wrong.append(f"I5 {prefix} lists {dict(rows)}, the records are {sorted(dead)}")
-    wrong += effect_violations(snap, jobs, dead) + limiter_violations(snap, jobs)
+    wrong += effect_violations(snap, jobs, dead) + limiter_violations(snap, jobs) + index_violations(snap, jobs)
     numbers = {field: int(value) for field, value in snap.get("n", {}).items()}
     present = {field: value for field, value in numbers.items() if field.count("/") == 1 and value}
     if present != dict(counts):

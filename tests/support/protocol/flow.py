@@ -43,6 +43,11 @@ def queue_of(cfg: FlowConfig, j: int) -> str:
     return cfg.queues[j] if cfg.queues else "q"
 
 
+def refusal(cfg: FlowConfig, f: Flow, j: int) -> str | None:
+    """The first limiter of job *j* that has no room."""
+    return next((limit for limit in cfg.limits[j] if not free(cfg, f, limit)), None)
+
+
 def free(cfg: FlowConfig, f: Flow, limit: str) -> bool:
     """Whether the limiter's one slot is free."""
     return not any(p.startswith("run") and limit in cfg.limits[j] for j, p in enumerate(f.places))
@@ -137,20 +142,27 @@ def flow_cycle(cfg: FlowConfig, f: Flow, w: int, ends: bool, order: tuple[str, .
         looked.add(queue)
         for j, p in enumerate(f.places):
             if p == "ready" and queue_of(cfg, j) == queue and able(cfg, w, j) and not claimed:
-                refused = next((x for x in cfg.limits[j] if not free(cfg, f, x)), None)
+                refused = refusal(cfg, f, j)
                 claimed = refused is None
                 f = place(f, j, f"run:{w}" if claimed else f"wait:{refused}")
+    used_up = {  # let go, or left behind, and the room went to another: it waits on, and nobody is woken in vain
+        j
+        for j, p in enumerate(f.places)
+        if p == "ready" and refusal(cfg, f, j) and (j in fresh or (claimed and queue_of(cfg, j) in looked and able(cfg, w, j)))
+    }
+    for j in used_up if "used_up_unsaid" not in bad else ():
+        f = place(f, j, f"wait:{refusal(cfg, f, j)}")
     for limit in looked_at:  # whether that was enough is seen now: the lane may have been refused elsewhere, or nobody took it
         if "kick_once" in bad or f"wait:{limit}" not in f.places or not free(cfg, f, limit):
             f = f._replace(armed=f.armed - {limit})
     more = len(due) > 1 or bool(f.armed)
-    mine = [j for j, p in enumerate(f.places) if p == "ready" and queue_of(cfg, j) in looked and able(cfg, w, j)]
+    mine = [j for j, p in enumerate(f.places) if p == "ready" and queue_of(cfg, j) in looked and able(cfg, w, j) and j not in used_up]
     if takes and not claimed and "idle_told_later" not in bad:
         f = f._replace(idle=f.idle | {(queue, w) for queue in order})
     elif takes or not is_full:  # filled, or draining: groups without room are named too
         for queue in order:
             f = f._replace(idle=f.idle - {(queue, w)}) if queue in looked else pass_on(cfg, f, w, queue, bad)
-    f = announce(cfg, f, [j for j in fresh if not (queue_of(cfg, j) in looked and able(cfg, w, j))], bad)
+    f = announce(cfg, f, [j for j in fresh if j not in used_up and not (queue_of(cfg, j) in looked and able(cfg, w, j))], bad)
     if "no_chain" not in bad:
         f = announce(cfg, f, mine, bad)  # whoever leaves work behind wakes one more
     head = next_due(f)
@@ -276,6 +288,7 @@ WORLDS = [
     FlowConfig("two queues", loads=("x", "x"), types="xxx", limits=("",) * 3, queues="qrr", delayed=(2,)),
     FlowConfig("draining", loads=("xy", "xy", "x"), types="xyx", limits=("",) * 3, delayed=(0, 2), leaves=1),
     FlowConfig("several limiters", loads=("x", "x"), types="xxxx", limits=("A", "AB", "B", "A")),
+    FlowConfig("room for another type", loads=("x", "y", "xy"), types="xyxy", limits=("A", "A", "A", "")),
     FlowConfig("all together", loads=("x", "xy"), types="xyxy", limits=("A", "A", "", ""), delayed=(0, 3)),
     FlowConfig("woken worker dies", loads=("x", "x"), types="xxx", limits=("A", "A", ""), delayed=(2,), crashes=1),
     FlowConfig("three workers", loads=("x", "xy", "y"), types="xyxy", limits=("A", "A", "", "B"), delayed=(1,)),

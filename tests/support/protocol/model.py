@@ -162,6 +162,7 @@ MUTANTS = {
         "release_without_kick",
         "kick_once",
     ),
+    "room for another type": ("used_up_unsaid",),
     "woken worker dies": ("no_tick",),
     "longest wait": ("credit_for_idling",),
 }

@@ -19,6 +19,7 @@ if state == 'a' then
   return { STATUS.CANCELLING }
 end
 out_of_rest(id, state, f[2], f[4], band_type(f[3], f[5]), f[9])
+rem(P .. 'exp', id)
 into_finished(id, f[2], 'x')
 count(f[3] .. '/' .. f[2] .. '/cancelled', 1)
 tell('x', id)

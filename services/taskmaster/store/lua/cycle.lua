@@ -79,7 +79,7 @@ local function finish(item)
     tell('c', id)
     return STATUS.OK
   end
-  local job = call('HMGET', key, 'pr', 'ma', 'ls', 'hb', 'rt', 'fl', 'ep', 'cr', 'ln')
+  local job = call('HMGET', key, 'pr', 'ma', 'ls', 'hb', 'rt', 'fl', 'ep', 'cr', 'ln', 'ex')
   if job[8] or outcome == 'x' then -- every other end of an attempt looks at the cancel request
     call('HSET', key, 'st', 'x', 'fa', NOW, 'rs', job[8] and 'cancelled' or 'discarded')
     if keyed then let_key_go(keyed, window) end
@@ -91,6 +91,7 @@ local function finish(item)
     return STATUS.OK
   end
   if outcome == 'h' then
+    if job[10] then into_expiring(id, job[10]) end
     call('HSET', key, 'st', 'w', 'en', its_token, 'tk', '', 'hb', (tonumber(job[4]) or 0) + 1)
     into_lane(lane_of(queue, job[1], band_type(ty, job[3]), job[9]), id, true)
     tell('h', id)
@@ -102,6 +103,7 @@ local function finish(item)
   local is_retried = outcome == 'r' and failures < (tonumber(job[2]) or ATTEMPTS)
   if f[6] and (is_retried or outcome == 'd') then due, is_over_budget = within_budget(f[6], due) end
   if outcome == 's' or outcome == 'd' or outcome == 'l' then
+    if job[10] then into_expiring(id, job[10]) end
     local why = is_over_budget and 'retry_budget' or item[7]
     call('HSET', key, 'st', 'd', 'en', its_token, 'tk', '', 'hb', (tonumber(job[4]) or 0) + 1, 'ra', due, 'rs', why)
     if body ~= '' then call('SET', P .. 'r:' .. id, body) end
@@ -111,6 +113,7 @@ local function finish(item)
   end
   count(ty .. '/' .. queue .. '/attempts_failed', 1)
   if is_retried then
+    if job[10] then into_expiring(id, job[10]) end
     call('HSET', key, 'st', 'd', 'en', its_token, 'tk', '', 'fl', failures, 'ra', due, 'rs', is_over_budget and 'retry_budget' or 'retrying')
     call('SET', P .. 'r:' .. id, body)
     into_delayed(id, queue, due)
@@ -136,10 +139,13 @@ end
 -- ---------------------------------------------------------------- promote, expire, kick
 local head = call('ZRANGE', P .. 'delayed', 0, 0, 'WITHSCORES')[2]
 if head and tonumber(head) <= now and promote(PROMOTED_A_CALL) == 1 then more = 1 end
-if expire_due(EXPIRED_A_CALL, window) == 1 then more = 1 end
 write_indexes()
 kick_freed()
-kick()
+if some_flow or waits_due then -- what this call has put into a lane may be too late as well
+  if expire_due(EXPIRED_A_CALL, window) == 1 then more = 1 end
+  write_indexes()
+  kick()
+end
 open_bands()
 
 -- ---------------------------------------------------------------- claim
@@ -185,17 +191,15 @@ if #ids > 0 then
 end
 write_indexes()
 write_rates()
-kick_again()
 
 -- ---------------------------------------------------------------- wake others, keep the next due time in view
+kick_again(looked)
+some_flow = some_flow or waits_due ~= nil
 waits_due = nil -- said below, by the keeper's rule
 announce(looked)
 for _, left in ipairs(leftovers) do wake(left[1], left[2], 1) end
-for _, open in ipairs(let_go) do
-  if open[2] then wake(open[1], open[2], 1) else wake_all_bands(open[1]) end
-end
 for _, queue in ipairs(passed_on) do wake_all_bands(queue) end
-head = next_due()
+head = next_due(some_flow)
 local keeper = call('HMGET', P .. 'keeper', 'wid', 'due')
 local next_ms = -1
 if not keeper[1] or keeper[1] == wid or not is_alive(keeper[1]) then

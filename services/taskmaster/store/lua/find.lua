@@ -5,11 +5,13 @@ ARGV   index (created | finished | waiting | delayed | active | dead), state (it
        score of the row before the page, its member (both '' = from the beginning), rows at most, now ('' = server time)
 OUT    1 when there may be more, score and member of the last one looked at ('' when none was), then a row each: [id, score, field, value, ...]
 REPEAT reads only ]]
---- @include "lib/tag"
+--- @include "lib/bands"
 
 local index, state, ty, queue = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local c_score, c_member, limit = ARGV[5], ARGV[6], tonumber(ARGV[7])
 local LOOKED_AT, BYTES = 1000, 1000000 -- what one call may cost; a page that is cut short says so
+local LANES = 500 -- so many are merged by arrival
+local CREATED = 1e12 -- scores above are times, below arrivals
 local ACTIVE = 5000 -- active jobs have no index by age: that many are sorted
 
 local function queues()
@@ -48,6 +50,36 @@ local function rank_after_cursor(key)
 end
 
 local keys = {}
+
+-- The lanes of waiting jobs; nil when there are too many.
+local function lanes()
+  local out = {}
+  for _, name in ipairs(queues()) do
+    for _, band in ipairs(call('SMEMBERS', P .. 'bands:' .. name)) do
+      local plain, own, star = parts_of(band)
+      local its = string.sub(plain, 3)
+      if ty == '' or its == ty or its == ty .. '!' then
+        local lane = P .. 'lane:' .. name .. '/' .. plain .. '/'
+        local names = star == '' and { '-' } or call('ZRANGE', P .. 'ring:' .. name .. '/' .. plain .. own, 0, LANES)
+        if #out + #names > LANES then return nil end
+        for _, its_name in ipairs(names) do out[#out + 1] = lane .. its_name end
+      end
+    end
+  end
+  return out
+end
+
+-- Waiting jobs in too many lanes, as with 100,000 fairness keys, are found among all by creation, as is what comes behind such a page.
+if index == 'waiting' then
+  local of_time = c_score ~= '' and tonumber(c_score) >= CREATED
+  local found = not of_time and lanes()
+  if found then
+    keys = found
+  else
+    index, state = 'created', 'w'
+    if c_score ~= '' and not of_time then c_score = tostring(tonumber(string.sub(c_member, 1, 8) .. string.sub(c_member, 10, 13), 16)) end
+  end
+end
 if index == 'created' then
   for i, name in ipairs(types()) do keys[i] = P .. 'it:' .. name end
 elseif index == 'finished' then
@@ -56,13 +88,6 @@ elseif index == 'dead' then
   for i, name in ipairs(queues()) do keys[i] = P .. 'dlq:' .. name end
 elseif index == 'delayed' then
   keys[1] = P .. 'delayed'
-elseif index == 'waiting' then
-  for _, name in ipairs(queues()) do
-    for _, band in ipairs(call('SMEMBERS', P .. 'bands:' .. name)) do
-      local its = string.sub(band, 3)
-      if ty == '' or its == ty or its == ty .. '!' then keys[#keys + 1] = P .. 'lane:' .. name .. '/' .. band .. '/-' end
-    end
-  end
 end
 
 local BATCH = math.max(4, math.min(limit + 1, math.floor(400 / math.max(1, #keys))))

@@ -16,10 +16,9 @@ for i = 1, math.min(#names, NAMES_MAX) do
   local name = names[i]
   local fields, l = call('HGETALL', P .. 'L:' .. name), limiter(name, '-')
   if l then
-    local by_key = l.instance ~= name
-    local in_use = by_key and call('ZCARD', l.key .. ':i') or l.max and l.room ~= math.huge and l.max - l.room or 0
-    local waits = by_key and 0 or call('ZCARD', l.key .. ':w')
-    local room = (by_key or l.room > 0) and 0 or room_from(l) and math.max(1, room_from(l) - now) or -1
+    local in_use = l.is_by_key and call('ZCARD', P .. 'L:' .. name .. ':i') or l.max and l.room ~= math.huge and l.max - l.room or 0
+    local waits = l.is_by_key and 0 or call('ZCARD', l.key .. ':w')
+    local room = (l.is_by_key or l.room > 0) and 0 or room_from(l) and math.max(1, room_from(l) - now) or -1
     out[#out + 1] = { name, fields, in_use, waits, room }
   end
 end

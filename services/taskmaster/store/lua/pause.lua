@@ -10,6 +10,7 @@ REPEAT ALREADY ]]
 
 local scope, order, known, op, who, reason = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 
+local queue = string.match(scope, '^q/(.*)$')
 local orders = call('HMGET', P .. 'orders', scope .. '/rev', scope .. '/op')
 local rev, is_paused = tonumber(orders[1]) or 0, call('HEXISTS', P .. 'pause', scope) == 1
 if orders[2] == op or is_paused == (order == 'pause') then return { STATUS.ALREADY, rev } end
@@ -18,9 +19,10 @@ call('HSET', P .. 'orders', scope .. '/rev', rev + 1, scope .. '/op', op)
 record_audit(who, order == 'pause' and 'paused' or 'resumed', scope, reason, '')
 if order == 'pause' then
   call('HSET', P .. 'pause', scope, cjson.encode({ who = who, reason = reason, since = now }))
+  if queue then call('SADD', P .. 'parked', queue) end -- nobody is to be woken for what comes
 else
   call('HDEL', P .. 'pause', scope)
-  local queue = string.match(scope, '^q/(.*)$')
+  if queue then call('SREM', P .. 'parked', queue) end
   for _, its in ipairs(queue and { queue } or call('SMEMBERS', P .. 'qs')) do wake_all_bands(its) end
 end
 return { STATUS.OK, rev + 1 }

@@ -5,7 +5,7 @@ ARGV   with ages ('1' or ''), now ('' = server time)
 OUT    [queue, jobs that wait, ms that the oldest of them has been waiting (of lanes that take turns the first 20 are looked at; -1: not looked at, or
        none waits), ...]
 REPEAT reads only ]]
---- @include "lib/tag"
+--- @include "lib/bands"
 --- @include "lib/now"
 
 local with_age = ARGV[1] == '1'
@@ -21,9 +21,10 @@ end
 local function oldest_of(queue)
   local oldest = -1
   for _, band in ipairs(call('SMEMBERS', P .. 'bands:' .. queue)) do
-    if string.sub(band, -1) == '*' then
-      local plain = queue .. '/' .. string.sub(band, 1, -2)
-      for _, name in ipairs(call('ZRANGE', P .. 'ring:' .. plain, 0, LANES - 1)) do
+    local plain, own, is_ring = parts_of(band)
+    if is_ring == '*' then
+      plain = queue .. '/' .. plain
+      for _, name in ipairs(call('ZRANGE', P .. 'ring:' .. plain .. own, 0, LANES - 1)) do
         oldest = math.max(oldest, age_of(P .. 'lane:' .. plain .. '/' .. name))
       end
     else

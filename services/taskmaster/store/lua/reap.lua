@@ -14,7 +14,7 @@ local lost = call('ZRANGEBYSCORE', P .. 'active', '-inf', now - grace, 'LIMIT', 
 local out = { #lost == A_CALL and 1 or 0 }
 for _, id in ipairs(lost) do
   local key = P .. 'j:' .. id
-  local f = call('HMGET', key, 'st', 'q', 'ty', 'pr', 'ls', 'hb', 'ep', 'cr', 'rt', 'tk', 'kx', 'sa', 'hl', 'ln')
+  local f = call('HMGET', key, 'st', 'q', 'ty', 'pr', 'ls', 'hb', 'ep', 'cr', 'rt', 'tk', 'kx', 'sa', 'hl', 'ln', 'ex')
   if f[1] ~= 'a' then
     call('ZREM', P .. 'active', id) -- a foreign hand
   else
@@ -35,6 +35,7 @@ for _, id in ipairs(lost) do
       bury(id, { q = queue, ty = ty, kx = f[11], ep = f[7], hb = f[6], ls = losses, rt = f[9], tk = '', ow = owner(f[10]) },
         'worker_lost', '', 'worker_lost:' .. ty, window)
     else
+      if f[15] then into_expiring(id, f[15]) end
       call('HSET', key, 'st', 'w')
       into_lane(lane_of(queue, f[4], band_type(ty, losses), f[14]), id, true)
       tell('l', id)

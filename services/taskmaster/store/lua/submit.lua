@@ -87,18 +87,24 @@ end
 
 local out, n = { now }, #items / WIDTH
 if mode == 'atomic' then
-  local seen, taken, is_refused = {}, {}, false
+  local seen, taken, is_refused = {}, {}, false -- ids, keys and unique work of this call; new jobs by queue
   for i = 1, n do
     local kind, id, key, request = unpack(items, (i - 1) * WIDTH + 1, i * WIDTH - 1)
     local answer = known(kinds[kind], id, key, request, true)
-    if not answer and key ~= '' then
-      if seen[key] and seen[key] ~= request then answer = { STATUS.REUSED } end
-      seen[key] = request
-    end
-    if not answer then
-      local queue = kinds[kind].q
-      answer = refused(kinds[kind], taken[queue])
-      taken[queue] = (taken[queue] or 0) + 1
+    local name = key ~= '' and key or id
+    if not answer and seen[name] and seen[name] ~= request and key ~= '' then answer = { STATUS.REUSED } end
+    if not answer and not seen[name] then
+      kind = kinds[kind]
+      local digest = kind.ux and kind.ux[1]
+      if digest and seen[digest] and kind.ux[4] ~= 'replace' then
+        answer = { kind.ux[4] == 'existing' and STATUS.DUPLICATE or STATUS.CONFLICT, '', seen[digest] }
+      else
+        answer = refused(kind, taken[kind.q])
+      end
+      if not answer then
+        seen[name], taken[kind.q] = request, (taken[kind.q] or 0) + 1
+        if digest then seen[digest] = id end
+      end
     end
     out[i + 1] = answer or { STATUS.ABORTED }
     if answer and answer[1] ~= STATUS.DUPLICATE and answer[1] ~= STATUS.ALREADY then is_refused = true end
@@ -128,7 +134,7 @@ for _, kind in ipairs(kinds) do
   if kind.tg then
     fields[at + 1], fields[at + 2], at = 'tg', table.concat(kind.tg, ','), at + 2
   end
-  if kind.ux then
+  if kind.ux and kind.ux[2] ~= 't' then -- the record goes with the job; with `t`, by itself
     fields[at + 1], fields[at + 2], at = 'ux', kind.ux[1], at + 2
   end
   if due > now then
@@ -159,7 +165,7 @@ for i = 1, n do
       call('HSET', P .. 'j:' .. id, 'st', kind.state, unpack(kind.fields))
     end
     if kind.ux then hold_unique(kind.ux, id) end
-    if kind.ex then add(P .. 'exp', kind.ex, id) end
+    if kind.ex then into_expiring(id, kind.ex) end
     for _, tag in ipairs(kind.tg or {}) do add(P .. 'ig:' .. tag, NOW, id) end
     if kind.lane then
       into_lane(kind.lane, id, false, kind.lf)
@@ -177,11 +183,14 @@ for i = 1, n do
 end
 if b > 0 then
   call('MSET', unpack(blobs))
+  local made = {} -- by type and queue: with keys, there are many kinds of the same
   for _, kind in ipairs(kinds) do
+    local pair = kind.ty .. '/' .. kind.q
+    made[pair] = (made[pair] or 0) + kind.made
+  end
+  for pair, its in pairs(made) do
     -- The first jobs of this type in this queue: the queue may be new.
-    if kind.made > 0 and call('HINCRBY', P .. 'n', kind.ty .. '/' .. kind.q .. '/created', kind.made) == kind.made then
-      call('SADD', P .. 'qs', kind.q)
-    end
+    if its > 0 and call('HINCRBY', P .. 'n', pair .. '/created', its) == its then call('SADD', P .. 'qs', string.match(pair, '[^/]+$')) end
   end
   write_indexes()
   open_bands()

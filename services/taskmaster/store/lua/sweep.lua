@@ -6,9 +6,11 @@ OUT    [] nothing is due | [1 when that was the last page, repairs as JSON rows 
 REPEAT looks at the next page: every item is read again in the call that repairs it ]]
 --- @include "lib/careful"
 --- @include "lib/recount"
+--- @include "lib/examine_flow"
 
 local begin, every_ms, window = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local LOOKED_AT, KEYS_A_CALL, REPORTED = 200, 100, 200
+local LANES_WALKED = 2000 -- lanes with names; of more, it is seen from their jobs that these stand in them
 
 local sweep = call('HMGET', P .. 'sweep', 'at', 'due', 'since', 'looked', 'mended', 'found')
 local is_under_way = sweep[1] and sweep[1] ~= ''
@@ -21,7 +23,8 @@ local mended_before, found_before = is_under_way and tonumber(sweep[5]) or 0, is
 
 -- ---------------------------------------------------------------- what there is to walk
 -- Not walked, but told if they are foreign.
-for name, kind in pairs({ meta = 'hash', ws = 'zset', keeper = 'hash', maint = 'hash', ev = 'stream', swept = 'list' }) do
+for name, kind in pairs({ meta = 'hash', ws = 'zset', keeper = 'hash', maint = 'hash', ev = 'stream', swept = 'list', audit = 'stream',
+  pause = 'hash', orders = 'hash', tl = 'hash' }) do
   local is = call('TYPE', P .. name).ok
   if is ~= 'none' and is ~= kind then
     refused[P .. name] = 'a ' .. is
@@ -67,13 +70,42 @@ end
 
 local function row(id, key) examine_row(id, P .. key) end
 
+local function of_limiters(part)
+  return function()
+    local out = call('SMEMBERS', P .. 'ls')
+    for i, its_name in ipairs(out) do out[i] = part and 'L:' .. its_name .. part or its_name end
+    return out
+  end
+end
+
+local lanes_left = LANES_WALKED
+local function lanes_of(out, queue)
+  for _, band in ipairs(call('SMEMBERS', P .. 'bands:' .. queue)) do
+    local plain, own, star = parts_of(band)
+    local lane, ring = 'lane:' .. queue .. '/' .. plain .. '/', P .. 'ring:' .. queue .. '/' .. plain .. own
+    for _, its_name in ipairs(star == '' and { '-' } or lanes_left > 0 and call('ZRANGE', ring, 0, lanes_left - 1) or {}) do
+      out[#out + 1] = lane .. its_name
+      if star ~= '' then lanes_left = lanes_left - 1 end
+    end
+  end
+end
+
+-- Of a limiter: that it is ours, and that somebody will look when units wait.
+local function limiter_row(its_name)
+  call('HGET', P .. 'L:' .. its_name, 'kind')
+  examine_kick(its_name)
+end
+
+local function queue_row(queue)
+  call('HGET', P .. 'q:' .. queue, 'rev')
+  recount_queue(queue)
+end
+
 -- In this order: what later stages rely on is in order by then.
 local STAGES = {
   { just('active'), row },
   { just('delayed'), row },
-  { of_queues(function(out, queue)
-    for _, band in ipairs(call('SMEMBERS', P .. 'bands:' .. queue)) do out[#out + 1] = 'lane:' .. queue .. '/' .. band .. '/-' end
-  end), row },
+  { of_queues(lanes_of), row },
   { of_queues(function(out, queue)
     for _, state in ipairs({ 'c', 'f', 'x' }) do out[#out + 1] = 'fin:' .. queue .. '/' .. state end
   end), row },
@@ -84,7 +116,17 @@ local STAGES = {
     for i, ty in ipairs(out) do out[i] = 'it:' .. ty end
     return out
   end, function(id, key) examine_job(id, P .. key, window) end },
-  { of_queues(function(out, queue) out[#out + 1] = queue end), nil, recount_queue },
+  { just('exp'), function(id, key) examine_expiry(id, P .. key) end },
+  { of_limiters(':s'), examine_slot },
+  { of_limiters(':i'), examine_instance },
+  { of_queues(function(out, queue)
+    for _, band in ipairs(call('SMEMBERS', P .. 'bands:' .. queue)) do
+      if string.byte(band, -1) == 42 then out[#out + 1] = 'ring:' .. queue .. '/' .. string.sub(band, 1, -2) end
+    end
+  end), examine_lane },
+  { just(''), nil, examine_parked },
+  { of_limiters(), nil, limiter_row },
+  { of_queues(function(out, queue) out[#out + 1] = queue end), nil, queue_row },
   { just(''), nil, function()
     recount_shared('delayed', 'd', queues)
     recount_shared('active', 'a', queues)
@@ -132,6 +174,7 @@ while stage <= #STAGES and room > 0 and keys > 0 do
 end
 -- ---------------------------------------------------------------- write and tell
 write_indexes()
+kick_freed()
 open_bands()
 announce()
 write_rest()

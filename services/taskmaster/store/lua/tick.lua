@@ -2,7 +2,7 @@
 FLAGS  allow-oom
 KEYS   meta HASH tm:{p}:meta; all others are formed under its tag
 ARGV   grace ms, now ('' = server time)
-OUT    [0] another process had this second | [1, leases to reap, jobs to promote, 1 when it is time to prune,
+OUT    [0] another process had this second | [1, leases to reap, jobs to promote or cancel as expired and limiters to look at, 1 when it is time to prune,
        0 no sweep is due, 1 one is due or under way, 2 at once: the store lost something]
 REPEAT another process had this second ]]
 --- @include "lib/wake"
@@ -35,4 +35,6 @@ end
 local keeper = call('HGET', P .. 'keeper', 'wid')
 if not keeper or not is_alive(keeper) then find_keeper() end
 for _, queue in ipairs(queues) do wake_all_bands(queue) end
-return { 1, call('ZCOUNT', P .. 'active', '-inf', now - grace), call('ZCOUNT', P .. 'delayed', '-inf', now), prune, to_sweep }
+local due = 0
+for _, index in ipairs({ 'delayed', 'exp', 'kick' }) do due = due + call('ZCOUNT', P .. index, '-inf', now) end
+return { 1, call('ZCOUNT', P .. 'active', '-inf', now - grace), due, prune, to_sweep }

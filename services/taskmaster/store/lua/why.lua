@@ -57,15 +57,16 @@ local function count_lane(lane, is_same, score)
 end
 
 local function place()
-  local lane = lane_of(job.q, job.pr, holds.btype, job.ln)
+  local lane = holds.lane
   local score = call('ZSCORE', lane.key, id)
   if not score then return {} end
   for _, band in ipairs(call('SMEMBERS', P .. 'bands:' .. job.q)) do
     local p = tonumber(string.sub(band, 1, 1))
     if p <= holds.prio and looked < LANES then
-      if string.sub(band, -1) == '*' then
-        local plain = job.q .. '/' .. string.sub(band, 1, -2)
-        local names = call('ZRANGE', P .. 'ring:' .. plain, 0, LANES - looked)
+      local plain, own, is_ring = parts_of(band)
+      if is_ring == '*' then
+        plain = job.q .. '/' .. plain
+        local names = call('ZRANGE', P .. 'ring:' .. plain .. own, 0, LANES - looked)
         if #names > LANES - looked then is_cut = 1 end
         for i = 1, math.min(#names, LANES - looked) do count_lane(P .. 'lane:' .. plain .. '/' .. names[i], p == holds.prio, score) end
       else
@@ -75,7 +76,7 @@ local function place()
       is_cut = 1
     end
   end
-  local lanes = lane.ring and call('ZCOUNT', lane.ring, '-inf', '(inf') or 1
+  local lanes = lane.ring and call('ZCOUNT', lane.ring, '-inf', '(+inf') or 1
   return { call('ZRANK', lane.key, id), call('ZCARD', lane.key), lanes, earlier, higher, is_cut }
 end
 

@@ -24,13 +24,13 @@ local function made_ms(id)
   return tonumber(string.sub(id, 1, 8) .. string.sub(id, 10, 13), 16) or now
 end
 
-local function lane_key(f)
-  return lane_of(f.q, f.pr, band_type(f.ty, f.ls)).key
+local function home_lane(f)
+  return lane_of(f.q, f.pr, band_type(f.ty, f.ls), f.ln)
 end
 
 -- Where a job of this state stands.
 local function home_of(f)
-  if f.st == 'w' then return lane_key(f) end
+  if f.st == 'w' then return home_lane(f).key end
   if f.st == 'd' then return P .. 'delayed' end
   if f.st == 'a' then return P .. 'active' end
   return P .. 'fin:' .. f.q .. '/' .. f.st
@@ -39,7 +39,7 @@ end
 -- Back where it belongs. The doors count; whether the counters are right is another page's question, so here they stay.
 local function put_home(id, f)
   if f.st == 'w' then
-    into_lane(lane_of(f.q, f.pr, band_type(f.ty, f.ls)), id, false)
+    into_lane(home_lane(f), id, false, f.lf)
   elseif f.st == 'd' then
     into_delayed(id, f.q, tonumber(f.ra) or now)
   elseif f.st == 'a' then
@@ -52,7 +52,7 @@ local function put_home(id, f)
   count(f.q .. '/' .. f.st, -1)
 end
 
-local FIELDS = { 'st', 'q', 'ty', 'pr', 'ls', 'kx', 'ra', 'fa', 'tk', 'ep', 'hb', 'rt' }
+local FIELDS = { 'st', 'q', 'ty', 'pr', 'ls', 'kx', 'ra', 'fa', 'tk', 'ep', 'hb', 'rt', 'ln', 'lf', 'ex', 'tg', 'ux', 'hl' }
 
 -- The fields of a job that is whole; nil: there is none (`gone`), or it makes no sense.
 local function job_of(id)
@@ -121,6 +121,45 @@ local function keep_listed(set, member, what, id)
   if call('SADD', set, member) == 1 then report(what, id, short(set) .. ' ' .. member, true) end
 end
 
+-- The lane of a job that waits is in its ring, and the band is listed.
+local function keep_open(lane, id)
+  local bands = P .. 'bands:' .. lane.queue
+  local is_listed = listed[lane.key] or call('SISMEMBER', bands, lane.band) == 1
+  local is_in_ring = listed[lane.key] or not lane.ring or call('ZSCORE', lane.ring, lane.name)
+  listed[lane.key] = true
+  if not is_in_ring and not refused[lane.ring] then report('lane_unlisted', id, short(lane.ring) .. ' ' .. lane.name, true) end
+  if lane.got == 0 and not (is_listed and is_in_ring) then fresh[#fresh + 1], lane.got = lane, 1 end -- it is opened, and somebody woken
+  keep_listed(bands, lane.band, 'band_unlisted', id)
+end
+
+-- What a job is listed by beside its state: that it must not begin late, its tags, its unique work; and the slots that it holds.
+local function keep_beside(id, f)
+  local lives = f.st == 'w' or f.st == 'd' or f.st == 'a'
+  if f.ex and lives and f.st ~= 'a' and not call('ZSCORE', P .. 'exp', id) and not refused[P .. 'exp'] then
+    into_expiring(id, f.ex)
+    report('index_missing', id, 'exp', true)
+  end
+  for tag in string.gmatch(f.tg or '', '[^,]+') do
+    local key = P .. 'ig:' .. tag
+    if not call('ZSCORE', key, id) and not refused[key] then
+      add(key, made_ms(id), id)
+      report('index_missing', id, short(key), true)
+    end
+  end
+  if f.ux and lives and not call('GET', P .. 'u:' .. f.ux) and not refused[P .. 'u:' .. f.ux] then
+    call('SET', P .. 'u:' .. f.ux, id)
+    report('unique_lost', id, 'u:' .. f.ux, true)
+  end
+  for instance in string.gmatch(f.st == 'a' and f.hl or '', '[^,]+') do
+    local key = P .. 'L:' .. instance .. ':s'
+    local is_kept = call('HGET', P .. 'L:' .. string.match(instance, '^[^@]+'), 'kind') == 'slots'
+    if is_kept and not call('ZSCORE', key, id) and not refused[key] then
+      add(key, f.ep or 1, id)
+      report('slot_lost', id, short(key), true)
+    end
+  end
+end
+
 -- A row of an index: its job must be there and say that it stands there. Answers the job's fields when all is well.
 local function examine_row(id, here)
   local f, gone = job_of(id)
@@ -168,16 +207,22 @@ local function examine_job(id, here, window)
   end
   keep_listed(P .. 'qs', f.q, 'queue_unlisted', id)
   if f.st == 'w' then
-    local lane = lane_of(f.q, f.pr, band_type(f.ty, f.ls))
-    if not listed[P .. 'bands:' .. f.q .. ' ' .. lane.band] and call('SISMEMBER', P .. 'bands:' .. f.q, lane.band) == 0 and lane.got == 0 then
-      fresh[#fresh + 1], lane.got = lane, 1 -- somebody is to be woken for it
-    end
-    keep_listed(P .. 'bands:' .. f.q, lane.band, 'band_unlisted', id)
+    keep_open(home_lane(f), id)
   elseif f.st == 'f' then
     keep_dead_letter(id, f)
   end
   if call('EXISTS', P .. 'b:' .. id) == 0 then report('payload_lost', id, 'b:' .. id, false) end
   if f.kx then keep_key(id, f, window) end
+  if f.ex or f.tg or f.ux or f.hl then keep_beside(id, f) end
+end
+
+-- A job that must not begin late: listed as long as it has not begun.
+local function examine_expiry(id, here)
+  local f, gone = job_of(id)
+  if gone then forget_row(id, here) end
+  if not f or ((f.st == 'w' or f.st == 'd') and f.ex and tonumber(f.ex) == tonumber(call('ZSCORE', here, id))) then return end
+  call('ZREM', here, id)
+  report('index_wrong', id, short(here), true)
 end
 
 -- A row of a dead-letter index: its record must be there and name that queue.

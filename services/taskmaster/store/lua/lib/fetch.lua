@@ -5,9 +5,11 @@
 
 local CLAIMED_A_CALL = 256
 local claimer = {} -- who claims, to be filled in: cap, token, expiry (text), window (ms that a key outlives its job)
-local claims, ids, looked, leftovers = {}, {}, {}, {} -- what was claimed; lanes and rings that were looked into; {queue, band type} left behind
-local fallbacks = {} -- those of them that run the fallback of their type
-local some_paused, some_limited = call('EXISTS', P .. 'pause') == 1, call('EXISTS', P .. 'tl') == 1
+local claims, ids, looked, leftovers = {}, {}, {}, {} -- what was claimed; bands that were looked into; {queue, band type} left behind
+local fallbacks = {} -- those of the claims that run the fallback of their type
+-- One question where nobody uses what a round would have to look at each time.
+local some_flow = call('EXISTS', P .. 'exp', P .. 'kick', P .. 'pause', P .. 'tl') > 0
+local some_paused, some_limited = some_flow and call('EXISTS', P .. 'pause') == 1, some_flow and call('EXISTS', P .. 'tl') == 1
 
 local function claim(id, queue, epoch, f)
   local n = #claims + 1
@@ -19,23 +21,30 @@ end
 local function lease(id, queue, needs)
   local key = P .. 'j:' .. id
   local f = call('HMGET', key, 'st', 'ep', 'hb', 'fl', 'ex')
-  if f[1] ~= 'w' or (f[5] and tonumber(f[5]) <= now) then
-    if f[1] == 'w' then
-      count(queue .. '/w', -1)
-      expire(id, claimer.window)
-    end
+  if f[1] ~= 'w' then -- a foreign hand
     more = 1
     return
   end
+  if f[5] then
+    if tonumber(f[5]) <= now then
+      count(queue .. '/w', -1)
+      expire(id, claimer.window)
+      more = 1
+      return
+    end
+    rem(P .. 'exp', id) -- it begins in time
+  end
   local epoch = (tonumber(f[2]) or 0) + 1
   call('HSET', key, 'st', 'a', 'ep', epoch == 1 and '1' or epoch, 'tk', claimer.token, 'sa', NOW)
-  local held = {}
-  for _, l in ipairs(needs or held) do
-    take(l, id, epoch)
-    if l.is_held then held[#held + 1] = l.instance end
-    if l.is_fallback then fallbacks[#fallbacks + 1] = id end
+  if needs and needs[1] then
+    local held = {}
+    for _, l in ipairs(needs) do
+      take(l, id, epoch)
+      if l.is_held then held[#held + 1] = l.instance end
+      if l.is_fallback then fallbacks[#fallbacks + 1] = id end
+    end
+    if #held > 0 then call('HSET', key, 'hl', table.concat(held, ',')) end
   end
-  if #held > 0 then call('HSET', key, 'hl', table.concat(held, ',')) end
   add(P .. 'active', claimer.expiry, id)
   tell('a', id)
   claim(id, queue, epoch, f)
@@ -55,8 +64,12 @@ end
 local function ready_levels(queue)
   local bands = call('SMEMBERS', P .. 'bands:' .. queue)
   if #bands == 0 then return {}, 0, true end
-  local types = {}
-  for i, band in ipairs(bands) do types[i] = string.sub(band, 3, string.byte(band, -1) == 42 and -2 or -1) end -- `*`: a ring
+  local types, owns = {}, {}
+  for i, band in ipairs(bands) do
+    local plain = band
+    if string.byte(band, -1) == 42 then plain, owns[i] = parts_of(band) end -- `*`: a ring
+    types[i] = string.sub(plain, 3)
+  end
   local loaded = call('SMISMEMBER', P .. 'cap:' .. claimer.cap, unpack(types))
   local limits, paused = rules_of(queue, types)
   local levels, ready, others, in_bulk = {}, 0, 0, true
@@ -65,9 +78,9 @@ local function ready_levels(queue)
       others = others + 1
     else
       local p, plain = tonumber(string.sub(band, 1, 1)), string.sub(band, 1, 2) .. types[i]
-      local its = { band = band, plain = plain, btype = types[i], limits = limits[i] or '' }
-      if plain == band then its.lane = P .. 'lane:' .. queue .. '/' .. band .. '/-' else its.ring = P .. 'ring:' .. queue .. '/' .. plain end
-      looked[its.ring or its.lane] = true
+      local its = { band = band, plain = plain, btype = types[i], limits = limits[i] or '', own = owns[i] or '' }
+      if owns[i] then its.ring = P .. 'ring:' .. queue .. '/' .. plain .. owns[i] else its.lane = P .. 'lane:' .. queue .. '/' .. band .. '/-' end
+      looked[queue .. '/' .. band] = true
       its.size = call('ZCARD', its.ring or its.lane)
       if its.size == 0 then
         call('SREM', P .. 'bands:' .. queue, band)
@@ -80,8 +93,8 @@ local function ready_levels(queue)
     end
   end
   if ready == 0 and others == 0 then -- an empty queue owes nobody anything
-    call('DEL', P .. 'vt:' .. queue)
-    for p = 0, 3 do call('UNLINK', P .. 'flow:' .. queue .. '/' .. p) end
+    local flow = P .. 'flow:' .. queue .. '/'
+    call('DEL', P .. 'vt:' .. queue, flow .. '0', flow .. '1', flow .. '2', flow .. '3')
   end
   return levels, ready, in_bulk
 end
@@ -132,15 +145,15 @@ end
 
 -- Up to n jobs, each by a turn of its level and, inside it, of its key; only where all limiters have room.
 local function fetch_in_turns(queue, levels, n, limits, weights, is_strict)
-  local tags, left, turns, first = open_turns(queue, is_strict), {}, {}, #claims
-  for p in pairs(levels) do left[p] = 1 end
-  while #claims - first < n do
+  local tags, left, turns, taken = open_turns(queue, is_strict), {}, {}, 0
+  for p, level in pairs(levels) do left[p], turns[p] = 1, open_level(queue, p, level, n, limits, weights) end
+  while taken < n do
     local p = whose_turn(tags, left)
     if not p then break end
-    turns[p] = turns[p] or open_level(queue, p, limits, weights)
-    local id, needs, is_shut = take_turn(turns[p], levels[p])
+    local id, needs, is_shut = take_turn(turns[p])
     if is_shut then break end
     if id then
+      taken = taken + 1 -- a job that came too late was taken, too: what one call does has a bound
       had_turn(tags, p)
       lease(id, queue, needs)
     else
@@ -153,7 +166,11 @@ local function fetch_in_turns(queue, levels, n, limits, weights, is_strict)
     for _, band in ipairs(level) do
       band.size = call('ZCARD', band.ring or band.lane)
       if band.size == 0 then call('SREM', P .. 'bands:' .. queue, band.band) end
-      if band.is_shut or (band.ring and band.size > 0 and call('ZRANGE', band.ring, 0, 0, 'WITHSCORES')[2] == 'inf') then band.size = 0 end
+      -- What is left here is ready: not out of turn, and not refused.
+      if band.size > 0 and taken == n then
+        if band.ring then band.size = call('ZCOUNT', band.ring, '-inf', '(+inf') end
+        if band.size > 0 and (band.is_shut or is_refused(band)) then band.size = 0 end
+      end
     end
   end
 end

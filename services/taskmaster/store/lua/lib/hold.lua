@@ -5,12 +5,12 @@ local WORD_OF = { gate = 'paused', breaker = 'breaker_open', rate = 'rate_limite
 
 -- job: its fields by name. Live plugin sets that have its type; who paused its queue and its type, JSON or false; limiters without room.
 local function holds_of(job)
-  local prio, btype, lane = tonumber(job.pr) or NORMAL, band_type(job.ty, job.ls), job.ln or ''
-  local limits, paused = rules_of(job.q, { btype })
-  local plain, refusals = prio .. '/' .. btype, {}
-  needs_of({ queue = job.q, limits = call('HGET', P .. 'q:' .. job.q, 'lm') or '' },
-    { plain = plain, band = plain .. (lane ~= '' and '*' or ''), limits = limits[1] or '' }, { name = lane }, refusals)
-  return { prio = prio, btype = btype, caps = call('ZRANGEBYSCORE', P .. 'tc:' .. btype, '(' .. NOW, '+inf'),
+  local btype, refusals = band_type(job.ty, job.ls), {}
+  local lane, limits, paused = lane_of(job.q, job.pr, btype, job.ln), rules_of(job.q, { btype })
+  local band = { band = lane.band, limits = limits[1] or '', own = string.match(job.ln or '', '~.*') or '' }
+  band.limiters = limiters_of(job.q, call('HGET', P .. 'q:' .. job.q, 'lm') or '', band)
+  needs_of(band, key_of(job.ln or '-'), refusals)
+  return { prio = tonumber(job.pr) or NORMAL, lane = lane, caps = call('ZRANGEBYSCORE', P .. 'tc:' .. btype, '(' .. NOW, '+inf'),
     queue_pause = some_paused and call('HGET', P .. 'pause', 'q/' .. job.q), type_pause = paused[1], refusals = refusals }
 end
 

@@ -14,15 +14,16 @@ local function limiter(name, key)
   if rule == nil then
     local f = call('HMGET', P .. 'L:' .. name, 'kind', 'max', 'per', 'burst', 'by', 'state', 'till', 'probes')
     rule = f[1] and { kind = f[1], max = tonumber(f[2]), per = tonumber(f[3]), burst = tonumber(f[4] or nil), by_key = f[5] == 'key',
-      state = f[6] or 'closed', till = tonumber(f[7] or nil), probes = tonumber(f[8] or 1) } or false
+      state = f[6] or 'closed', till = tonumber(f[7] or nil), probes = tonumber(f[8] or 1), instances = {} } or false
     limiters[name] = rule
   end
   if not rule then return nil end
   local instance = rule.by_key and name .. '@' .. key or name
-  local l = rule[instance]
+  local l = rule.instances[instance]
   if l then return l end
-  l = { instance = instance, name = name, kind = rule.kind, max = rule.max, per = rule.per, burst = rule.burst, key = P .. 'L:' .. instance, took = 0 }
-  rule[instance] = l
+  l = { instance = instance, name = name, kind = rule.kind, max = rule.max, per = rule.per, burst = rule.burst, key = P .. 'L:' .. instance, took = 0,
+    is_by_key = rule.by_key }
+  rule.instances[instance] = l
   if rule.by_key then l.max = tonumber(call('HGET', P .. 'L:' .. name, 'max/' .. key) or nil) or l.max end
   if l.kind == 'slots' then
     l.room, l.is_held = l.max - call('ZCARD', l.key .. ':s'), true
@@ -66,10 +67,10 @@ end
 -- What rates remember of this call's claims.
 local function write_rates()
   for _, rule in pairs(limiters) do
-    for _, l in pairs(rule and rule.kind == 'rate' and rule or {}) do
-      if type(l) == 'table' and l.took > 0 then
-        if l.tokens then
-          call('HSET', l.key .. ':b', 'tokens', string.format('%.6f', l.tokens - l.took), 'at', NOW)
+    for _, l in pairs(rule and rule.kind == 'rate' and rule.instances or {}) do
+      if l.took > 0 then
+        if l.tokens then -- rounded down, so that what is left out never adds up to a claim
+          call('HSET', l.key .. ':b', 'tokens', string.format('%.6f', math.floor((l.tokens - l.took) * 1e6) / 1e6), 'at', NOW)
           call('PEXPIRE', l.key .. ':b', math.ceil(l.per * l.burst / l.max) + RATE_KEPT_MS)
         else
           call('ZREMRANGEBYSCORE', l.key .. ':t', '-inf', now - l.per)

@@ -15,8 +15,8 @@ end
 
 local purged_keys, tombs = {}, {} -- keys to drop; ids to remember, by slice
 
--- root: of the lineage that the job has a part in, nil if it stands alone.
-local function purge(id, ty, queue, state, keyed, root)
+-- root: of the lineage that the job has a part in, nil if it stands alone; tags, unique: as the job's hash has them.
+local function purge(id, ty, queue, state, keyed, root, tags, unique)
   local n = #purged_keys
   purged_keys[n + 1], purged_keys[n + 2], purged_keys[n + 3] = P .. 'j:' .. id, P .. 'b:' .. id, P .. 'r:' .. id
   purged_keys[n + 4], purged_keys[n + 5] = P .. 'h:' .. id, P .. 'g:' .. id
@@ -25,6 +25,8 @@ local function purge(id, ty, queue, state, keyed, root)
   count(ty .. '/' .. queue .. '/purged', 1)
   tell('g', id)
   if root then job_leaves_lineage(root, id) end
+  for tag in string.gmatch(tags or '', '[^,]+') do rem(P .. 'ig:' .. tag, id) end
+  if unique and call('GET', P .. 'u:' .. unique) == id and call('PTTL', P .. 'u:' .. unique) == -1 then call('UNLINK', P .. 'u:' .. unique) end
   if not keyed and id_ms(id) >= now - RESEND_MS then
     local slice = tombstone_slice(id)
     tombs[slice] = tombs[slice] or {}
@@ -48,8 +50,8 @@ local function prune_index(queue, state, keep, limit)
   if excess <= 0 then return 0 end
   local oldest = call('ZPOPMIN', key, excess)
   for i = 1, #oldest, 2 do
-    local job = call('HMGET', P .. 'j:' .. oldest[i], 'ty', 'kx', 'rt', 'gd')
-    if job[1] then purge(oldest[i], job[1], queue, state, job[2], job[3] or job[4] and oldest[i]) end
+    local job = call('HMGET', P .. 'j:' .. oldest[i], 'ty', 'kx', 'rt', 'gd', 'tg', 'ux')
+    if job[1] then purge(oldest[i], job[1], queue, state, job[2], job[3] or job[4] and oldest[i], job[5], job[6]) end
   end
   return excess
 end

@@ -2,6 +2,7 @@
 --- @include "lib/examine"
 
 local RECOUNTED = 20000 -- members that one call reads to count them anew
+local LANES_RECOUNTED = 5000 -- lanes of a queue: with more, its waiting jobs are not counted anew
 
 local function set_count(field, should)
   local is = tonumber(call('HGET', P .. 'n', field) or 0) or 0
@@ -23,11 +24,14 @@ end
 
 -- Waiting and ended jobs have indexes of their queue.
 local function recount_queue(queue)
-  local waiting = 0
+  local waiting, lanes_left = 0, LANES_RECOUNTED
   for _, band in ipairs(call('SMEMBERS', P .. 'bands:' .. queue)) do
-    waiting = waiting + call('ZCARD', P .. 'lane:' .. queue .. '/' .. band .. '/-')
+    local plain, own, star = parts_of(band)
+    local names = star == '' and { '-' } or call('ZRANGE', P .. 'ring:' .. queue .. '/' .. plain .. own, 0, math.max(0, lanes_left))
+    lanes_left = lanes_left - #names
+    for i = 1, lanes_left < 0 and 0 or #names do waiting = waiting + call('ZCARD', P .. 'lane:' .. queue .. '/' .. plain .. '/' .. names[i]) end
   end
-  set_count(queue .. '/w', waiting)
+  if lanes_left >= 0 then set_count(queue .. '/w', waiting) end
   for _, state in ipairs({ 'c', 'f', 'x' }) do set_count(queue .. '/' .. state, call('ZCARD', P .. 'fin:' .. queue .. '/' .. state)) end
 end
 

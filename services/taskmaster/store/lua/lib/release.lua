@@ -14,7 +14,7 @@ end
 -- The limiter is looked at again then, or earlier.
 local function kick_at(instance, at)
   call('ZADD', P .. 'kick', 'LT', at, instance)
-  if not waits_due or at < waits_due then waits_due = at end
+  falls_due(at)
 end
 
 -- After the indexes are written: what got room is looked at, if somebody waits for it.

@@ -30,7 +30,10 @@ local function lane_of(queue, prio, btype, name)
   if not lane then
     local band = prio .. '/' .. btype
     lane = { key = P .. 'lane:' .. queue .. '/' .. band .. '/' .. (name or '-'), queue = queue, band = band, btype = btype, waiting = queue .. '/w', got = 0 }
-    if name then lane.name, lane.ring, lane.prio = name, P .. 'ring:' .. queue .. '/' .. band, prio end
+    if name then -- lanes with the same limiters share a ring
+      band = band .. (string.match(name, '~.*') or '')
+      lane.name, lane.prio, lane.ring, lane.band = name, prio, P .. 'ring:' .. queue .. '/' .. band, band .. '*'
+    end
     of_level[id] = lane
   end
   return lane
@@ -68,7 +71,13 @@ end
 local function into_delayed(id, queue, due)
   add(P .. 'delayed', due, id)
   count(queue .. '/d', 1)
-  if not waits_due or due < waits_due then waits_due = due end
+  falls_due(due)
+end
+
+-- A job that must not begin late stands in `exp` for as long as it has not begun.
+local function into_expiring(id, ex)
+  add(P .. 'exp', ex, id)
+  falls_due(tonumber(ex))
 end
 
 local function into_finished(id, queue, state)
@@ -106,31 +115,51 @@ local function owner(token)
   return string.match(token or '', '^[^.]+') or ''
 end
 
+-- The fairness key of a lane: what stands before its limiters, `-` for none.
+local function key_of(name)
+  local key = string.match(name, '^[^~]*')
+  return key ~= '' and key or '-'
+end
+
+-- Where the turn of a lane that comes into its ring is: behind what its key had already, not before what is over.
+local starts = {} -- virtual time, by level
+local function start_tag(lane)
+  local level = lane.queue .. '/' .. lane.prio
+  starts[level] = starts[level] or tonumber(call('HGET', P .. 'vt:' .. lane.queue, 'v' .. lane.prio) or 0)
+  return math.max(starts[level], tonumber(call('ZSCORE', P .. 'flow:' .. level, key_of(lane.name)) or 0))
+end
+
 -- Bands that have work now are listed, so that a fetch of this very call sees them; a lane with a name stands in its ring, where its key's turn is.
 local function open_bands()
+  local opened = {}
   for _, lane in ipairs(fresh) do
-    if lane.ring then
-      local key = string.match(lane.name, '^[^~]*')
-      local tag = call('ZSCORE', P .. 'flow:' .. lane.queue .. '/' .. lane.prio, key ~= '' and key or '-') or 0
-      call('ZADD', lane.ring, 'NX', math.max(tonumber(tag), tonumber(call('HGET', P .. 'vt:' .. lane.queue, 'v' .. lane.prio) or 0)), lane.name)
-      call('SADD', P .. 'bands:' .. lane.queue, lane.band .. '*')
-    else
+    if lane.ring and not lane.is_new then lane.is_new = call('ZADD', lane.ring, 'NX', start_tag(lane), lane.name) == 1 end
+    local band = lane.queue .. '/' .. lane.band
+    if not opened[band] then
+      opened[band] = true
       call('SADD', P .. 'bands:' .. lane.queue, lane.band)
     end
   end
 end
 
--- Whether work that came now could be claimed, as far as its lane, band and queue wait for no limiter.
-local function is_free(lane)
-  if lane.ring and call('ZSCORE', lane.ring, lane.name) == 'inf' then return false end
-  local waits = call('SMISMEMBER', P .. 'parked', lane.queue, lane.queue .. '/' .. lane.band .. (lane.ring and '*' or ''))
-  return waits[1] == 0 and waits[2] == 0
-end
-
--- After the indexes are written: wake whoever can do what became ready, but for bands that the caller has looked at itself.
+-- After the indexes are written: wake whoever can do what became ready, but for bands that the caller has looked at itself, and for work that
+-- waits for a limiter with its lane, band or queue.
 local function announce(looked)
+  local bands, order = {}, {}
   for _, lane in ipairs(fresh) do
-    if not (looked and looked[lane.ring or lane.key]) and is_free(lane) then wake(lane.queue, lane.btype, math.min(lane.got, 4)) end
+    local unit = lane.queue .. '/' .. lane.band
+    if not (looked and looked[unit]) and (not lane.ring or lane.is_new or call('ZSCORE', lane.ring, lane.name) ~= 'inf') then
+      local band = bands[unit]
+      if not band then
+        band = { lane = lane, unit = unit, got = 0 }
+        bands[unit], order[#order + 1] = band, band
+      end
+      band.got = band.got + lane.got
+    end
+  end
+  for _, band in ipairs(order) do
+    local waits = call('SMISMEMBER', P .. 'parked', band.lane.queue, band.unit)
+    if waits[1] == 0 and waits[2] == 0 then wake(band.lane.queue, band.lane.btype, math.min(band.got, 4)) end
   end
   if waits_due then tell_keeper(waits_due) end
 end

@@ -26,6 +26,7 @@ local function hold_unique(ux, id)
     out_of_rest(old, f[1], f[3], f[4], band_type(f[5], f[6]), f[7])
     call('HSET', P .. 'j:' .. old, 'st', 'x', 'fa', NOW, 'rs', 'replaced')
     if f[8] then let_key_go(f[8], ux[5]) end
+    rem(P .. 'exp', old)
     into_finished(old, f[3], 'x')
     count(f[5] .. '/' .. f[3] .. '/cancelled', 1)
     tell('x', old)

@@ -1,9 +1,13 @@
 -- Waking sleepers: the script that makes work picks who gets up, so nobody polls and nobody is forgotten (PROTOCOL.md, "Waking").
---- @include "lib/tag"
+--- @include "lib/bands"
 --- @include "lib/now"
 
 local INBOX_MS = 600000
 local waits_due = nil -- earliest time at which this call made something due, for the keeper
+
+local function falls_due(at)
+  if not waits_due or at < waits_due then waits_due = at end
+end
 
 local function mark(wid, what)
   local inbox = P .. 'in:' .. wid
@@ -31,15 +35,23 @@ local function wake(queue, band_type, n)
   end
 end
 
--- One consumer for each band of the queue that has work and waits for no limiter.
-local function wake_all_bands(queue)
+-- One consumer for each band of the queue that has work and is neither paused nor waits for a limiter, but for bands that the caller has looked
+-- at itself. Who is woken for what nobody may claim finds its other queues full, wakes the next, and so on without end.
+local function wake_all_bands(queue, looked)
   local bands = call('SMEMBERS', P .. 'bands:' .. queue)
   if #bands == 0 then return end
-  local units = { queue }
-  for i, band in ipairs(bands) do units[i + 1] = queue .. '/' .. band end
-  local waits = call('SMISMEMBER', P .. 'parked', unpack(units))
+  local units, types, scopes = { queue }, {}, { 'q/' .. queue }
   for i, band in ipairs(bands) do
-    if waits[1] == 0 and waits[i + 1] == 0 then wake(queue, (string.gsub(string.sub(band, 3), '%*$', '')), 1) end
+    types[i] = string.sub(parts_of(band), 3)
+    units[i + 1], scopes[i + 1] = queue .. '/' .. band, 't/' .. string.gsub(types[i], '!$', '')
+  end
+  local waits, paused = call('SMISMEMBER', P .. 'parked', unpack(units)), call('HMGET', P .. 'pause', unpack(scopes))
+  if waits[1] == 1 or paused[1] then return end
+  for i, band in ipairs(bands) do
+    if waits[i + 1] == 0 and not paused[i + 1] and not (looked and looked[units[i + 1]]) then
+      local first = string.byte(band, -1) == 42 and call('ZRANGE', P .. 'ring:' .. queue .. '/' .. string.sub(band, 1, -2), 0, 0, 'WITHSCORES')
+      if not first or (first[1] and first[2] ~= 'inf') then wake(queue, types[i], 1) end
+    end
   end
 end
 
@@ -63,10 +75,10 @@ local function sign_off(wid)
   if call('HGET', P .. 'keeper', 'wid') == wid then find_keeper() end
 end
 
--- When the next thing falls due by itself, ms as text: a delayed job, one that expires, a limiter that gets room; nil: nothing.
-local function next_due()
+-- When the next thing falls due by itself, ms as text: a delayed job; with others, one that expires, a limiter that gets room; nil: nothing.
+local function next_due(with_others)
   local due
-  for _, index in ipairs({ 'delayed', 'exp', 'kick' }) do
+  for _, index in ipairs(with_others and { 'delayed', 'exp', 'kick' } or { 'delayed' }) do
     local first = call('ZRANGE', P .. index, 0, 0, 'WITHSCORES')[2]
     if first and (not due or tonumber(first) < tonumber(due)) then due = first end
   end
