@@ -10,7 +10,7 @@ SCRIPTS = "tests/integration/store/test_scripts.py"
 MACHINE = "tests/integration/store/test_lifecycle_machine.py"
 #: Quick tests first: the run ends at the first failure.
 STORE = (SCRIPTS, MACHINE, "-k", "valkey")
-FLOW = tuple(f"tests/integration/store/test_flow{part}.py" for part in ("_orders", "", "_machine")) + ("-k", "valkey")
+FLOW = (*(f"tests/integration/store/test_flow{part}.py" for part in ("_orders", "", "_machine")), "-k", "valkey")
 BROKER = "tests/integration/broker"
 
 
@@ -80,7 +80,9 @@ _LUA = [
     lua("one_key_two_jobs", "submit", "if there then answer = by_key(there, request) end", ""),
     lua("atomic_stores_the_rest", "submit", "if is_refused then return out end", ""),
     lua("cancel_without_cas", "cancel", "if state == 'c' or state == 'f' then return { STATUS.CONFLICT, state } end", ""),
-    lua("cancel_keeps_index", "cancel", "out_of_rest(id, state, f[2], f[4], band_type(f[3], f[5]), f[9])", "count(f[2] .. '/' .. state, -1)"),
+    lua(
+        "cancel_keeps_index", "cancel", "out_of_rest(id, state, f[2], f[4], band_type(f[3], f[5]), f[9])", "count(f[2] .. '/' .. state, -1)"
+    ),
     lua("extend_without_token", "extend", "if f[1] == 'a' and f[2] == attempt[2] then", "if f[1] == 'a' then"),
     lua("progress_without_token", "progress", "if f[1] == 'a' and f[2] == word[2] then", "if f[1] == 'a' then"),
     lua("purge_without_tombstone", "lib/purge", "if not keyed and id_ms(id) >= now - RESEND_MS then", "if false then"),
@@ -119,8 +121,12 @@ _LUA = [
     effects("letter_does_not_hold", "lib/lineage", "if call('EXISTS', P .. 'd:' .. id) == 1 then", "if false then"),
     effects("replay_of_the_unknown", "submit", "if kind.open ~= 1 and", "if false and"),
     lua("key_dies_with_its_window", "lib/state", "math.max(window, KEY_KEPT_MS)", "window"),
-    flow("kick_once", "lib/park", "local from = (not l or l.room > 0) and now + AGAIN_MS or room_from(l)", "local from = l and room_from(l)"),
-    flow("release_without_kick", "lib/release", "if call('EXISTS', P .. 'L:' .. instance .. ':w') == 1 then kick_at(instance, now) end", ""),
+    flow(
+        "kick_once", "lib/park", "local from = (not l or l.room > 0) and now + AGAIN_MS or room_from(l)", "local from = l and room_from(l)"
+    ),
+    flow(
+        "release_without_kick", "lib/release", "if call('EXISTS', P .. 'L:' .. instance .. ':w') == 1 then kick_at(instance, now) end", ""
+    ),
     flow("refused_without_kick", "lib/park", "if from then kick_at(l.instance, from) end", ""),
     flow("used_up_room_is_not_waited_for", "lib/park", "if open.limiter and open.limiter.room <= 0 then", "if false then"),
     flow("parked_lane_never_let_go", "lib/park", "call('ZADD', lane.ring, 'XX', start_tag(lane), name)", "local _ = lane"),
@@ -137,7 +143,12 @@ _LUA = [
     flow("credit_for_idling_keys", "lib/fair", "local its_tag = math.max(its.tag, turn.v)", "local its_tag = its.tag"),
     flow("expiry_ignored_at_the_claim", "lib/fetch", "if tonumber(f[5]) <= now then", "if false then"),
     flow("expired_on_the_way", "cycle", "write_indexes()\nkick_freed()\n", "kick_freed()\n"),
-    flow("unique_ignored", "lib/unique", "if not id or (ux[4] == 'replace' and is_waiting) then return nil end", "if true then return nil end"),
+    flow(
+        "unique_ignored",
+        "lib/unique",
+        "if not id or (ux[4] == 'replace' and is_waiting) then return nil end",
+        "if true then return nil end",
+    ),
 ]
 
 _SEND_OTHER = (
@@ -312,10 +323,14 @@ _DEPENDENCIES = [
     breaking("rate_limit_is_not_shared", "lib/breaker", "if b.state == 'closed' or b.till then open_until", "if false then open_until"),
     breaking("retries_have_no_budget", "lib/breaker", "at = math.max(at, math.ceil(b.even))", "at = due"),
     breaking("registration_resets_a_breaker", "register", "call('HSETNX', P .. 'L:' .. name, 'kind', 'breaker') == 1", "true"),
-    breaking("a_fallback_waits", "lib/fair", "if l.room <= 0 and falls_back then", "if false then"),
+    breaking("a_fallback_waits", "lib/fair", "if l.room <= 0 and its.fallback then", "if false then"),
     breaking("why_ignores_the_pause", "lib/hold", "call('HGET', P .. 'pause', 'q/' .. job.q)", "false", "test_why.py"),
     breaking(
-        "why_tells_the_first_limit_only", "lib/fair", "if not refusals then return nil, l, unit end", "return nil, l, unit", "test_why.py"
+        "why_tells_the_first_limit_only",
+        "lib/fair",
+        "if not refusals then return nil, l, its.unit end",
+        "return nil, l, its.unit",
+        "test_why.py",
     ),
     python("low_is_shed_last", "engine/admission", "limit << (LOW - rank)", "limit << rank", "tests/unit/engine/test_admission.py"),
     python(
