@@ -15,9 +15,11 @@
     ├── EffectUnsettled           an effect of the job's lineage may or may not have happened
     ├── NotEnded                  a job was waited for, and has not ended in that time
     ├── NotCompleted              a job whose result was asked for has failed or was cancelled
+    ├── Overloaded                a queue is too far behind for this priority
     ├── StoreError
     │   ├── StoreUnavailable      no answer in time: whether it took effect is unknown; the same request may be repeated
     │   ├── StoreRefused          the store answers, but does not take writes now (memory, disk, read-only)
+    │   │   └── StoreFilling      it still would, but what is left of its memory is for higher priorities
     │   ├── StoreUnsafe           its configuration would lose or evict jobs
     │   └── StoreDefect           an answer that cannot be: a bug, or a foreign hand in the keys
     └── PluginError               a plugin could not be loaded or started
@@ -43,9 +45,11 @@ __all__ = [
     "NotCompleted",
     "NotEnded",
     "NotFound",
+    "Overloaded",
     "PluginError",
     "StoreDefect",
     "StoreError",
+    "StoreFilling",
     "StoreRefused",
     "StoreUnavailable",
     "StoreUnsafe",
@@ -131,6 +135,12 @@ class Conflict(TaskMasterError):
     code = "conflict"
 
 
+class Overloaded(TaskMasterError):
+    """A queue is too far behind for this priority. Nothing was stored. Facts: rule, queue, priority, observed, limit, retryAfterS."""
+
+    code = "overloaded"
+
+
 class EffectUnsettled(TaskMasterError):
     """An effect of the job's lineage is under way, or nobody knows whether it happened. Facts: jobId."""
 
@@ -165,6 +175,12 @@ class StoreRefused(StoreError):
     """The store answers but refuses writes: out of memory, disk full, read-only replica. Nothing was stored."""
 
     code = "store-refused"
+
+
+class StoreFilling(StoreRefused):
+    """The store's memory is nearly used up: what is left is for higher priorities. Nothing was stored. Facts as `Overloaded`."""
+
+    code = "store-filling"
 
 
 class StoreUnsafe(StoreError):

@@ -101,6 +101,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     retention: Annotated[
         retention.Rules, Meta(description="the same for single queues and states, and by bytes: email-queue.completed.count=1000")
     ] = {}
+
+    shed_memory_percent: Annotated[
+        int,
+        Meta(ge=0, le=99, description="share of the store's memory limit from which on low priority is refused, others later; 0: never"),
+    ] = 80
+    shed_waiting: Annotated[
+        Count,
+        Meta(description="waiting jobs of a queue from which on low priority is refused, normal at twice, high at four times; 0: never"),
+    ] = 1_000_000
+    shed_age_ms: Annotated[
+        int, Meta(ge=0, le=604_800_000, description="the same by the age of the oldest job that waits in the queue; 0: never")
+    ] = 0
     sweep_every_ms: Annotated[
         int, Meta(ge=1_000, le=604_800_000, description="from one sweep over the store's records and indexes to the next")
     ] = 600_000

@@ -4,12 +4,13 @@ from taskmaster_sdk.context import JobContext, PluginContext
 from taskmaster_sdk.effects import Effect
 from taskmaster_sdk.hooks import API_VERSION, hookimpl
 from taskmaster_sdk.jobs import Backoff, Job, job
-from taskmaster_sdk.outcomes import Cancelled, Discard, EffectUnknown, Fatal, LeaseLost, Retry
+from taskmaster_sdk.outcomes import Cancelled, DependencyDown, Discard, EffectUnknown, Fatal, LeaseLost, RateLimited, Retry
 
 __all__ = [
     "API_VERSION",
     "Backoff",
     "Cancelled",
+    "DependencyDown",
     "Discard",
     "Effect",
     "EffectUnknown",
@@ -18,6 +19,7 @@ __all__ = [
     "JobContext",
     "LeaseLost",
     "PluginContext",
+    "RateLimited",
     "Retry",
     "hookimpl",
     "job",

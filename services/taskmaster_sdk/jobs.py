@@ -5,11 +5,16 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
-__all__ = ["NAME", "Backoff", "Job", "job"]
+__all__ = ["NAME", "Backoff", "ErrorKey", "Job", "Meaning", "job"]
+
+#: What an exception means for its job.
+Meaning = Literal["retry", "fatal", "discard", "dependency_down", "rate_limited"]
+#: An exception class, its qualified name (`httpx.ConnectError`), or the HTTP status that it carries: 503, or all of "5xx".
+ErrorKey = type[BaseException] | str | int
 
 #: What a job type or a queue may be called.
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -75,6 +80,9 @@ class Job:
         example: a payload that is valid.
         isolation: thread: in the worker process; process: in a child process of its own, which can be killed.
         memory_mb: with process isolation: how much more memory than at its start the child may take, megabytes; None: no limit.
+        dependency: what its handler calls: all types that name it share one circuit breaker; empty: none.
+        errors: what exceptions of the handler mean.
+        fallback: called instead of the handler while the breaker is open; None: the job waits.
     """
 
     name: str
@@ -90,11 +98,18 @@ class Job:
     example: Any = None
     isolation: Literal["thread", "process"] = "thread"
     memory_mb: int | None = None
+    dependency: str = ""
+    errors: Mapping[ErrorKey, Meaning] = field(default_factory=dict)
+    fallback: Callable[..., Any] | None = None
 
     @property
     def is_async(self) -> bool:
         """Whether the handler runs on the event loop."""
-        return inspect.iscoroutinefunction(self.fn) or inspect.iscoroutinefunction(getattr(self.fn, "__call__", None))  # noqa: B004
+        return _is_async(self.fn)
+
+
+def _is_async(fn: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
 
 
 def job(
@@ -109,6 +124,9 @@ def job(
     example: Any = None,
     isolation: Literal["thread", "process"] = "thread",
     memory_mb: int | None = None,
+    dependency: str = "",
+    errors: Mapping[ErrorKey, Meaning] | None = None,
+    fallback: Callable[..., Any] | None = None,
 ) -> Callable[[Callable[..., Any]], Job]:
     """Make a function `(payload, ctx)` the handler of job type *name*. Works on functions and on bound methods.
 
@@ -117,6 +135,18 @@ def job(
 
     With *isolation* "process" each attempt runs alone in a child process: what it does to memory, and its end by timeout, crash or
     *memory_mb*, touch nothing else. It costs about 0.3 ms an attempt.
+
+    With a *dependency* the engine watches how its calls go, over all workers: when too many fail, a circuit breaker opens, and jobs of all
+    types that depend on it wait without burning attempts until a few probes have gone well. What counts as what: an attempt that completes
+    is a good call; `ConnectionError`, an HTTP status of 500, 502, 503 or 504 and the word `DependencyDown` mean that it is down; a status
+    of 429 and `RateLimited` that it wants fewer calls; any other exception is retried by the job's policy and counts as a failed call.
+    *errors* says otherwise: "retry" (says nothing of the dependency), "fatal", "discard", "dependency_down" or "rate_limited", by exception
+    class, qualified name, or HTTP status (`exception.response.status_code`, `.status_code` or `.status`; "5xx" for all of them). A status
+    beats a class, the nearest class its parents.
+
+    With a *fallback* its jobs do not wait for an open breaker: they are claimed, and this function `(payload, ctx)` is called in place of
+    the handler, in an attempt like any other. What it returns is the job's result, which is then marked (`fallback` true). It is a plain
+    function if the handler is one, a coroutine function if the handler is one.
 
     Raises:
         ValueError: a name, number or signature that cannot be, with what would do.
@@ -136,14 +166,43 @@ def job(
     if memory_mb is not None and (isolation != "process" or type(memory_mb) is not int or not 1 <= memory_mb <= 1_048_576):
         raise ValueError(f"{name}: memory_mb is {memory_mb!r}, allowed are 1 to 1048576, and only with isolation='process'")
 
+    if dependency and (not isinstance(dependency, str) or not NAME.fullmatch(dependency)):
+        raise ValueError(f"{name}: dependency {dependency!r}: use 1 to 64 of a-z 0-9 . _ - and begin with a letter or digit")
+    meanings = dict(errors or {})
+    for key, meaning in meanings.items():
+        _check_meaning(name, key, meaning)
+
+    if fallback is not None and not dependency:
+        raise ValueError(f"{name}: a fallback needs a dependency, whose breaker decides when it runs")
+
     def declare(fn: Callable[..., Any]) -> Job:
+        if fallback is not None:
+            _payload_type(name, fallback)  # it takes (payload, ctx) as well
+            if _is_async(fallback) != _is_async(fn):
+                raise ValueError(f"{name}: handler and fallback must both be plain functions, or both coroutine functions")
         description = " ".join((inspect.getdoc(fn) or "").split("\n\n")[0].split())
         payload = _payload_type(name, fn)
         policy = backoff or Backoff()
-        words = (key_required, description, example, isolation, memory_mb)
+        words = (key_required, description, example, isolation, memory_mb, dependency, meanings, fallback)
         return Job(name, fn, payload, queue, attempts, policy, timeout_s, tuple(fatal), *words)
 
     return declare
+
+
+def _check_meaning(name: str, key: object, meaning: object) -> None:
+    """Refuse an entry of *errors* that could never apply."""
+    if isinstance(key, type):
+        is_key = issubclass(key, BaseException)
+    elif isinstance(key, str):
+        is_key = bool(re.fullmatch(r"[1-5]xx|[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", key))
+    else:
+        is_key = type(key) is int and 100 <= key <= 599
+    if not is_key:
+        raise ValueError(
+            f"{name}: errors has {key!r}; use an exception class, its qualified name, an HTTP status from 100 to 599, or '5xx'"
+        )
+    if meaning not in get_args(Meaning):
+        raise ValueError(f"{name}: errors says {meaning!r} of {key!r}; use one of {', '.join(get_args(Meaning))}")
 
 
 def _payload_type(name: str, fn: Callable[..., Any]) -> Any:

@@ -5,7 +5,7 @@ Any other exception is a failure that is retried by the job's policy.
 
 from __future__ import annotations
 
-__all__ = ["Cancelled", "Discard", "EffectUnknown", "Fatal", "LeaseLost", "Outcome", "Retry"]
+__all__ = ["Cancelled", "DependencyDown", "Discard", "EffectUnknown", "Fatal", "LeaseLost", "Outcome", "RateLimited", "Retry"]
 
 
 class Outcome(Exception):
@@ -31,6 +31,26 @@ class Retry(Outcome):
 
 class Fatal(Outcome):
     """The attempt failed and no other can succeed: dead-letter the job now."""
+
+
+class DependencyDown(Outcome):
+    """What the job depends on does not work, and that is not the job's fault: it waits, and no attempt is burned.
+
+    The breaker of the type's dependency counts it, and once it opens nobody calls any more (`@job(dependency=…)`). While it stays closed,
+    the dependency being well for others, a job is spared 20 times; then each counts as a failed attempt.
+    """
+
+
+class RateLimited(Outcome):
+    """The provider asks for patience: nobody calls the type's dependency before *retry_after_s*, and no attempt is burned.
+
+    Args:
+        retry_after_s: seconds from now, 1 to 31 days; None takes the job's backoff.
+    """
+
+    def __init__(self, retry_after_s: float | None = None, reason: str = "") -> None:
+        super().__init__(reason)
+        self.retry_after_s = retry_after_s
 
 
 class Discard(Outcome):

@@ -85,6 +85,7 @@ def run(
     cancelled: bool = False,
     on_progress: Callable[[JobContext, float, str], None] | None = None,
     ledger: Ledger | None = None,
+    fallback: bool = False,
 ) -> Result:
     """Run one attempt of *job* and say how it ended. An `async def` handler runs on an event loop of its own.
 
@@ -99,6 +100,7 @@ def run(
         cancelled: whether somebody has asked to cancel before the handler begins.
         on_progress: called at each report of progress, say to cancel half-way.
         ledger: of effects; None is a new one.
+        fallback: whether the breaker of its dependency is open: the job's fallback runs, if it has one.
 
     Raises:
         TypeError, ValueError: the payload does not fit its annotation.
@@ -126,8 +128,9 @@ def run(
     if cancelled:
         context.request_cancel()
     argument = convert(payload, job.payload)
+    fn = job.fallback if fallback and job.fallback is not None else job.fn
     try:
-        value = asyncio.run(job.fn(argument, context)) if job.is_async else job.fn(argument, context)
+        value = asyncio.run(fn(argument, context)) if job.is_async else fn(argument, context)
     except Outcome as outcome:
         return Result(None, outcome, reports)
     return Result(value, None, reports)

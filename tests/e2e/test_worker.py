@@ -200,7 +200,7 @@ def test_a_plugin_that_fails_stops_nobody(clean_server, hands, tmp_path):
         assert hands.ended(hands.submit("good")).result == "good"
         assert {line["plugin"] for line in service.said("plugin.failed")} == {"unimportable", "uninitialised"}
         seen = hands.look(stuck)
-        assert (seen.state, seen.deliveries, seen.is_orphan) == ("waiting", 0, True)
+        assert (seen.state, seen.deliveries, seen.hold) == ("waiting", 0, "no_worker")
         service.send(signal.SIGTERM)
         assert service.wait() == 0
     assert (tmp_path / "one" / "data" / "shut-down").read_text() == "yes"

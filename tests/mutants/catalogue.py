@@ -349,4 +349,40 @@ _PYTHON = [
     ),
 ]
 
-MUTANTS = {mutant.name: mutant for mutant in (*_LUA, *_PYTHON)}
+
+def breaking(name: str, file: str, old: str, new: str, tests: str = "test_breakers.py") -> Mutant:
+    """A broken script of breakers or of what explains."""
+    return Mutant(name, f"store/lua/{file}.lua", old, new, (f"tests/integration/store/{tests}", "-k", "valkey"))
+
+
+_DEPENDENCIES = [
+    breaking("breaker_never_opens", "lib/breaker", "b.downs >= b.ratio * b.calls then trip(b)", "false then trip(b)"),
+    breaking("breaker_forgets_its_minimum", "lib/breaker", "b.calls >= b.least and", ""),
+    breaking("probes_unbounded", "lib/limits", "rule.probes - call('ZCARD', l.key .. ':s')", "math.huge"),
+    breaking("calls_from_before_close_it", "lib/breaker", " and began >= b.till then", " then"),
+    breaking("a_bad_probe_goes_on", "lib/breaker", "if b.bad >= b.ratio * b.probes and b.bad > 0 then", "if false then"),
+    breaking("dependency_down_burns_an_attempt", "cycle", "if outcome == 'd' and not may_wait(key, f[6]) then", "if outcome == 'd' then"),
+    breaking("poison_is_spared_for_ever", "lib/breaker", "return call('HINCRBY', key, 'dd', 1) <= DOWNS_FREE", "return true"),
+    breaking("rate_limit_is_not_shared", "lib/breaker", "if b.state == 'closed' or b.till then open_until", "if false then open_until"),
+    breaking("retries_have_no_budget", "lib/breaker", "at = math.max(at, math.ceil(b.even))", "at = due"),
+    breaking("registration_resets_a_breaker", "register", "call('HSETNX', P .. 'L:' .. name, 'kind', 'breaker') == 1", "true"),
+    breaking("a_fallback_waits", "lib/fair", "if l.room <= 0 and its.fallback then", "if false then"),
+    breaking("why_ignores_the_pause", "lib/hold", "call('HGET', P .. 'pause', 'q/' .. job.q)", "false", "test_why.py"),
+    breaking(
+        "why_tells_the_first_limit_only",
+        "lib/fair",
+        "if not refusals then return nil, l, its.unit end",
+        "return nil, l, its.unit",
+        "test_why.py",
+    ),
+    python("low_is_shed_last", "engine/admission", "limit << (LOW - rank)", "limit << rank", "tests/unit/engine/test_admission.py"),
+    python(
+        "unsaid_errors_are_nobodys",
+        "model/outcome",
+        'return Decision("r", after_ms, "dependency_down" if is_of_dependency else "")',
+        'return Decision("r", after_ms)',
+        "tests/unit/model/test_meaning.py",
+    ),
+]
+
+MUTANTS = {mutant.name: mutant for mutant in (*_LUA, *_PYTHON, *_DEPENDENCIES)}

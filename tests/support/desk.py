@@ -73,11 +73,12 @@ class Desk:
         assert self.run(calls.submit(0, [item]))[0].status is Status.OK
         return item.id
 
-    def register(self, wid: str, *types: str) -> str:
-        types = types or ("alpha",)
-        cap = "cap-" + "-".join(types)
-        call = calls.register(0, wid=wid, cap=cap, info="{}", plugin_set="{}", types=types, catalogue=[], alive_ms=ALIVE_MS, gen="g")
-        self.run(call)
+    def register(self, wid: str, *types: str, info: str = "{}", catalogue: Sequence[tuple[str, str]] = (), **depends: str) -> str:
+        """*depends*: types and the dependency of each, with `?` behind it if the type has a fallback."""
+        types = types or tuple(depends) or ("alpha",)
+        facts: dict[str, Any] = {"cap": "cap-" + "-".join(types), "info": info, "plugin_set": "{}", "types": types, "catalogue": catalogue}
+        needs = [(kind, depends.get(kind, "").rstrip("?"), "?" if depends.get(kind, "").endswith("?") else "") for kind in types]
+        self.run(calls.register(0, wid=wid, alive_ms=ALIVE_MS, gen="g", dependencies=needs, **facts))
         return wid
 
     def next_cycle(

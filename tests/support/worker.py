@@ -51,7 +51,7 @@ class Seen:
     handed_back: int
     body: bytes
     rows: list[dict[str, Any]]
-    is_orphan: bool
+    hold: str
     fields: dict[str, str] = field(repr=False)
 
     @property
@@ -126,7 +126,7 @@ class Hands:
             number("hb"),
             shown.body,
             rows,
-            shown.is_orphan,
+            shown.hold,
             f,
         )
 

@@ -73,8 +73,8 @@ def test_the_sdk_imports_nothing_of_the_host():
 def test_the_public_names_are_these():
     """A name that leaves this list breaks plugins: raise API_VERSION."""
     assert set(taskmaster_sdk.__all__) == {
-        "API_VERSION", "Backoff", "Cancelled", "Discard", "Effect", "EffectUnknown", "Fatal", "Job", "JobContext", "LeaseLost",
-            "PluginContext", "Retry", "hookimpl", "job",
+        "API_VERSION", "Backoff", "Cancelled", "DependencyDown", "Discard", "Effect", "EffectUnknown", "Fatal", "Job", "JobContext",
+            "LeaseLost", "PluginContext", "RateLimited", "Retry", "hookimpl", "job",
     }  # fmt: skip
     assert all(hasattr(taskmaster_sdk, name) for name in taskmaster_sdk.__all__)
 
@@ -264,3 +264,14 @@ def test_convert_misses_a_required_field():
 def test_isolation_that_cannot_be_is_refused(options):
     with pytest.raises(ValueError, match=r"isolation|memory_mb"):
         job("x", **options)(lambda payload, ctx: None)
+
+
+def test_a_fallback_can_be_tried_without_a_breaker():
+    """In place of the handler when asked for; a job that has none runs as ever."""
+
+    @job("quote", dependency="rates", fallback=lambda payload, ctx: "yesterday's")
+    def quote(payload, ctx):
+        return "today's"
+
+    assert [run(quote, {}, fallback=is_open).value for is_open in (False, True)] == ["today's", "yesterday's"]
+    assert run(order, {"number": "1"}, fallback=True) == run(order, {"number": "1"})

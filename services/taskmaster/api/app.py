@@ -10,7 +10,8 @@ from litestar.datastructures import State
 from litestar.openapi import OpenAPIConfig
 
 import taskmaster
-from taskmaster.api import bodies, dlq, effects, groups, health, jobs, operations, problems, queues, submission, types
+from taskmaster.api import bodies, breakers, dlq, effects, groups, health, jobs, operations, problems, queues, submission, types
+from taskmaster.api.pressure import PressureGauge
 from taskmaster.api.service import Answer, AnyRequest, Service, data, only
 from taskmaster.api.watch import Watch
 from taskmaster.engine.catalogue import Catalogue
@@ -44,6 +45,7 @@ def create_app(settings: Settings) -> Litestar:
         catalogue=Catalogue(store, _unusable),
         waiting=Waiting(store, settings.partitions, block_ms=min(1_000, settings.store_timeout_ms // 2)),
         watch=Watch(store, settings.partitions, is_strict=settings.durability == "strict"),
+        pressure=PressureGauge(store, settings),
     )
 
     async def start() -> None:
@@ -54,10 +56,12 @@ def create_app(settings: Settings) -> Litestar:
             logs.get().warning(events.STORE_LOST, error=str(error))
         service.catalogue.start()
         service.watch.start()
+        service.pressure.start()
 
     async def stop() -> None:
         service.waiting.close()
         await service.watch.stop()
+        await service.pressure.stop()
         await service.catalogue.stop()
         await service.gather.close()
         await service.store.close()
@@ -113,6 +117,7 @@ _ROUTES = [
     *effects.ROUTES,
     *operations.ROUTES,
     *queues.ROUTES,
+    *breakers.ROUTES,
     *types.ROUTES,
     *health.ROUTES,
 ]

@@ -113,12 +113,13 @@ async def livez(request: AnyRequest) -> Answer:
 
 @get("/readyz", summary="Whether this process can take submissions")
 async def readyz(request: AnyRequest) -> Answer:
-    """200 while the store answers, takes writes, and keeps the durability that is set; else 503."""
+    """200 while the store answers, takes writes, has memory left, and keeps the durability that is set; else 503."""
     only(request)
     service = of(request)
     await service.store.ping()
     seen = await service.watch.look()
     service.watch.admit()
+    service.pressure.check_ready()
     if seen.vitals is not None and (seen.vitals.role == "slave" or not seen.vitals.last_write_ok):
         raise StoreRefused(f"the store takes no writes: role {seen.vitals.role}, last write ok: {seen.vitals.last_write_ok}")
     return data({"status": "ready"})

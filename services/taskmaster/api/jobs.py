@@ -19,6 +19,8 @@ from taskmaster.api.service import Answer, AnyRequest, Service, data, limit_of, 
 from taskmaster.api.submission import accept, header_key, store
 from taskmaster.engine import control, dlq, queries, strict
 from taskmaster.engine.submit import Prepared, trace_context
+from taskmaster.engine.why import explain
+from taskmaster.errors import NotFound
 from taskmaster.model.job import JobRecord
 from taskmaster.model.states import CODE, STATES, State
 from taskmaster.store import calls, reads
@@ -163,6 +165,18 @@ async def show_attempts(request: AnyRequest, job_id: FromPath[str]) -> Answer:
     return data(shapes.AttemptList(items=[views.attempt_of(view) for view in queries.attempts_of(record, shown)]))
 
 
+@get("/jobs/{job_id:str}/why", summary="What keeps a job from running", responses={200: ResponseSpec(shapes.Why)})
+async def show_why(request: AnyRequest, job_id: FromPath[str]) -> Answer:
+    """The reasons in order, with their numbers: the first is what holds it now; asked of the rules by which jobs are claimed."""
+    only(request)
+    service = of(request)
+    known = queries.id_of(job_id)
+    found = await service.store.run(reads.why(service.partition(known), known))
+    if found is None:
+        raise NotFound(f"there is no job {known}, or no longer", jobId=known)
+    return data(views.why_of(explain(known, found)))
+
+
 # ---------------------------------------------------------------- act
 
 
@@ -230,6 +244,7 @@ ROUTES: list[HTTPRouteHandler] = [
     show_job,
     show_status,
     show_attempts,
+    show_why,
     cancel_job,
     replay_job,
 ]

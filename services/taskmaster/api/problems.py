@@ -71,6 +71,8 @@ _KINDS: dict[str, _Kind] = {
     "conflict": _Kind(409, "The present state does not allow this"),
     "effect-unknown": _Kind(409, "Nobody knows whether an effect of this job happened"),
     "store-unavailable": _Kind(503, "The store does not answer"),
+    "overloaded": _Kind(429, "The queue is too far behind"),
+    "store-filling": _Kind(503, "The store's memory is kept for higher priorities"),
     "store-refused": _Kind(503, "The store takes no writes now"),
     "store-unsafe": _Kind(503, "The store is not safe to use"),
     "store-defect": _Kind(500, "The store's answer makes no sense"),
@@ -127,7 +129,9 @@ def answer(request: Request[Any, Any, Any], error: Exception) -> ASGIResponse:
     headers: dict[str, str] = {"cache-control": "no-store"}
     if isinstance(error, TaskMasterError) and error.code in _KINDS:
         document = describe(error, instance=path, trace=trace)
-        if isinstance(error, StoreError) and document["status"] == 503:
+        if "retryAfterS" in error.facts:
+            headers["retry-after"] = str(error.facts["retryAfterS"])
+        elif isinstance(error, StoreError) and document["status"] == 503:
             headers["retry-after"] = str(RETRY_AFTER_S)
     elif isinstance(error, HTTPException) and error.status_code < 500:
         code = _OF_STATUS.get(error.status_code, "invalid-request")

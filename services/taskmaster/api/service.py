@@ -12,6 +12,7 @@ from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
 from taskmaster.api import shapes
+from taskmaster.api.pressure import PressureGauge
 from taskmaster.api.problems import BadParameter
 from taskmaster.api.watch import Watch
 from taskmaster.engine.catalogue import Catalogue
@@ -42,6 +43,7 @@ class Service:
     catalogue: Catalogue
     waiting: Waiting
     watch: Watch
+    pressure: PressureGauge
     started: float = field(default_factory=time.monotonic)
 
     def partition(self, job_id: str) -> int:

@@ -39,6 +39,8 @@ __all__ = [
     "Replayed",
     "Rule",
     "Shape",
+    "Why",
+    "WhyReason",
     "Worker",
     "encode",
     "instant",
@@ -174,7 +176,7 @@ class JobSummary(Shape, kw_only=True):
 
 
 class JobBasic(JobSummary, kw_only=True):
-    """Everything about a job but payload and result."""
+    """Everything about a job but payload and result. `fallback`: its result is that of its type's fallback, its dependency being down."""
 
     progress_note: str | None
     failed_reason: str | None
@@ -183,6 +185,7 @@ class JobBasic(JobSummary, kw_only=True):
     losses: int
     handed_back: int
     cancel_requested: bool
+    fallback: bool
     timeout_ms: int
     backoff: Policy
     retry_schedule_ms: list[int]
@@ -227,6 +230,25 @@ class AttemptList(Shape, kw_only=True):
 
     items: list[Attempt]
     next_cursor: str | None = None
+
+
+class WhyReason(Shape, kw_only=True):
+    """One reason: a stable word, a sentence, and the numbers behind it."""
+
+    code: str
+    message: str
+    facts: dict[str, Any]
+
+
+class Why(Shape, kw_only=True):
+    """What keeps a job from running, the first first. `estimatedStartAt` is null when it depends on somebody, or nobody can tell."""
+
+    job_id: str
+    state: State
+    queue: str
+    type: str
+    reasons: list[WhyReason]
+    estimated_start_at: str | None
 
 
 class Cancellation(Shape, kw_only=True):
@@ -288,6 +310,7 @@ class JobType(Shape, kw_only=True):
     version: str
     isolation: str
     memory_mb: int | None
+    dependency: str | None
 
 
 class JobTypeList(Shape, kw_only=True):

@@ -16,7 +16,7 @@ from taskmaster.api.service import Answer, AnyRequest, Service, data, header, of
 from taskmaster.engine import queries, strict
 from taskmaster.engine.receipts import Checked, Stored, receipt
 from taskmaster.engine.submit import Prepared, Submission, prepare, trace_context
-from taskmaster.errors import InvalidRequest, StoreError, TaskMasterError
+from taskmaster.errors import InvalidRequest, Overloaded, StoreError, StoreFilling, TaskMasterError
 from taskmaster.model.states import PRIORITIES
 from taskmaster.store import reads
 
@@ -94,6 +94,7 @@ async def check(service: Service, submission: Submission, traceparent: str | Non
 async def store(service: Service, prepared: Prepared) -> Stored:
     """Store it, together with whatever else is submitted now."""
     service.watch.admit()
+    service.pressure.admit(prepared[1].queue, prepared[1].priority)
     return await service.enqueuer.one(prepared)
 
 
@@ -154,7 +155,13 @@ async def submit_bulk(request: AnyRequest) -> Answer:
     checked: list[Checked] = []
     for item in bulk.jobs:
         try:
-            checked.append(await check(service, strict.convert(item, Submission), traceparent))
+            prepared = await check(service, strict.convert(item, Submission), traceparent)
+            service.pressure.admit(prepared[1].queue, prepared[1].priority)
+            checked.append(prepared)
+        except (Overloaded, StoreFilling) as error:
+            if bulk.mode == "atomic":
+                raise
+            checked.append(error)
         except InvalidRequest as error:
             checked.append(error)
     stored = await (service.enqueuer.many(checked) if bulk.mode == "independent" else service.enqueuer.atomic(checked))

@@ -11,6 +11,7 @@ from taskmaster.api import shapes
 from taskmaster.api.shapes import instant, moment
 from taskmaster.engine.effects import EffectView
 from taskmaster.engine.queries import AttemptView, Consumer, QueueView
+from taskmaster.engine.why import Explanation, Reason
 from taskmaster.errors import StoreDefect
 from taskmaster.model.job import DeadLetter, Failure, JobRecord
 from taskmaster.model.retention import Ended, Kept
@@ -29,6 +30,7 @@ __all__ = [
     "status_of",
     "summary_of",
     "type_of",
+    "why_of",
     "worker_of",
 ]
 
@@ -134,6 +136,7 @@ def job_of(record: JobRecord, *, basic: bool) -> shapes.JobBasic:
         "losses": record.losses,
         "handed_back": record.handed_back,
         "cancel_requested": record.cancel_requested,
+        "fallback": record.is_fallback,
         "timeout_ms": envelope.timeout_ms,
         "backoff": policy_of(envelope.backoff),
         "retry_schedule_ms": schedule_ms(envelope.backoff, record.attempts),
@@ -224,6 +227,7 @@ def type_of(entry: CatalogueEntry, *, key_required_by_default: bool) -> shapes.J
         version=entry.version,
         isolation=entry.isolation,
         memory_mb=entry.memory_mb,
+        dependency=entry.dependency or None,
     )
 
 
@@ -267,3 +271,26 @@ def effect_of(view: EffectView) -> shapes.Effect:
         reason=view.reason or None,
         result=msgspec.Raw(view.result) if view.result else None,
     )
+
+
+def why_of(explained: Explanation) -> shapes.Why:
+    """GET /jobs/{id}/why."""
+    record = explained.record
+    return shapes.Why(
+        job_id=record.id,
+        state=record.state,
+        queue=record.queue,
+        type=record.type,
+        reasons=[shapes.WhyReason(code=one.code, message=one.message, facts=_facts(one)) for one in explained.reasons],
+        estimated_start_at=moment(explained.start_ms or 0),
+    )
+
+
+def _facts(reason: Reason) -> dict[str, Any]:
+    """In camel case; instants, which end in `_at_ms`, `since_ms` and `until_ms` inside the engine, as RFC 3339."""
+    told: dict[str, Any] = {}
+    for name, value in reason.facts.items():
+        is_instant = name.endswith(("at_ms", "since_ms", "until_ms"))
+        head, *rest = (name.removesuffix("_ms") if is_instant else name).split("_")
+        told[head + "".join(part.capitalize() for part in rest)] = moment(value or 0) if is_instant else value
+    return told

@@ -10,6 +10,7 @@ from dramatiq.broker import Broker, Consumer
 from dramatiq.errors import QueueNotFound
 from dramatiq.middleware import Middleware
 
+from taskmaster.model.outcome import policy_of
 from taskmaster.plugins.registry import Handler, Registry
 
 __all__ = ["HandlerActor", "NotRun", "TaskMasterBroker", "partition_queue"]
@@ -35,9 +36,10 @@ class HandlerActor(dramatiq.Actor[..., Any]):
         self.is_isolated = handler.job.isolation == "process"
         self.is_async = handler.is_async and not self.is_isolated
         self.decode = handler.decoder
-        self.fatal = handler.job.fatal
+        self.policy = policy_of(handler.job)
         self.plugin = f"{handler.plugin}=={handler.version}"
         super().__init__(handler.job.fn, broker=broker, actor_name=handler.job.name, queue_name=queue_name, priority=0, options={})
+        self.fallback = handler.job.fallback
         self.call = handler.job.fn  # as declared: Dramatiq's wrapper would put a coroutine on a thread
 
 

@@ -58,6 +58,7 @@ class Identity:
         alive_ms: how long a silent process counts as alive.
         overdue_s: the lease of a handler that has not ended so long after its deadline is kept no more: somebody else may try. Longer
             than the grace in which this process ends it by force, which comes first as long as the process is well.
+        dependencies: (type, what it depends on or empty, `?` if it has a fallback or empty).
     """
 
     cap: str
@@ -68,6 +69,7 @@ class Identity:
     lease_ms: int
     alive_ms: int
     overdue_s: float = 10.0
+    dependencies: tuple[tuple[str, str, str], ...] = ()
 
 
 class PartitionConsumer(Consumer):
@@ -259,16 +261,22 @@ class PartitionConsumer(Consumer):
                 log.error(events.JOB_NOT_RUN, jobId=claim.id, error=f"{type(error).__name__}: {error}")
                 self._unsent.append(calls.Finish(claim.id, token, "s", delay_ms=30_000, reason="unreadable"))
                 continue
+            is_fallback = claim.id in answer.fallbacks
+            if is_fallback and actor.fallback is None:  # another version of its plugin has one
+                self._unsent.append(calls.Finish(claim.id, token, "s", delay_ms=30_000, reason="no_fallback"))
+                continue
             self.slots.take(claim.queue)
             message = JobMessage(claim, envelope, actor, self, token, answer.now_ms, now)
+            message.is_fallback = is_fallback
             message.confirmed_at = sent_at  # the lease began when the store first heard of the call, however late its answer came
             self.held[claim.id, token] = message
             self.ready.append(message)
 
     def _tell_failure(self, message: JobMessage, finish: calls.Finish, failure: Failure) -> None:
-        final = finish.outcome == "f" or message.claim.failures + 1 >= message.envelope.attempts
+        is_spared = finish.outcome in ("d", "l")
+        final = finish.outcome == "f" or (not is_spared and message.claim.failures + 1 >= message.envelope.attempts)
         log.warning(
-            events.JOB_DEAD_LETTERED if final else events.JOB_FAILED,
+            events.JOB_DEAD_LETTERED if final else events.JOB_SPARED if is_spared else events.JOB_FAILED,
             jobId=finish.id,
             type=message.envelope.type,
             queue=message.claim.queue,
@@ -331,6 +339,7 @@ class PartitionConsumer(Consumer):
                 plugin_set=who.plugin_set,
                 types=who.types,
                 catalogue=who.catalogue,
+                dependencies=who.dependencies,
                 alive_ms=who.alive_ms,
                 gen=consumer_id(),
             )

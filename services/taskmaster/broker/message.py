@@ -52,6 +52,7 @@ class JobMessage(MessageProxy):
         is_over: its end was decided without its handler, which goes on: what that says is not heard any more.
         signal_cancel: passes a cancellation on to the process that runs the handler, if it is not this one.
         guards: of its effects, once it has asked for one.
+        is_fallback: the breaker of its dependency is open, and it runs the fallback of its type.
         is_recovered: it found an effect done by an earlier attempt.
     """
 
@@ -70,6 +71,7 @@ class JobMessage(MessageProxy):
     signal_cancel: Callable[[], None] | None = None
     guards: AttemptGuards | None = None
     is_recovered = False
+    is_fallback = False
 
     def __init__(
         self, claim: Claim, envelope: Envelope, actor: HandlerActor, consumer: PartitionConsumer, token: str, now_ms: int, now: float
@@ -81,6 +83,11 @@ class JobMessage(MessageProxy):
         self.token = token
         self.claimed_ms = now_ms
         self.claimed_at = self.confirmed_at = now
+
+    @property
+    def handler(self) -> Callable[..., Any]:
+        """What this attempt calls with (payload, context)."""
+        return self.actor.fallback if self.is_fallback and self.actor.fallback is not None else self.actor.call
 
     @property
     def is_cancelled(self) -> bool:

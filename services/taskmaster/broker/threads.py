@@ -80,7 +80,7 @@ class JobThread(WorkerThread):
         try:
             try:
                 message.thread_id = self.ident
-                result = message.actor.call(message.payload, message.context)
+                result = message.handler(message.payload, message.context)
             finally:
                 with worker.interrupting:
                     message.thread_id = None
@@ -323,7 +323,7 @@ class JobWorker(Worker):
         started = time.monotonic()
         try:
             async with asyncio.timeout(max(0.0, message.deadline - started)):
-                result = await message.actor.call(message.payload, message.context)
+                result = await message.handler(message.payload, message.context)
         except TimeoutError as raised:
             error = ended_early(message) if time.monotonic() >= message.deadline else raised
         except Interrupted:

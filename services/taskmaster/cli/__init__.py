@@ -11,6 +11,7 @@ import rich_click as click
 
 from taskmaster import __version__
 from taskmaster.cli.api import api
+from taskmaster.cli.breakers import breakers
 from taskmaster.cli.config import config
 from taskmaster.cli.dlq import dlq
 from taskmaster.cli.doctor import doctor
@@ -49,5 +50,5 @@ def main() -> None:
     """Background jobs for Python teams. `taskmaster up` starts everything on this machine."""
 
 
-for command in (up, api, worker, submit, import_, job, dlq, operations, effects, doctor, config):
+for command in (up, api, worker, submit, import_, job, dlq, operations, effects, breakers, doctor, config):
     main.add_command(command)

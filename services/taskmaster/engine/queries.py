@@ -46,7 +46,7 @@ def job_of(job_id: str, shown: Shown) -> JobRecord:
         StoreDefect: what is stored is not what this version writes.
     """
     try:
-        record = _record(job_id, shown.fields, is_orphan=shown.is_orphan)
+        record = _record(job_id, shown.fields, hold=shown.hold)
         is_result = record.state == "completed"
         return msgspec.structs.replace(
             record,
@@ -85,18 +85,18 @@ def found(job_id: str, shown: Shown | None) -> Shown:
 def summary_of(found: Found) -> JobRecord:
     """One job from a row of `reads.find`: without payload, result and history."""
     try:
-        return _record(found.id, {name: value.decode("utf-8", "replace") for name, value in found.fields.items()}, is_orphan=False)
+        return _record(found.id, {name: value.decode("utf-8", "replace") for name, value in found.fields.items()}, hold="")
     except (LookupError, ValueError) as error:
         raise StoreDefect(f"job {found.id}: its record cannot be read: {type(error).__name__}: {error}") from error
 
 
-def _record(job_id: str, fields: Mapping[str, str], *, is_orphan: bool) -> JobRecord:
+def _record(job_id: str, fields: Mapping[str, str], *, hold: str) -> JobRecord:
     get = fields.get
     state = state_of(fields["st"])
     share, _, note = get("pg", "").partition(" ")
     reason = ""
     if state == "waiting":
-        reason = "no_worker" if is_orphan else ""
+        reason = hold
     elif state == "active":
         reason = "cancelling" if "cr" in fields else ""
     elif state != "completed":  # the last word before success is no reason for it
@@ -121,6 +121,7 @@ def _record(job_id: str, fields: Mapping[str, str], *, is_orphan: bool) -> JobRe
         progress=_share(share),
         progress_note=note,
         cancel_requested="cr" in fields,
+        is_fallback="fb" in fields,
         root_id=get("rt", ""),
         replayed_from=get("rp", ""),
     )

@@ -105,6 +105,7 @@ class JobRecord(msgspec.Struct, frozen=True):
     progress: float | None = None
     progress_note: str = ""
     cancel_requested: bool = False
+    is_fallback: bool = False
     root_id: str = ""
     replayed_from: str = ""
     envelope: Envelope | None = None

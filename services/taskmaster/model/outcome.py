@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 import traceback
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from taskmaster.model.fingerprint import fingerprint_of
 from taskmaster.model.job import Failure
+from taskmaster.model.meaning import meaning_of, retry_after_s
 from taskmaster.model.retry import LONGEST_MS, Backoff, delay_ms
-from taskmaster_sdk import Cancelled, Discard, EffectUnknown, Fatal, Retry
+from taskmaster_sdk import Cancelled, DependencyDown, Discard, EffectUnknown, Fatal, RateLimited, Retry
+from taskmaster_sdk.jobs import ErrorKey, Job, Meaning
 
 __all__ = [
     "RESULT_MAX",
@@ -19,17 +22,21 @@ __all__ = [
     "HandlerCrashed",
     "Interrupted",
     "MemoryLimit",
+    "Policy",
     "Rejected",
     "Reported",
     "decide",
     "describe",
     "encode_result",
+    "policy_of",
 ]
 
 #: Classes from here are called by their bare names.
 _OURS = ("builtins", "taskmaster_sdk.outcomes", __name__)
 #: A larger result makes the attempt fail for good (`result_rejected`): its effects are not repeated.
 RESULT_MAX = 262_144
+#: No job whose provider asks for patience comes back sooner, whatever it says.
+PATIENCE_MS = 1_000
 NAME_MAX, MESSAGE_MAX, TRACE_MAX, FRAMES_MAX = 200, 2_000, 8_000, 40
 _encode = msgspec.json.encode
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -60,9 +67,12 @@ class MemoryLimit(Exception):
 
 
 class Decision(NamedTuple):
-    """What to ask of the store: the letter of a `store.calls.Finish` outcome, a delay for r, a reason for f."""
+    """What to ask of the store: the letter of a `store.calls.Finish` outcome, a delay for r, d, l, a reason for f, d, l.
 
-    outcome: Literal["c", "r", "f", "x"]
+    The reason `dependency_down` of an r: a failure of the type's dependency as well.
+    """
+
+    outcome: Literal["c", "r", "f", "x", "d", "l"]
     delay_ms: int = 0
     reason: str = ""
 
@@ -76,12 +86,32 @@ class Reported(Exception):
         self.failure = failure
 
 
-def decide(error: BaseException | None, *, failures: int, backoff: Backoff, fatal: tuple[type[BaseException], ...]) -> Decision:
+class Policy(NamedTuple):
+    """What a job type says about errors.
+
+    Attributes:
+        fatal: classes that are beyond retry.
+        errors: what others mean, by class, qualified name or HTTP status.
+        dependency: whether it has one, whose health each call tells of.
+    """
+
+    fatal: tuple[type[BaseException], ...] = ()
+    errors: Mapping[ErrorKey, Meaning] = {}
+    dependency: bool = False
+
+
+def policy_of(job: Job) -> Policy:
+    """As the type was declared."""
+    return Policy(job.fatal, job.errors, bool(job.dependency))
+
+
+def decide(error: BaseException | None, *, failures: int, backoff: Backoff, policy: Policy, spared: int = 0) -> Decision:
     """What follows from an attempt that ended with *error*, or well.
 
     Args:
         failures: those before this attempt.
-        fatal: classes that the job type declares as beyond retry.
+        policy: of the job type.
+        spared: deliveries before this one that burned no attempt.
     """
     if error is None:
         return Decision("c")
@@ -93,10 +123,33 @@ def decide(error: BaseException | None, *, failures: int, backoff: Backoff, fata
         return Decision("f", reason=error.reason)
     if isinstance(error, EffectUnknown):
         return Decision("f", reason="effect_unknown")
-    if isinstance(error, Fatal) or (fatal and isinstance(error, fatal)):
+    if isinstance(error, Fatal):
         return Decision("f", reason="fatal")
-    asked = _asked_ms(error.after_s) if isinstance(error, Retry) else None
-    return Decision("r", delay_ms(backoff, failures + 1) if asked is None else asked)
+    after_ms = delay_ms(backoff, failures + 1)
+    if isinstance(error, Retry):
+        asked = _asked_ms(error.after_s)
+        return Decision("r", after_ms if asked is None else asked)
+    meaning = _meaning(error, policy)
+    if meaning == "fatal":
+        return Decision("f", reason="fatal")
+    if meaning == "discard":
+        return Decision("x")
+    if meaning == "dependency_down":
+        return Decision("d", delay_ms(backoff, failures + spared + 1), "dependency_down")
+    if meaning == "rate_limited":
+        asked = _asked_ms(retry_after_s(error))
+        return Decision("l", max(PATIENCE_MS, after_ms if asked is None else asked), "rate_limited")
+    is_of_dependency = policy.dependency and meaning is None and not isinstance(error, HandlerCrashed | MemoryLimit)
+    return Decision("r", after_ms, "dependency_down" if is_of_dependency else "")
+
+
+def _meaning(error: BaseException, policy: Policy) -> Meaning | None:
+    if isinstance(error, DependencyDown):
+        return "dependency_down"
+    if isinstance(error, RateLimited):
+        return "rate_limited"
+    meaning = meaning_of(error, policy.errors, has_dependency=policy.dependency)
+    return "fatal" if policy.fatal and isinstance(error, policy.fatal) else meaning
 
 
 def _asked_ms(after_s: object) -> int | None:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec.structs import astuple
 
+from taskmaster.model.breaker import BreakerRule, as_fields
 from taskmaster.model.retention import Kept
 from taskmaster.model.states import State, state_of
 from taskmaster.store.call import Call
@@ -196,11 +197,11 @@ class Finish(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         token: of the claim.
-        outcome: c completed, r retry, f dead letter, x discard, h hand back, s snooze.
+        outcome: c completed, r retry, f dead letter, x discard, h hand back, s snooze, d its dependency is down, l is rate limited by it.
         body: result or failure, JSON, opaque to the store.
         row: history row, JSON; empty for a first attempt that completed.
-        delay_ms: r, s: how long to wait.
-        reason: f, s: one word for people.
+        delay_ms: r, s, d, l: how long to wait.
+        reason: f, s, d, l: one word for people. `dependency_down` of an r: the dependency's breaker counts it too.
         fingerprint: r, f: of the failure.
     """
 
@@ -224,6 +225,11 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
     failures: int
     blob: bytes
 
+    @property
+    def spared(self) -> int:
+        """Deliveries before this one that burned no attempt."""
+        return self.epoch - self.attempt
+
 
 def token_of(wid: str, seq: int) -> str:
     """What fences every write of the attempts that one call claimed. Unique: ids of consumers are random and their calls are numbered."""
@@ -245,7 +251,10 @@ class Limits(NamedTuple):
 
 
 class Cycle(NamedTuple):
-    """Answer of a round. `status` OK, STALE_OP, UNREGISTERED, GENERATION or REWOUND; all else is empty unless OK."""
+    """Answer of a round; `fallbacks`: ids of the claims that run the fallback of their type.
+
+    `status` OK, STALE_OP, UNREGISTERED, GENERATION or REWOUND; all else is empty unless OK.
+    """
 
     status: Status
     now_ms: int = 0
@@ -253,6 +262,7 @@ class Cycle(NamedTuple):
     claims: Sequence[Claim] = ()
     next_ms: int = -1
     more: bool = False
+    fallbacks: frozenset[str] = frozenset()
 
 
 _claim_rows = msgspec.msgpack.Decoder(list[tuple[str, str, int, int, int]]).decode
@@ -262,7 +272,8 @@ def _cycle(raw: list[Any]) -> Cycle:
     if raw[0] != 0:
         return Cycle(Status(raw[0]))
     claims = [Claim(*row, blob or b"") for row, blob in zip(_claim_rows(raw[3]), raw[4], strict=True)]
-    return Cycle(Status.OK, raw[1], raw[2], claims, raw[5], raw[6] == 1)
+    fallbacks = frozenset(str(job_id, "ascii") for job_id in raw[7]) if len(raw) > 7 else frozenset()
+    return Cycle(Status.OK, raw[1], raw[2], claims, raw[5], raw[6] == 1, fallbacks)
 
 
 def cycle(
@@ -345,6 +356,10 @@ def prune(partition: int, limits: Limits) -> Call[bool]:
     return Call(load("prune"), partition, (_pack(limits),), bool)
 
 
+#: Settings of a breaker that a registration makes, field and value in turn.
+_NEW_BREAKER = [part for pair in as_fields(BreakerRule()).items() for part in pair]
+
+
 class Registration(NamedTuple):
     """The store's generation and clock."""
 
@@ -363,6 +378,7 @@ def register(
     catalogue: Sequence[tuple[str, str]],
     alive_ms: int,
     gen: str,
+    dependencies: Sequence[tuple[str, str, str]] = (),
 ) -> Call[Registration]:
     """Introduce a consumer.
 
@@ -373,8 +389,11 @@ def register(
         types: what it has loaded, as bands name them.
         catalogue: (type, JSON) to publish.
         gen: used when the store has no generation yet.
+        dependencies: (type, dependency or empty, `?` or empty): a type's calls go through the breaker of its dependency, which is made if
+            there is none; `?`: it has a fallback, and rather than wait it is claimed for that.
     """
-    args = (wid, cap, info, plugin_set, _pack(types), _pack(catalogue), alive_ms, gen)
+    needs = [*dependencies, _NEW_BREAKER]
+    args = (wid, cap, info, plugin_set, _pack(types), _pack(catalogue), alive_ms, gen, _pack(needs))
     return Call(load("register"), partition, args, lambda raw: Registration(raw[0].decode(), raw[1]))
 
 

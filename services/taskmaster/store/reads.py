@@ -19,14 +19,18 @@ __all__ = [
     "LastSweep",
     "Page",
     "QueueRow",
+    "Refusal",
     "Shown",
+    "Why",
     "WorkerRow",
     "catalogue",
     "dead",
     "find",
     "integrity",
+    "pressure",
     "queues",
     "show",
+    "why",
     "workers",
 ]
 
@@ -36,9 +40,12 @@ WORKERS_MAX = 1_000
 
 
 class Shown(NamedTuple):
-    """One job. Fields as in its hash; consumers: id -> (who it is, its plugin set), JSON, empty when forgotten."""
+    """One job. Fields as in its hash; consumers: id -> (who it is, its plugin set), JSON, empty when forgotten.
 
-    is_orphan: bool
+    *hold*: what keeps it from being claimed while it waits, a word; empty: nothing but its turn.
+    """
+
+    hold: str
     fields: dict[str, str]
     blob: bytes
     body: bytes
@@ -53,9 +60,9 @@ def _fields(raw: Sequence[bytes]) -> dict[str, str]:
 def _shown(raw: list[Any]) -> Shown | None:
     if not raw:
         return None
-    orphan, fields, blob, body, rows, who = raw
+    hold, fields, blob, body, rows, who = raw
     consumers = {who[i].decode(): (who[i + 1], who[i + 2]) for i in range(0, len(who), 3)}
-    return Shown(orphan == 1, _fields(fields), blob, body, tuple(rows), consumers)
+    return Shown(hold.decode(), _fields(fields), blob, body, tuple(rows), consumers)
 
 
 def show(partition: int, job_id: str, parts: str = "brh") -> Call[Shown | None]:
@@ -73,6 +80,67 @@ def dead(partition: int, job_id: str) -> Call[dict[str, bytes] | None]:
         return {raw[i].decode(): raw[i + 1] for i in range(0, len(raw), 2)} if raw else None
 
     return Call(load("dead"), partition, (job_id,), decode)
+
+
+class Refusal(NamedTuple):
+    """A limiter without room. `unit` waits for it; `room_ms`: until there is room by itself, -1 when somebody has to give back."""
+
+    instance: str
+    kind: str
+    unit: str
+    in_use: int
+    room_ms: int
+    fields: dict[str, str]
+
+
+class Why(NamedTuple):
+    """What keeps one job from running, by the very rules of the fetch. Times in ms, by the store's clock.
+
+    Attributes:
+        entry: of the catalogue, JSON; empty: nobody has published its type.
+        queue_pause, type_pause: JSON {who, reason, since}, or empty.
+        consumers: those with its type, of an active job its own: (id, who it is as JSON, it sleeps with room in this queue).
+        active, ended: jobs of its queue that run, that ended in the last minute.
+        lease_ms: when its lease runs out; 0: it has none.
+        place: rank in its lane, jobs there, lanes that take turns, jobs of its level that came earlier, jobs of higher levels, 1: not all
+            were counted; empty when it does not wait.
+    """
+
+    now_ms: int
+    fields: dict[str, str]
+    entry: bytes
+    queue_pause: bytes
+    type_pause: bytes
+    refusals: tuple[Refusal, ...]
+    consumers: tuple[tuple[str, bytes, bool], ...]
+    active: int
+    ended: int
+    lease_ms: int
+    place: tuple[int, ...]
+
+
+def _why(raw: list[Any]) -> Why | None:
+    if not raw:
+        return None
+    now_ms, fields, entry, queue_pause, type_pause, refusals, who, active, ended, lease_ms, place = raw
+    return Why(
+        now_ms,
+        _fields(fields),
+        entry,
+        queue_pause,
+        type_pause,
+        tuple(Refusal(row[0].decode(), row[1].decode(), row[2].decode(), row[3], row[4], _fields(row[5])) for row in refusals),
+        tuple((who[i].decode(), who[i + 1], who[i + 2] == 1) for i in range(0, len(who), 3)),
+        active,
+        ended,
+        lease_ms,
+        tuple(place),
+    )
+
+
+def why(partition: int, job_id: str) -> Call[Why | None]:
+    """What keeps a job from running; None when there is no such job."""
+    return Call(load("why"), partition, (job_id,), _why)
 
 
 class Found(NamedTuple):
@@ -163,6 +231,15 @@ def queues(partition: int, *, queue: str = "", timed: int = 100) -> Call[tuple[Q
         )
 
     return Call(load("queues"), partition, (queue, timed), decode)
+
+
+def pressure(partition: int, *, with_age: bool) -> Call[tuple[tuple[str, int, int], ...]]:
+    """(queue, jobs that wait, ms that the oldest has been waiting or -1) of every queue that ever had a job."""
+
+    def decode(raw: list[Any]) -> tuple[tuple[str, int, int], ...]:
+        return tuple((raw[i].decode(), raw[i + 1], int(raw[i + 2])) for i in range(0, len(raw), 3))
+
+    return Call(load("pressure"), partition, ("1" if with_age else "",), decode)
 
 
 def catalogue(partition: int) -> Call[dict[str, bytes]]:

@@ -126,16 +126,20 @@ def identity_of(settings: Settings, registry: Registry, part: Part) -> Identity:
     encode = msgspec.json.encode
     plugin_set = {name: f"{handler.plugin}=={handler.version}" for name, handler in registry.handlers.items()}
     cap = registry.fingerprint() + (LOST_BAND if part.suspects else "")
+    queues = {queue: slots for slots, queues in groups_of(settings, registry, suspects=part.suspects) for queue in queues}
     # `cap` leads from a consumer that is long gone to its plugin set.
-    info = {"host": socket.gethostname(), "pid": os.getpid(), "name": part.name, "suspects": part.suspects, "cap": cap}
+    info = {"host": socket.gethostname(), "pid": os.getpid(), "name": part.name, "suspects": part.suspects, "cap": cap, "queues": queues}
     types = tuple(f"{name}{LOST_BAND}" for name in registry.types) if part.suspects else registry.types
     published = () if part.suspects else tuple((entry.type, catalogue.encode(entry).decode()) for entry in catalogue.entries(registry))
+    jobs = (handler.job for handler in registry.handlers.values())
+    dependencies = tuple((job.name, job.dependency, "?" if job.fallback is not None else "") for job in jobs)
     return Identity(
         cap=cap,
         info=encode(info).decode(),
         plugin_set=encode(plugin_set).decode(),
         types=types,
         catalogue=published,
+        dependencies=() if part.suspects else dependencies,
         lease_ms=settings.lease_ms,
         alive_ms=max(settings.lease_ms, 3_000),
         overdue_s=settings.timeout_grace_ms / 1_000 + OVERDUE_S,

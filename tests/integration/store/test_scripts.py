@@ -15,7 +15,7 @@ from support.protocol.dump import lasting, snapshot
 from support.servers import StoreServer
 from taskmaster.errors import StoreDefect, StoreRefused
 from taskmaster.model.letters import LetterFilter
-from taskmaster.store import calls, effects, flow, letters, operations, reads
+from taskmaster.store import breakers, calls, effects, flow, letters, operations, reads
 from taskmaster.store.call import Call
 from taskmaster.store.status import Status
 
@@ -282,6 +282,12 @@ def _patched(desk: Desk) -> tuple[Call[Any], Any]:
     return flow.patch(0, job_id, {"pr": 0, "due": 0, "tg": ["b"], "b": "[]"}, op="op"), [ALREADY, b"w", 1]
 
 
+def _forced(desk: Desk) -> tuple[Call[Any], Any]:
+    desk.register("w1", alpha="stripe")
+    desk.submit()
+    return breakers.force(0, "stripe", "open", ORDER), [ALREADY, 1]
+
+
 REPEATS: dict[str, Callable[[Desk], tuple[Call[Any], Any]]] = {
     "submit": _submitted,
     "submit keyed": _submitted_keyed,
@@ -324,6 +330,10 @@ REPEATS: dict[str, Callable[[Desk], tuple[Call[Any], Any]]] = {
     "pause resume": _resumed,
     "queue_put": _set_up,
     "patch": _patched,
+    "breaker_force": _forced,
+    "breakers": _read(lambda _: breakers.breakers(0)),
+    "pressure": _read(lambda _: reads.pressure(0, with_age=True)),
+    "why": _read(lambda job_id: reads.why(0, job_id)),
     "limits": _read(lambda _: flow.limits(0)),
     "effects": _read(lambda job_id: effects.lineage(0, job_id)),
     "unsettled": _read(lambda _: effects.unsettled(0)),

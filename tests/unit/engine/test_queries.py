@@ -17,10 +17,7 @@ ID = "01a20557-4f89-7362-bf7c-8356bbe4029a"
 
 def shown(fields: dict[str, str], **more: Any) -> Shown:
     return Shown(
-        **(
-            {"is_orphan": False, "fields": {"st": "w", "q": "q", "ty": "t"} | fields, "blob": b"", "body": b"", "rows": (), "consumers": {}}
-            | more
-        )
+        **({"hold": "", "fields": {"st": "w", "q": "q", "ty": "t"} | fields, "blob": b"", "body": b"", "rows": (), "consumers": {}} | more)
     )
 
 
@@ -37,20 +34,21 @@ def test_what_the_hash_leaves_out_is_the_usual() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "is_orphan", "reason"),
+    ("fields", "hold", "reason"),
     [
-        ({"rs": "retrying"}, False, ""),
-        ({}, True, "no_worker"),
-        ({"st": "d", "rs": "retrying"}, False, "retrying"),
-        ({"st": "a", "cr": "api 1", "rs": "retrying"}, False, "cancelling"),
-        ({"st": "c", "rs": "retrying"}, False, ""),
-        ({"st": "f", "rs": "fatal"}, False, "fatal"),
-        ({"st": "x", "rs": "cancelled"}, False, "cancelled"),
+        ({"rs": "retrying"}, "", ""),
+        ({}, "no_worker", "no_worker"),
+        ({"rs": "retrying"}, "breaker_open", "breaker_open"),
+        ({"st": "d", "rs": "retrying"}, "", "retrying"),
+        ({"st": "a", "cr": "api 1", "rs": "retrying"}, "", "cancelling"),
+        ({"st": "c", "rs": "retrying"}, "", ""),
+        ({"st": "f", "rs": "fatal"}, "", "fatal"),
+        ({"st": "x", "rs": "cancelled"}, "", "cancelled"),
     ],
 )
-def test_reason_is_of_the_present_state(fields: dict[str, str], is_orphan: bool, reason: str) -> None:
+def test_reason_is_of_the_present_state(fields: dict[str, str], hold: str, reason: str) -> None:
     """What an earlier state left behind is not told."""
-    assert queries.job_of(ID, shown(fields, is_orphan=is_orphan)).reason == reason
+    assert queries.job_of(ID, shown(fields, hold=hold)).reason == reason
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import sys
 import msgspec
 import pytest
 
-from taskmaster.model.outcome import FRAMES_MAX, MESSAGE_MAX, TRACE_MAX, Decision, Interrupted, Rejected, decide, describe
+from taskmaster.model.outcome import FRAMES_MAX, MESSAGE_MAX, TRACE_MAX, Decision, Interrupted, Policy, Rejected, decide, describe
 from taskmaster.model.retry import DEFAULT, LONGEST_MS, Backoff
 from taskmaster_sdk import Cancelled, Discard, EffectUnknown, Fatal, Retry
 
@@ -49,20 +49,20 @@ class BrokeBadlyError(BrokeError):
 )
 def test_decisions(error, failures, decision):
     """Each way to end has one meaning, and the wait follows the failures before it."""
-    assert decide(error, failures=failures, backoff=DEFAULT, fatal=()) == decision
+    assert decide(error, failures=failures, backoff=DEFAULT, policy=Policy()) == decision
 
 
 @pytest.mark.parametrize(("error", "outcome"), [(BrokeError(), "f"), (BrokeBadlyError(), "f"), (ValueError(), "r"), (Discard(), "x")])
 def test_classes_that_a_type_calls_fatal_are(error, outcome):
     """Declared classes and their children go to the dead letters at once; words of the SDK keep their meaning."""
-    assert decide(error, failures=0, backoff=DEFAULT, fatal=(BrokeError,)).outcome == outcome
+    assert decide(error, failures=0, backoff=DEFAULT, policy=Policy(fatal=(BrokeError,))).outcome == outcome
 
 
 def test_a_retry_follows_the_backoff_of_the_job():
     """The job's own policy decides how long, not the default."""
     backoff = Backoff(kind="list", delays_ms=(7, 70))
 
-    assert [decide(ValueError(), failures=n, backoff=backoff, fatal=()).delay_ms for n in (0, 1, 2)] == [7, 70, 70]
+    assert [decide(ValueError(), failures=n, backoff=backoff, policy=Policy()).delay_ms for n in (0, 1, 2)] == [7, 70, 70]
 
 
 def raised(error: BaseException) -> BaseException:
@@ -156,7 +156,7 @@ def test_a_hostile_class_is_described(error):
 @pytest.mark.parametrize("after_s", [float("nan"), float("inf"), "soon"])
 def test_a_senseless_retry_falls_back_on_the_backoff(after_s):
     """A wait that is no number of seconds still leads to a decision."""
-    assert decide(Retry(after_s=after_s), failures=0, backoff=DEFAULT, fatal=()).outcome == "r"
+    assert decide(Retry(after_s=after_s), failures=0, backoff=DEFAULT, policy=Policy()).outcome == "r"
 
 
 def test_a_deep_traceback_is_cut_to_its_innermost_frames():

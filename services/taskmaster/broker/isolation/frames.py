@@ -34,9 +34,11 @@ class Start(msgspec.Struct, array_like=True, tag="start", frozen=True):
     deadline: float
     timeout_ms: int
     failures: int
+    spared: int
     backoff: Backoff
     plugin: str
     is_cancelled: bool
+    is_fallback: bool
 
 
 class Reply(msgspec.Struct, array_like=True, tag="reply", frozen=True):

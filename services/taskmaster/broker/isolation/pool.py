@@ -285,9 +285,11 @@ def _start(message: JobMessage) -> Start:
         deadline=message.deadline,
         timeout_ms=envelope.timeout_ms,
         failures=claim.failures,
+        spared=claim.spared,
         backoff=envelope.backoff,
         plugin=message.actor.plugin,
         is_cancelled=message.is_cancelled,
+        is_fallback=message.is_fallback,
     )
 
 

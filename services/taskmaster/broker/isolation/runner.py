@@ -33,7 +33,7 @@ from taskmaster.broker.isolation.frames import (
     Start,
     ToRunner,
 )
-from taskmaster.model.outcome import Decision, Interrupted, MemoryLimit, Rejected, decide, describe, encode_result
+from taskmaster.model.outcome import Decision, Interrupted, MemoryLimit, Rejected, decide, describe, encode_result, policy_of
 from taskmaster.plugins import lifecycle
 from taskmaster.plugins.registry import Registry
 from taskmaster_sdk import Cancelled, JobContext, LeaseLost
@@ -175,10 +175,11 @@ class _Runner:
         except msgspec.DecodeError as error:
             plugin = f"{handler.plugin}=={handler.version}"
             raise Rejected("payload_rejected", f"the payload does not fit {plugin}: {error}") from error
+        fn = handler.job.fallback if start.is_fallback and handler.job.fallback is not None else handler.job.fn
         if handler.is_async:
-            return self._aio.run(self._as_task(handler.job.fn(payload, context)))
+            return self._aio.run(self._as_task(fn(payload, context)))
         self._is_open = True
-        result = handler.job.fn(payload, context)
+        result = fn(payload, context)
         self._is_open = False
         return result
 
@@ -199,7 +200,8 @@ class _Runner:
                 body = encode_result(result).encode()
             except Rejected as rejected:
                 error = rejected
-        decision = decide(error, failures=start.failures, backoff=start.backoff, fatal=self._registry.handlers[start.job_type].job.fatal)
+        policy = policy_of(self._registry.handlers[start.job_type].job)
+        decision = decide(error, failures=start.failures, backoff=start.backoff, policy=policy, spared=start.spared)
         failure = None if error is None else describe(error, job_type=start.job_type, plugin=start.plugin)
         return Ended(*Decision(*decision), body, failure, resident_mb())
 

@@ -16,7 +16,7 @@ from taskmaster.store.calls import Finish
 __all__ = ["Outcome"]
 
 _encode = msgspec.json.encode
-_WORD = {"c": "completed", "r": "failed", "f": "failed", "x": "discarded"}
+_WORD = {"c": "completed", "r": "failed", "f": "failed", "x": "discarded", "d": "dependency_down", "l": "rate_limited"}
 
 
 class Outcome(Middleware):
@@ -52,7 +52,8 @@ class Outcome(Middleware):
                 body = encode_result(result, self._result_bytes)
             except Rejected as rejected:
                 exception = rejected
-        decision = decide(exception, failures=claim.failures, backoff=message.envelope.backoff, fatal=message.actor.fatal)
+        backoff, policy = message.envelope.backoff, message.actor.policy
+        decision = decide(exception, failures=claim.failures, backoff=backoff, policy=policy, spared=claim.spared)
         if exception is not None:
             message.failure = describe(exception, job_type=message.envelope.type, plugin=message.actor.plugin)
             body = _encode(message.failure).decode()

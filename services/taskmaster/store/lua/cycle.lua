@@ -3,13 +3,15 @@ FLAGS  allow-oom: it is the way out of a full store
 KEYS   meta HASH tm:{p}:meta; all others are formed under its tag
 ARGV   gen, wid, seq (1, 2, 3 … one call in flight), lease ms,
        finishes (MessagePack list, eight values a finish, at most 256: id, token, outcome, body, history row, delay ms, reason, fingerprint;
-       outcome c completed, r retry, f dead letter, x discard, h hand back, s snooze; delay ms, reason and fingerprint only count for r, f, s),
+       outcome c completed, r retry, f dead letter, x discard, h hand back, s snooze, d dependency down, l rate limited by it; delay ms, reason
+       and fingerprint only count for r, f, s, d, l; reason dependency_down of r: counts against the dependency as well),
        wants (MessagePack list of groups [slots, queue, queue …], at most 64 queues; the queues of a group share its slots; 0 slots:
        only says that it does not sleep there), keep (MessagePack of calls.Limits: [key window ms, completed, failed, cancelled; each [count, age ms, bytes or -1] per queue;
        {queue: the same three}]),
        now ('' = server time)
 OUT    [OK, now ms, finish codes, claims (MessagePack list of [id, queue, epoch, attempt, failures]), their blobs in the same order, ms until the
-       next due time or -1, 1 if more work was cut off by a bound]; the token of the claims is `wid.seq`;
+       next due time or -1, 1 if more work was cut off by a bound], and if there are any the ids of the claims that run the fallback of their type;
+       the token of the claims is `wid.seq`;
        [STALE_OP] | [UNREGISTERED] | [GENERATION] | [REWOUND] (rounds that were answered are forgotten): nothing was done
 REPEAT equal seq: the finishes answer ALREADY, the claims are those of the first run that are still current. Smaller seq: STALE_OP ]]
 --- @include "lib/state"
@@ -17,6 +19,7 @@ REPEAT equal seq: the finishes answer ALREADY, the claims are those of the first
 --- @include "lib/purge"
 --- @include "lib/promote"
 --- @include "lib/fetch"
+--- @include "lib/breaker"
 
 local gen, wid, this_seq, lease_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local finishes, wants, keep = cmsgpack.unpack(ARGV[5]), cmsgpack.unpack(ARGV[6]), cmsgpack.unpack(ARGV[7])
@@ -56,8 +59,12 @@ local function finish(id, its_token, outcome, body, row, delay_ms, reason, finge
   local queue, ty, keyed, size = f[2], f[3], f[4], tonumber(f[6]) or 0
   if row ~= '' then remember_attempt(id, row) end
   out_of_active(id, queue, f[7])
-  if f[7] then call('HDEL', key, 'hl') end
+  if f[7] then
+    call('HDEL', key, 'hl')
+    hear_end(key, f[7], outcome, reason, delay_ms)
+  end
   if outcome == 'c' then
+    if f[7] and is_fallback(f[7]) then call('HSET', key, 'fb', 1) end
     if keyed then let_key_go(keyed, window) end
     if body ~= '' then
       call('HSET', key, 'st', 'c', 'fa', NOW, 'rz', #body)
@@ -96,18 +103,26 @@ local function finish(id, its_token, outcome, body, row, delay_ms, reason, finge
     return STATUS.OK
   end
   local due = now + delay_ms
-  if outcome == 's' then
+  local failures, is_over_budget = (tonumber(job[6]) or 0) + 1, false
+  if outcome == 'd' and not may_wait(key, f[7]) then outcome = 'r' end
+  local is_retried = outcome == 'r' and failures < (tonumber(job[2]) or ATTEMPTS)
+  if f[7] and (is_retried or outcome == 'd') then due, is_over_budget = within_budget(f[7], due) end
+  if outcome == 's' or outcome == 'd' or outcome == 'l' then
     if job[10] then into_expiring(id, job[10]) end
-    call('HSET', key, 'st', 'd', 'en', its_token, 'tk', '', 'hb', (tonumber(job[4]) or 0) + 1, 'ra', due, 'rs', reason)
+    local why = is_over_budget and 'retry_budget' or reason
+    call('HSET', key, 'st', 'd', 'en', its_token, 'tk', '', 'hb', (tonumber(job[4]) or 0) + 1, 'ra', due, 'rs', why)
+    if body ~= '' then
+      call('SET', P .. 'r:' .. id, body)
+      call('HSET', key, 'fl', job[6] or 0) -- where failures are counted, if only as none, there may be an error
+    end
     into_delayed(id, queue, due)
     tell('h', id)
     return STATUS.OK
   end
-  local failures = (tonumber(job[6]) or 0) + 1
   count(ty .. '/' .. queue .. '/attempts_failed', 1)
-  if outcome == 'r' and failures < (tonumber(job[2]) or ATTEMPTS) then
+  if is_retried then
     if job[10] then into_expiring(id, job[10]) end
-    call('HSET', key, 'st', 'd', 'en', its_token, 'tk', '', 'fl', failures, 'ra', due, 'rs', 'retrying')
+    call('HSET', key, 'st', 'd', 'en', its_token, 'tk', '', 'fl', failures, 'ra', due, 'rs', is_over_budget and 'retry_budget' or 'retrying')
     call('SET', P .. 'r:' .. id, body)
     into_delayed(id, queue, due)
     count(ty .. '/' .. queue .. '/retried', 1)
@@ -123,6 +138,7 @@ end
 
 local codes = {}
 for i = 1, #finishes / WIDTH do codes[i] = finish(unpack(finishes, (i - 1) * WIDTH + 1, i * WIDTH)) end
+write_breakers() -- limiters are read after this
 if #values > 0 then call('MSET', unpack(values)) end
 for ty, queues in pairs(completed) do
   for queue, n in pairs(queues) do count(ty .. '/' .. queue .. '/completed', n) end
@@ -166,8 +182,11 @@ if this_seq == heard then -- the reply was lost: the same claims again, as far a
   local held = call('HGET', P .. 'w:' .. wid, 'claims') or ''
   for i = 1, #held, 36 do
     local id = string.sub(held, i, i + 35)
-    local f = call('HMGET', P .. 'j:' .. id, 'st', 'ep', 'hb', 'fl', 'tk', 'q')
-    if f[1] == 'a' and f[5] == token then claim(id, f[6], tonumber(f[2]), f) end
+    local f = call('HMGET', P .. 'j:' .. id, 'st', 'ep', 'hb', 'fl', 'tk', 'q', 'hl')
+    if f[1] == 'a' and f[5] == token then
+      claim(id, f[6], tonumber(f[2]), f)
+      if f[7] and is_fallback(f[7]) then fallbacks[#fallbacks + 1] = id end
+    end
   end
 else
   for _, group in ipairs(wants) do fill(group) end
@@ -208,4 +227,4 @@ end
 write_indexes()
 write_purged()
 write_rest()
-return { STATUS.OK, now, codes, cmsgpack.pack(claims), blobs, next_ms, more }
+return { STATUS.OK, now, codes, cmsgpack.pack(claims), blobs, next_ms, more, #fallbacks > 0 and fallbacks or nil }

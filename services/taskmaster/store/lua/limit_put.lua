@@ -21,7 +21,7 @@ for field, value in pairs(rule) do
   fields[#fields + 1], fields[#fields + 2] = field, value
 end
 if rule.kind == 'breaker' then -- its state outlives a change of its settings
-  for _, field in ipairs({ 'state', 'till', 'probes', 'good', 'opened' }) do
+  for _, field in ipairs({ 'state', 'till', 'probes', 'good', 'bad', 'opened', 'even', 'how', 'since', 'who', 'why' }) do
     local value = call('HGET', key, field)
     if value then fields[#fields + 1], fields[#fields + 2] = field, value end
   end

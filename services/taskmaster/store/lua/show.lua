@@ -2,11 +2,10 @@
 FLAGS  no-writes
 KEYS   meta HASH tm:{p}:meta; all others are formed under its tag
 ARGV   id, parts (any of b blob, r result or error, e error only, h history), now ('' = server time)
-OUT    [] when there is no such job, else [1 when it waits and no live consumer has its type, fields (field, value, ...), blob, body, history rows,
+OUT    [] when there is no such job, else [what holds it while it waits: no_worker, paused, rate_limited, concurrency_limited, breaker_open or '', fields (field, value, ...), blob, body, history rows,
        consumers (id, who it is as JSON, its plugin set as JSON; '' when forgotten)]
 REPEAT reads only ]]
---- @include "lib/tag"
---- @include "lib/now"
+--- @include "lib/hold"
 
 local id, parts = ARGV[1], ARGV[2]
 local CONSUMERS = 51 -- one an attempt kept, and the present one
@@ -20,11 +19,7 @@ if #fields == 0 then return {} end
 local job = {}
 for i = 1, #fields, 2 do job[fields[i]] = fields[i + 1] end
 
-local orphan = 0
-if job.st == 'w' then
-  local band_type = (tonumber(job.ls) or 0) > 0 and job.ty .. '!' or job.ty
-  orphan = call('ZCOUNT', P .. 'tc:' .. band_type, '(' .. NOW, '+inf') == 0 and 1 or 0
-end
+local hold = job.st == 'w' and word_of(holds_of(job)) or ''
 local blob = asked('b') and call('GET', P .. 'b:' .. id) or ''
 local body = (asked('r') or (asked('e') and job.st ~= 'c')) and call('GET', P .. 'r:' .. id) or ''
 local rows, consumers, known = {}, {}, {}
@@ -46,4 +41,4 @@ if asked('h') then
     if read and type(attempt) == 'table' then introduce(attempt[5]) end
   end
 end
-return { orphan, fields, blob, body, rows, consumers }
+return { hold, fields, blob, body, rows, consumers }

@@ -5,18 +5,24 @@
 local KEY_STRIDE, AHEAD = 5040, 64
 local NONE = {} -- no limiters are needed
 
+-- What the jobs of a band need, with the unit that is to wait for each. `!dependency?`: rather than wait for that breaker, the fallback runs.
+local function limiters_of(queue, limits, band)
+  local found, unit = {}, queue .. '/' .. band.band
+  for i, names in ipairs({ limits, band.limits, band.own }) do
+    for name in string.gmatch(names, '[^,~]+') do
+      local fallback = string.byte(name, -1) == 63 and name or nil
+      table.insert(found, { name = fallback and string.sub(name, 1, -2) or name, unit = i == 1 and queue or unit, fallback = fallback })
+    end
+  end
+  return found
+end
+
 -- A level's turn-taking for about n claims. limits: of the queue; weights: of keys, 1 where none is given.
 local function open_level(queue, p, bands, n, limits, weights)
   local v = call('HGET', P .. 'vt:' .. queue, 'v' .. p)
   for _, band in ipairs(bands) do
-    band.lanes, band.changed, band.gone, band.limiters = P .. 'lane:' .. queue .. '/' .. band.plain .. '/', {}, {}, {}
+    band.lanes, band.changed, band.gone, band.limiters = P .. 'lane:' .. queue .. '/' .. band.plain .. '/', {}, {}, limiters_of(queue, limits, band)
     if not band.ring then band.rows, band.is_whole = { { name = '-', key = '-', tag = 0 } }, true end
-    local unit = queue .. '/' .. band.band
-    for i, names in ipairs({ limits, band.limits, band.own }) do
-      for name in string.gmatch(names, '[^,~]+') do
-        table.insert(band.limiters, { name = name, unit = i == 1 and queue or unit })
-      end
-    end
   end
   return { queue = queue, p = p, bands = bands, v = tonumber(v or 0), flow = P .. 'flow:' .. queue .. '/' .. p, tags = {}, served = {}, weights = weights,
     ahead = math.min(n + 1, AHEAD), tries = 4 * n + AHEAD }
@@ -102,15 +108,21 @@ local function age(band, row)
 end
 
 -- All limiters that a job of this lane needs; or nil, and the first that has no room with the unit that is to wait for it. One that is by key
--- keeps its lane only.
-local function needs_of(band, key)
+-- keeps its lane only. refusals: a list to be given all that have no room, for whoever wants to know why.
+local function needs_of(band, key, refusals)
   if #band.limiters == 0 then return NONE end
   local needs = {}
   for _, its in ipairs(band.limiters) do
     local l = limiter(its.name, key)
     if l and not needs[l] then
-      if l.room <= 0 then return nil, l, its.unit end
-      needs[#needs + 1], needs[l] = l, true
+      if l.room <= 0 and its.fallback then
+        needs[#needs + 1] = { instance = its.fallback, room = math.huge, took = 0, is_held = true, is_fallback = true }
+      elseif l.room <= 0 then
+        if not refusals then return nil, l, its.unit end
+        refusals[#refusals + 1] = { l, its.unit }
+      else
+        needs[#needs + 1], needs[l] = l, true
+      end
     end
   end
   return needs
@@ -120,7 +132,7 @@ end
 local function is_refused(band)
   for _, its in ipairs(band.limiters) do
     local l = limiter(its.name, '-')
-    if l and l.room <= 0 and not l.is_by_key then
+    if l and l.room <= 0 and not l.is_by_key and not its.fallback then
       park(its.unit, l)
       return true
     end

@@ -6,6 +6,7 @@
 local CLAIMED_A_CALL = 256
 local claimer = {} -- who claims, to be filled in: cap, token, expiry (text), window (ms that a key outlives its job)
 local claims, ids, looked, leftovers = {}, {}, {}, {} -- what was claimed; bands that were looked into; {queue, band type} left behind
+local fallbacks = {} -- those of the claims that run the fallback of their type
 -- One question where nobody uses what a round would have to look at each time.
 local some_flow = call('EXISTS', P .. 'exp', P .. 'kick', P .. 'pause', P .. 'tl') > 0
 local some_paused, some_limited = some_flow and call('EXISTS', P .. 'pause') == 1, some_flow and call('EXISTS', P .. 'tl') == 1
@@ -41,6 +42,7 @@ local function lease(id, queue, needs)
     for _, l in ipairs(needs) do
       take(l, id, epoch)
       if l.is_held then held[#held + 1] = l.instance end
+      if l.is_fallback then fallbacks[#fallbacks + 1] = id end
     end
     if #held > 0 then call('HSET', key, 'hl', table.concat(held, ',')) end
   end
