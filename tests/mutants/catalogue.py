@@ -361,7 +361,7 @@ _DEPENDENCIES = [
     breaking("probes_unbounded", "lib/limits", "rule.probes - call('ZCARD', l.key .. ':s')", "math.huge"),
     breaking("calls_from_before_close_it", "lib/breaker", " and began >= b.till then", " then"),
     breaking("a_bad_probe_goes_on", "lib/breaker", "if b.bad >= b.ratio * b.probes and b.bad > 0 then", "if false then"),
-    breaking("dependency_down_burns_an_attempt", "cycle", "if outcome == 'd' and not may_wait(key, f[6]) then", "if outcome == 'd' then"),
+    breaking("dependency_down_burns_an_attempt", "cycle", "if outcome == 'd' and not may_wait(key, f[7]) then", "if outcome == 'd' then"),
     breaking("poison_is_spared_for_ever", "lib/breaker", "return call('HINCRBY', key, 'dd', 1) <= DOWNS_FREE", "return true"),
     breaking("rate_limit_is_not_shared", "lib/breaker", "if b.state == 'closed' or b.till then open_until", "if false then open_until"),
     breaking("retries_have_no_budget", "lib/breaker", "at = math.max(at, math.ceil(b.even))", "at = due"),

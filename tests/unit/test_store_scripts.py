@@ -163,3 +163,12 @@ def test_the_lint_sees_a_header_that_is_not_whole(folder: Path) -> None:
     found = scripts.problems()
 
     assert found == ["a.lua: no REPEAT in the header", "a.lua: the header calls it 'b'"]
+
+
+def test_constants_become_numbers() -> None:
+    """A function of the server's Lua has at most 200 locals: a constant is none, and is left alone where it is only quoted."""
+    text = "local MOST, LEAST = 10, 0.5 -- of what\nlocal a = MOST - LEAST -- MOST\nlocal b = 'MOST'\n"
+
+    assert scripts._inlined(text) == "local a = 10 - 0.5 -- MOST\nlocal b = 'MOST'\n"
+    with pytest.raises(scripts.ScriptError, match="LEAST"):
+        scripts._inlined(text + "LEAST = 1\n")

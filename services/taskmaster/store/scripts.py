@@ -27,6 +27,9 @@ _ANSWER = re.compile(r"\bSTATUS\.([A-Z_]+)")
 _LOCAL = re.compile(
     r"^local (?:function (\w+)\((?:[^\n]* end|.*?^end)|([\w, ]+) = [^\n(]*?(?: --[^\n]*)?)\n(?! )", re.MULTILINE | re.DOTALL
 )
+#: A constant: names in capitals, each with a number. A line of the script's own margin.
+_CONSTANTS = re.compile(r"^local ([A-Z][A-Z_]+(?:, [A-Z][A-Z_]+)*) = (\d+(?:\.\d+)?(?:, \d+(?:\.\d+)?)*)(?: --[^\n]*)?\n", re.MULTILINE)
+_QUOTED = r"'[^'\n]*'|\"[^\"\n]*\"|--[^\n]*"
 _COMMENT, _WORD = re.compile(r"--.*"), re.compile(r"\w+")
 _SECTIONS = ("FLAGS", "KEYS", "ARGV", "OUT", "REPEAT")
 _FLAGS = {"allow-oom": "flags=allow-oom", "no-writes": "flags=no-writes", "none": ""}
@@ -69,6 +72,21 @@ def _expand(name: str, done: set[str], open_: tuple[str, ...]) -> str:
             out.append(_expand(match[1], done, (*open_, name)))
             done.add(match[1])
     return "".join([*out, text[at:]])
+
+
+def _inlined(text: str) -> str:
+    """*text* with its constants as numbers: a function has at most 200 locals, and a number costs no look-up."""
+    values: dict[str, str] = {}
+    for match in _CONSTANTS.finditer(text):
+        values.update(zip(match[1].split(", "), match[2].split(", "), strict=True))
+    if not values:
+        return text
+    rest = _CONSTANTS.sub("", text)
+    again = re.search(rf"\b({'|'.join(values)})\b *=[^=]", re.sub(_QUOTED, "", rest))
+    if again:
+        raise ScriptError(f"{again[1]} is spelled like a constant and is given a value again")
+    found = re.compile(rf"({_QUOTED})|\b({'|'.join(values)})\b")
+    return found.sub(lambda match: match[1] or values[match[2]], rest)
 
 
 def _needed(text: str) -> str:
@@ -119,7 +137,7 @@ def load(name: str) -> Script:
     if flags not in _FLAGS:
         raise ScriptError(f"{name}.lua: the header's FLAGS is {flags!r}, one of {', '.join(_FLAGS)} is expected")
     shebang = f"#!lua {_FLAGS[flags]}".rstrip()
-    text = f"{shebang}\nlocal call = redis.call\n{_numbered(name, _needed(_expand(name, set(), ())))}".encode()
+    text = f"{shebang}\nlocal call = redis.call\n{_numbered(name, _needed(_inlined(_expand(name, set(), ()))))}".encode()
     return Script(name, text, hashlib.sha1(text, usedforsecurity=False).hexdigest())
 
 

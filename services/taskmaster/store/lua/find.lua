@@ -12,11 +12,11 @@ REPEAT reads only ]]
 
 local index, state, ty, queue, filter = ARGV[1], ARGV[2], ARGV[3], ARGV[4], letter_filter(ARGV[5])
 local c_score, c_member, limit = ARGV[6], ARGV[7], tonumber(ARGV[8])
-local LOOKED_AT, BYTES = 1000, 1000000 -- what one call may cost; a page that is cut short says so
+local BYTES = 1000000 -- what one call may cost; a page that is cut short says so
 local LANES = 500 -- so many are merged by arrival
 local CREATED = 1e12 -- scores above are times, below arrivals
 local ACTIVE = 5000 -- active jobs have no index by age: that many are sorted
-if filter.text or filter.version then LOOKED_AT = 250 end -- whole errors are read
+local most = (filter.text or filter.version) and 250 or 1000 -- rows that are looked at; fewer where whole errors are read
 
 local function queues()
   return queue ~= '' and { queue } or call('SMEMBERS', P .. 'qs')
@@ -111,7 +111,7 @@ while score and tonumber(score) >= oldest do
     table.insert(row, 1, member)
     out[#out + 1] = row
   end
-  if #out - 3 == limit or looked == LOOKED_AT or bytes >= BYTES then
+  if #out - 3 == limit or looked == most or bytes >= BYTES then
     score = next_one()
     if score and tonumber(score) >= oldest then out[1] = 1 end
     break

@@ -8,8 +8,8 @@ REPEAT reads only ]]
 --- @include "lib/letters"
 
 local filter, upto, c_score, c_member = letter_filter(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4]
-local LOOKED_AT, SHOWN = 1000, 5
-if filter.text or filter.version then LOOKED_AT = 250 end -- whole errors are read
+local SHOWN = 5
+local most = (filter.text or filter.version) and 250 or 1000 -- rows that are looked at; fewer where whole errors are read
 
 upto = latest_meant(filter, upto)
 if c_score == '' then c_score = first_meant(filter) end
@@ -18,7 +18,7 @@ local next_one = walk(sources_of(keys, c_score, c_member, false), 50, false)
 local out, looked = { 0, 0, '', '' }, 0
 local score, member = next_one(true)
 while score and tonumber(score) <= upto do
-  if looked == LOOKED_AT or (is_simple and looked == SHOWN) then
+  if looked == most or (is_simple and looked == SHOWN) then
     out[1] = 1
     break
   end

@@ -11,13 +11,13 @@ REPEAT reads only ]]
 --- @include "lib/letters"
 
 local id, most = ARGV[1], tonumber(ARGV[2])
-local LOOKED_AT, BYTES = 1000, 1000000
+local BYTES = 1000000
 local PENDING = 5000 -- jobs of one operation that are not known to have ended
 
 local f = call('HMGET', op_key(id), 'st', 'cu', 'ac', 'fl', 'ids', 'cm', 'ra', 'tk', 'ta', 'sq')
 if f[1] ~= 'running' then return {} end
 local cursor, action, filter, made = f[2], f[3], letter_filter(f[4] or ''), tonumber(f[6])
-if filter.text or filter.version then LOOKED_AT = 250 end -- whole errors are read
+local looks = (filter.text or filter.version) and 250 or 1000 -- rows that are looked at; fewer where whole errors are read
 
 most = math.min(most, math.floor(op_tokens(f[7], f[8], f[9])))
 local out, bytes = { cursor, cursor, 0, '' }, 0
@@ -80,7 +80,7 @@ while score and tonumber(score) <= upto do
   if is_asked_for(member) then out[#out + 1] = row_of(member) end
   out[2] = score .. ' ' .. member
   score, member = next_one(true)
-  if #out - 4 == most or looked == LOOKED_AT or bytes >= BYTES then break end
+  if #out - 4 == most or looked == looks or bytes >= BYTES then break end
 end
 if not score or tonumber(score) > upto then out[3] = 1 end
 return out
