@@ -409,6 +409,31 @@ def test_room_that_the_call_cannot_use_wakes_one_that_can(desk: Desk) -> None:
     desk.dump()
 
 
+def test_room_that_another_used_up_is_waited_for(desk: Desk) -> None:
+    """The unit that was let go is not that whose job got the slot: nobody is woken for it in vain, and it is found when the slot is free."""
+    limit(desk, "few", kind="slots", max=1)
+    held, beta = desk.submit(lane="~few"), desk.submit("beta", lane="~few")
+    wid, other = desk.register("w1", "alpha"), desk.register("w2", "beta")
+    assert desk.claim(wid) == [held]
+    assert desk.claim(other) == []
+    desk.now += 1
+    alpha = desk.submit(lane="~few")
+    assert desk.claim(wid) == []
+    assert waiting(desk, "few") == ["one/2/beta~few*", "one/2/alpha~few*"]
+    desk.woken(wid, other)
+
+    answer = desk.cycle(wid, (1, "one"), finishes=[desk.end(wid, held, token=str(desk.field(held, "tk")))])
+
+    assert [claim.id for claim in answer.claims] == [alpha]
+    assert desk.woken(other) == []
+    desk.dump()
+    desk.cycle(wid, (1, "one"), finishes=[desk.end(wid, alpha)])
+    desk.now += 10  # the band of what has ended was first in the row
+    desk.cycle(wid)
+    assert desk.woken(other) == [other]
+    assert desk.claim(other) == [beta]
+
+
 def test_what_waits_behind_the_first_unit_is_looked_at_again(desk: Desk) -> None:
     """Two types wait for one slot, and nobody is there for the first: the limiter lets go of the second by itself."""
     limit(desk, "few", kind="slots", max=1)
