@@ -410,7 +410,7 @@ def test_room_that_the_call_cannot_use_wakes_one_that_can(desk: Desk) -> None:
 
 
 def test_room_that_another_used_up_is_waited_for(desk: Desk) -> None:
-    """The unit that was let go is not that whose job got the slot: nobody is woken for it in vain, and it is found when the slot is free."""
+    """The unit that was let go is not that whose job got the slot: nobody is woken in vain, and it is found when the slot is free."""
     limit(desk, "few", kind="slots", max=1)
     held, beta = desk.submit(lane="~few"), desk.submit("beta", lane="~few")
     wid, other = desk.register("w1", "alpha"), desk.register("w2", "beta")
