@@ -237,6 +237,26 @@ def test_a_rate_is_kept_in_every_window_and_used(desk: Desk) -> None:
     desk.dump()
 
 
+def test_a_rate_opens_to_the_millisecond(desk: Desk) -> None:
+    """Whoever asks a millisecond early gets nothing, though nobody told it to wait; at its time, as much as has left the window."""
+    limit(desk, "fast", kind="rate", max=2, per=1_000)
+    attach(desk, "one", "fast")
+    ids = [desk.submit() for _ in range(5)]
+    wid = desk.register("w1")
+    assert desk.claim(wid) == ids[:1]
+    desk.now += 300
+    assert desk.claim(wid, 5) == ids[1:2]
+
+    desk.now += 699
+    early = desk.claim(wid, 5)
+    desk.now += 1
+    first = desk.claim(wid, 5)
+    desk.now += 300
+    second = desk.claim(wid, 5)
+
+    assert (early, first, second) == ([], ids[2:3], ids[3:4])
+
+
 def test_a_bucket_bounds_the_burst_and_the_rate(desk: Desk) -> None:
     """50 a second with a burst of 5: at most 5 and what flows in are claimed in any stretch of time."""
     limit(desk, "drip", kind="rate", max=50, per=1_000, burst=5)

@@ -228,7 +228,7 @@ def test_a_purge_takes_the_record_of_its_own_work_only(desk: Desk) -> None:
     for _ in range(3):
         ids.append(desk.submit(unique=unique()))
         desk.claim(wid)
-        desk.cycle(wid, finishes=[desk.end(wid, ids[-1])], limits=calls.Limits(keep_completed=2))
+        desk.cycle(wid, finishes=[desk.end(wid, ids[-1])], limits=calls.Limits(completed=calls.Kept(2)))
         desk.now += 1
     last = desk.submit(unique=unique())
 
