@@ -155,6 +155,19 @@ def test_a_discarded_letter_is_gone_with_its_job(desk: Desk) -> None:
     assert json.loads(rows[0][1]["detail"]) == {"type": "alpha", "queue": "one", "fingerprint": "f", "failedFor": "fatal"}
 
 
+def test_a_discarded_letter_takes_its_jobs_tags_along(desk: Desk) -> None:
+    """The job leaves the index of each tag, as by a purge."""
+    wid = desk.register("w1")
+    job_id = desk.submit(tags=("red", "green"))
+    desk.claim(wid)
+    desk.cycle(wid, finishes=[desk.end(wid, job_id, "f", reason="fatal", fingerprint="f")])
+
+    assert discard(desk, job_id) == [OK]
+
+    assert not desk.raw.exists("tm:{0}:ig:red", "tm:{0}:ig:green")
+    desk.dump()
+
+
 def test_the_last_letter_takes_its_group_along(desk: Desk) -> None:
     """A group is as old as the newest record that is left in it, and not there without any."""
     old = desk.bury(1)

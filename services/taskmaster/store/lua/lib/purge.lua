@@ -15,18 +15,24 @@ end
 
 local purged_keys, tombs = {}, {} -- keys to drop; ids to remember, by slice
 
--- root: of the lineage that the job has a part in, nil if it stands alone; bytes: see `bytes_of`; tags, unique: as the job's hash has them.
-local function purge(id, ty, queue, state, keyed, root, bytes, tags, unique)
+-- Out of the books of its queue; bytes: see `bytes_of`.
+local function uncount(queue, state, jobs, bytes)
+  count(queue .. '/' .. state, -jobs)
+  if bytes > 0 then count(queue .. '/' .. state .. '/bytes', -bytes) end
+end
+
+-- root: of the lineage that the job has a part in, nil if it stands alone; tags, unique: as the job's hash has them. To be uncounted by the caller.
+local function purge(id, ty, queue, keyed, root, tags, unique)
   local n = #purged_keys
   purged_keys[n + 1], purged_keys[n + 2], purged_keys[n + 3] = P .. 'j:' .. id, P .. 'b:' .. id, P .. 'r:' .. id
   purged_keys[n + 4] = P .. 'h:' .. id
   rem(P .. 'it:' .. ty, id)
-  count(queue .. '/' .. state, -1)
-  if bytes > 0 then count(queue .. '/' .. state .. '/bytes', -bytes) end
   count(ty .. '/' .. queue .. '/purged', 1)
   tell('g', id)
   if root then job_leaves_lineage(root, id) end
-  for tag in string.gmatch(tags or '', '[^,]+') do rem(P .. 'ig:' .. tag, id) end
+  if tags then
+    for tag in string.gmatch(tags, '[^,]+') do rem(P .. 'ig:' .. tag, id) end
+  end
   if unique and call('GET', P .. 'u:' .. unique) == id and call('PTTL', P .. 'u:' .. unique) == -1 then call('UNLINK', P .. 'u:' .. unique) end
   if not keyed and id_ms(id) >= now - RESEND_MS then
     local slice = tombstone_slice(id)
@@ -50,11 +56,15 @@ local function bytes_of(sz, rz)
 end
 
 local function purge_oldest(key, n, queue, state)
-  local oldest = take_oldest(key, n)
+  local oldest, jobs, bytes = take_oldest(key, n), 0, 0
   for _, id in ipairs(oldest) do
     local job = call('HMGET', P .. 'j:' .. id, 'ty', 'kx', 'rt', 'gd', 'sz', 'rz', 'tg', 'ux')
-    if job[1] then purge(id, job[1], queue, state, job[2], job[3] or job[4] and id, bytes_of(job[5], job[6]), job[7], job[8]) end
+    if job[1] then
+      purge(id, job[1], queue, job[2], job[3] or job[4] and id, job[7], job[8])
+      jobs, bytes = jobs + 1, bytes + bytes_of(job[5], job[6])
+    end
   end
+  uncount(queue, state, jobs, bytes)
   return #oldest
 end
 
