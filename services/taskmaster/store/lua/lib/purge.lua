@@ -21,8 +21,9 @@ local function purge(id, ty, queue, state, keyed, root, bytes, tags, unique)
   purged_keys[n + 1], purged_keys[n + 2], purged_keys[n + 3] = P .. 'j:' .. id, P .. 'b:' .. id, P .. 'r:' .. id
   purged_keys[n + 4] = P .. 'h:' .. id
   rem(P .. 'it:' .. ty, id)
-  count(queue .. '/' .. state, -1)
-  if bytes > 0 then count(queue .. '/' .. state .. '/bytes', -bytes) end
+  local field = queue .. '/' .. state
+  count(field, -1)
+  if bytes > 0 then count(field .. '/bytes', -bytes) end
   count(ty .. '/' .. queue .. '/purged', 1)
   tell('g', id)
   if root then job_leaves_lineage(root, id) end
