@@ -143,7 +143,7 @@ _LUA = [
     letters("discard_takes_the_living", "lib/discard", "if job[1] == 'f' then", "if job[1] then"),
     letters("discard_holds_its_lineage", "lib/discard", "  leave_lineage(f[5] or id, 'd/' .. id)\n", ""),
     letters("group_outlives_its_records", "lib/discard", "  robbed[print] = true\n", ""),
-    letters("bytes_not_released", "lib/purge", "  if bytes > 0 then count(queue .. '/' .. state .. '/bytes', -bytes) end\n", ""),
+    letters("bytes_not_released", "lib/purge", "  if bytes > 0 then count(field .. '/bytes', -bytes) end\n", ""),
     letters("bytes_without_the_old_error", "lib/state", "failures and call('STRLEN', P .. 'r:' .. id) or 0", "0"),
     lua("key_dies_with_its_window", "lib/state", "math.max(window, KEY_KEPT_MS)", "window"),
     flow(

@@ -82,9 +82,10 @@ end
 
 -- bytes: of what was submitted (`sz`) and what came of it (`rz`).
 local function into_finished(id, queue, state, bytes)
-  add(P .. 'fin:' .. queue .. '/' .. state, NOW, id)
-  count(queue .. '/' .. state, 1)
-  if bytes > 0 then count(queue .. '/' .. state .. '/bytes', bytes) end
+  local field = queue .. '/' .. state
+  add(P .. 'fin:' .. field, NOW, id)
+  count(field, 1)
+  if bytes > 0 then count(field .. '/bytes', bytes) end
 end
 
 -- The error of an earlier attempt, which stays beside a job that ended without one of its own; noted for the count of bytes.
