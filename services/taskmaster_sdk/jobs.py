@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_type_hints
 
@@ -14,6 +14,8 @@ __all__ = ["NAME", "Backoff", "Job", "job"]
 #: What a job type or a queue may be called.
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
+#: Limiters that one job type may name.
+LIMITS_MAX = 8
 _KINDS = ("exponential", "fixed", "linear", "list")
 #: 31 days: nothing waits longer between two attempts.
 _LONGEST_MS = 31 * 86_400_000
@@ -75,6 +77,7 @@ class Job:
         example: a payload that is valid.
         isolation: thread: in the worker process; process: in a child process of its own, which can be killed.
         memory_mb: with process isolation: how much more memory than at its start the child may take, megabytes; None: no limit.
+        limits: names of limiters that each attempt needs, whoever runs it; what they allow is set where TaskMaster is operated.
     """
 
     name: str
@@ -90,6 +93,7 @@ class Job:
     example: Any = None
     isolation: Literal["thread", "process"] = "thread"
     memory_mb: int | None = None
+    limits: tuple[str, ...] = ()
 
     @property
     def is_async(self) -> bool:
@@ -109,6 +113,7 @@ def job(
     example: Any = None,
     isolation: Literal["thread", "process"] = "thread",
     memory_mb: int | None = None,
+    limits: Iterable[str] = (),
 ) -> Callable[[Callable[..., Any]], Job]:
     """Make a function `(payload, ctx)` the handler of job type *name*. Works on functions and on bound methods.
 
@@ -117,6 +122,9 @@ def job(
 
     With *isolation* "process" each attempt runs alone in a child process: what it does to memory, and its end by timeout, crash or
     *memory_mb*, touch nothing else. It costs about 0.3 ms an attempt.
+
+    *limits* names limiters, at most 8, that every job of the type needs: `taskmaster limits put stripe --rate 100 --per-ms 1000` says what
+    one allows, over all workers. A name that nobody has given a rule limits nothing.
 
     Raises:
         ValueError: a name, number or signature that cannot be, with what would do.
@@ -136,11 +144,15 @@ def job(
     if memory_mb is not None and (isolation != "process" or type(memory_mb) is not int or not 1 <= memory_mb <= 1_048_576):
         raise ValueError(f"{name}: memory_mb is {memory_mb!r}, allowed are 1 to 1048576, and only with isolation='process'")
 
+    names = tuple(limits) if not isinstance(limits, str) else ()
+    if isinstance(limits, str) or len(names) > LIMITS_MAX or not all(isinstance(one, str) and NAME.fullmatch(one) for one in names):
+        raise ValueError(f"{name}: limits is {limits!r}, at most {LIMITS_MAX} names are meant: 1 to 64 of a-z 0-9 . _ - each")
+
     def declare(fn: Callable[..., Any]) -> Job:
         description = " ".join((inspect.getdoc(fn) or "").split("\n\n")[0].split())
         payload = _payload_type(name, fn)
         policy = backoff or Backoff()
-        words = (key_required, description, example, isolation, memory_mb)
+        words = (key_required, description, example, isolation, memory_mb, names)
         return Job(name, fn, payload, queue, attempts, policy, timeout_s, tuple(fatal), *words)
 
     return declare

@@ -264,3 +264,15 @@ def test_convert_misses_a_required_field():
 def test_isolation_that_cannot_be_is_refused(options):
     with pytest.raises(ValueError, match=r"isolation|memory_mb"):
         job("x", **options)(lambda payload, ctx: None)
+
+
+def test_limits_of_a_type_are_names():
+    """Any iterable of them; they are part of the declaration."""
+    assert job("x", limits=(name for name in ("stripe", "eu")))(lambda payload, ctx: None).limits == ("stripe", "eu")
+
+
+@pytest.mark.parametrize("limits", ["stripe", ["A"], [5], [f"l{n}" for n in range(9)], [""]])
+def test_limits_that_cannot_be_are_refused(limits):
+    """At most eight names; a string is one name too many letters."""
+    with pytest.raises(ValueError, match="limits"):
+        job("x", limits=limits)

@@ -123,6 +123,11 @@ def _record(job_id: str, fields: Mapping[str, str], *, is_orphan: bool) -> JobRe
         cancel_requested="cr" in fields,
         root_id=get("rt", ""),
         replayed_from=get("rp", ""),
+        lane=get("ln", ""),
+        tags=tuple(get("tg", "").split(",")) if get("tg") else (),
+        expires_ms=_int(get("ex")),
+        is_lifo="lf" in fields,
+        revision=_int(get("rv")),
     )
 
 

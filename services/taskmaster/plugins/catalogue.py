@@ -32,6 +32,7 @@ class CatalogueEntry(msgspec.Struct, frozen=True, rename="camel"):
         version: of the plugin's distribution, or empty.
         isolation: where its handler runs.
         memory_mb: what it may take there, or None.
+        limits: names of limiters that its jobs need.
     """
 
     type: str
@@ -47,6 +48,7 @@ class CatalogueEntry(msgspec.Struct, frozen=True, rename="camel"):
     version: str
     isolation: str = "thread"
     memory_mb: int | None = None
+    limits: tuple[str, ...] = ()
 
 
 _encoder = msgspec.json.Encoder(order="sorted")
@@ -89,6 +91,7 @@ def _entry(handler: Handler) -> CatalogueEntry:
         version=handler.version,
         isolation=job.isolation,
         memory_mb=job.memory_mb,
+        limits=job.limits,
     )
 
 
