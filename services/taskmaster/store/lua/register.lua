@@ -2,11 +2,10 @@
 FLAGS  allow-oom
 KEYS   meta HASH tm:{p}:meta; all others are formed under its tag
 ARGV   wid (fresh in every life), cap, info (JSON: host, pid …), plugin set (JSON: what each type is run by), types (MessagePack list),
-       catalogue (MessagePack list of [type, JSON]), alive ms, generation to use when the store has none, now ('' = server time)
+       catalogue (MessagePack list of [type, JSON, plugin, limiters with commas or '']), alive ms, generation to use when the store has none, now ('' = server time)
 OUT    generation, now ms
 REPEAT the same ]]
---- @include "lib/tag"
---- @include "lib/now"
+--- @include "lib/types"
 
 local wid, cap, info, plugin_set, types = ARGV[1], ARGV[2], ARGV[3], ARGV[4], cmsgpack.unpack(ARGV[5])
 local catalogue, alive_ms, fresh_gen = cmsgpack.unpack(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
@@ -30,7 +29,13 @@ for _, ty in ipairs(types) do
   call('ZREMRANGEBYSCORE', P .. 'tc:' .. ty, '-inf', now - KEPT_MS) -- plugin sets that nobody runs any more
   call('ZADD', P .. 'tc:' .. ty, now + alive_ms, cap)
 end
-for _, entry in ipairs(catalogue) do call('HSET', P .. 'cat', entry[1], entry[2]) end
+for _, entry in ipairs(catalogue) do
+  local ty, json, plugin, names = unpack(entry)
+  call('HSET', P .. 'cat', ty, json)
+  if call('HEXISTS', P .. 'orders', 'l/' .. ty .. '/names') == 0 then limit_type(ty, names or '') end
+  local paused = plugin and call('HGET', P .. 'pause', 'p/' .. plugin)
+  if paused then pause_with(plugin, paused, ty) end
+end
 call('SET', P .. 'o:' .. wid, info, 'PX', REMEMBERED_MS)
 call('SET', P .. 'set:' .. cap, plugin_set, 'PX', REMEMBERED_MS)
 return { call('HGET', KEYS[1], 'gen'), now }
