@@ -10,7 +10,7 @@ from litestar.datastructures import State
 from litestar.openapi import OpenAPIConfig
 
 import taskmaster
-from taskmaster.api import bodies, dlq, effects, groups, health, jobs, operations, problems, queues, submission, types
+from taskmaster.api import bodies, dlq, effects, groups, health, jobs, limits, operations, problems, queues, submission, types
 from taskmaster.api.service import Answer, AnyRequest, Service, data, only
 from taskmaster.api.watch import Watch
 from taskmaster.engine.catalogue import Catalogue
@@ -114,5 +114,6 @@ _ROUTES = [
     *operations.ROUTES,
     *queues.ROUTES,
     *types.ROUTES,
+    *limits.ROUTES,
     *health.ROUTES,
 ]
