@@ -12,6 +12,10 @@
     ├── Forbidden                 the caller may not do this: say which scope it needs, and how it is granted
     ├── NotFound                  no such job, dead letter, queue or type
     ├── Conflict                  the thing is in a state that does not allow it
+    │   ├── QueueDraining         the queue takes no new jobs
+    │   ├── UniqueConflict        another job has the work
+    │   └── RevisionMismatch      it was changed since the caller looked
+    ├── QueueFull                 as many jobs wait in the queue as may
     ├── EffectUnsettled           an effect of the job's lineage may or may not have happened
     ├── NotEnded                  a job was waited for, and has not ended in that time
     ├── NotCompleted              a job whose result was asked for has failed or was cancelled
@@ -47,6 +51,9 @@ __all__ = [
     "NotFound",
     "Overloaded",
     "PluginError",
+    "QueueDraining",
+    "QueueFull",
+    "RevisionMismatch",
     "StoreDefect",
     "StoreError",
     "StoreFilling",
@@ -54,6 +61,7 @@ __all__ = [
     "StoreUnavailable",
     "StoreUnsafe",
     "TaskMasterError",
+    "UniqueConflict",
     "UnknownJobType",
 ]
 
@@ -139,6 +147,30 @@ class Overloaded(TaskMasterError):
     """A queue is too far behind for this priority. Nothing was stored. Facts: rule, queue, priority, observed, limit, retryAfterS."""
 
     code = "overloaded"
+
+
+class QueueDraining(Conflict):
+    """The queue works off what it has and takes no new jobs. Facts: queue."""
+
+    code = "queue-draining"
+
+
+class UniqueConflict(Conflict):
+    """Another job has the work that this one names as unique. Facts: jobId, state of that job."""
+
+    code = "unique-conflict"
+
+
+class RevisionMismatch(Conflict):
+    """The thing was changed since the caller looked. Facts: revision that it has now."""
+
+    code = "revision-mismatch"
+
+
+class QueueFull(TaskMasterError):
+    """As many jobs wait in the queue as its maxLength allows; nothing was stored. Facts: queue, max."""
+
+    code = "queue-full"
 
 
 class EffectUnsettled(TaskMasterError):

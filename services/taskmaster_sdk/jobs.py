@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -19,6 +19,8 @@ ErrorKey = type[BaseException] | str | int
 #: What a job type or a queue may be called.
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
+#: Limiters that one job type may name.
+LIMITS_MAX = 8
 _KINDS = ("exponential", "fixed", "linear", "list")
 #: 31 days: nothing waits longer between two attempts.
 _LONGEST_MS = 31 * 86_400_000
@@ -83,6 +85,7 @@ class Job:
         dependency: what its handler calls: all types that name it share one circuit breaker; empty: none.
         errors: what exceptions of the handler mean.
         fallback: called instead of the handler while the breaker is open; None: the job waits.
+        limits: names of limiters that each attempt needs, whoever runs it; what they allow is set where TaskMaster is operated.
     """
 
     name: str
@@ -101,6 +104,7 @@ class Job:
     dependency: str = ""
     errors: Mapping[ErrorKey, Meaning] = field(default_factory=dict)
     fallback: Callable[..., Any] | None = None
+    limits: tuple[str, ...] = ()
 
     @property
     def is_async(self) -> bool:
@@ -127,6 +131,7 @@ def job(
     dependency: str = "",
     errors: Mapping[ErrorKey, Meaning] | None = None,
     fallback: Callable[..., Any] | None = None,
+    limits: Iterable[str] = (),
 ) -> Callable[[Callable[..., Any]], Job]:
     """Make a function `(payload, ctx)` the handler of job type *name*. Works on functions and on bound methods.
 
@@ -147,6 +152,9 @@ def job(
     With a *fallback* its jobs do not wait for an open breaker: they are claimed, and this function `(payload, ctx)` is called in place of
     the handler, in an attempt like any other. What it returns is the job's result, which is then marked (`fallback` true). It is a plain
     function if the handler is one, a coroutine function if the handler is one.
+
+    *limits* names limiters, at most 8, that every job of the type needs: `taskmaster limits put stripe --rate 100 --per-ms 1000` says what
+    one allows, over all workers. A name that nobody has given a rule limits nothing.
 
     Raises:
         ValueError: a name, number or signature that cannot be, with what would do.
@@ -175,6 +183,10 @@ def job(
     if fallback is not None and not dependency:
         raise ValueError(f"{name}: a fallback needs a dependency, whose breaker decides when it runs")
 
+    names = tuple(limits) if not isinstance(limits, str) else ()
+    if isinstance(limits, str) or len(names) > LIMITS_MAX or not all(isinstance(one, str) and NAME.fullmatch(one) for one in names):
+        raise ValueError(f"{name}: limits is {limits!r}, at most {LIMITS_MAX} names are meant: 1 to 64 of a-z 0-9 . _ - each")
+
     def declare(fn: Callable[..., Any]) -> Job:
         if fallback is not None:
             _payload_type(name, fallback)  # it takes (payload, ctx) as well
@@ -183,7 +195,7 @@ def job(
         description = " ".join((inspect.getdoc(fn) or "").split("\n\n")[0].split())
         payload = _payload_type(name, fn)
         policy = backoff or Backoff()
-        words = (key_required, description, example, isolation, memory_mb, dependency, meanings, fallback)
+        words = (key_required, description, example, isolation, memory_mb, dependency, meanings, fallback, names)
         return Job(name, fn, payload, queue, attempts, policy, timeout_s, tuple(fatal), *words)
 
     return declare

@@ -145,6 +145,15 @@ _LUA = [
     letters("group_outlives_its_records", "lib/discard", "  robbed[print] = true\n", ""),
     letters("bytes_not_released", "lib/purge", "  if bytes > 0 then count(field .. '/bytes', -bytes) end\n", ""),
     letters("bytes_without_the_old_error", "lib/state", "failures and call('STRLEN', P .. 'r:' .. id) or 0", "0"),
+    lua(
+        "registration_overrules_the_operator",
+        "register",
+        "if call('HEXISTS', P .. 'orders', 'l/' .. ty .. '/names') == 0 then",
+        "if true then",
+    ),
+    lua("type_is_held_by_what_it_had", "lib/types", "for name in string.gmatch(before, '[^,]+') do kick_at(name, now) end", ""),
+    lua("begun_too_late", "submit", "return kind.ex and kind.ex <= math.max(now, due_of(kind))", "return kind.ex and kind.ex <= now"),
+    lua("plugin_resume_ends_other_pauses", "plugin_pause", "if cjson.decode(pauses[i + 1]).plugin == plugin then", "if true then"),
     lua("key_dies_with_its_window", "lib/state", "math.max(window, KEY_KEPT_MS)", "window"),
     flow(
         "kick_once", "lib/park", "local from = (not l or l.room > 0) and now + AGAIN_MS or room_from(l)", "local from = l and room_from(l)"

@@ -20,6 +20,7 @@ import msgspec
 from dramatiq.middleware import Middleware
 
 from support.eventually import eventually
+from taskmaster.engine.steps import Steps, walk
 from taskmaster.model.ids import new_job_id, partition_of
 from taskmaster.model.job import Envelope, Failure
 from taskmaster.model.retry import DEFAULT, Backoff
@@ -85,8 +86,9 @@ class Hands:
         backoff: Backoff = DEFAULT,
         delay_ms: int = 0,
         partition: int | None = None,
+        **place: Any,
     ) -> list[str]:
-        """Many jobs of one type; their ids, in order."""
+        """Many jobs of one type; their ids, in order. *place*: more fields of `NewJob`."""
         new: dict[int, list[calls.NewJob]] = {}
         ids = []
         for payload in payloads:
@@ -94,7 +96,7 @@ class Hands:
             envelope = Envelope(type_, body, "", "api", attempts, int(timeout_s * 1_000), backoff)
             job_id = new_job_id(self.store.now_ms(), partition)
             blob = msgspec.json.encode(envelope).decode()
-            item = calls.NewJob(job_id, queue, type_, 2, 0, delay_ms, attempts, "", "", blob)
+            item = calls.NewJob(job_id, queue, type_, 2, 0, delay_ms, attempts, "", "", blob, **place)
             new.setdefault(partition_of(job_id, self.partitions), []).append(item)
             ids.append(job_id)
         for where, items in new.items():
@@ -151,6 +153,10 @@ class Hands:
     def all_ended(self, ids: Iterable[str], within_s: float = 20.0) -> list[Seen]:
         """The same of many."""
         return [self.ended(job_id, within_s) for job_id in ids]
+
+    def order(self, steps: Steps[Any]) -> Any:
+        """Carry out what an operator wants."""
+        return walk(self.store.run, steps)
 
     def cancel(self, job_id: str) -> Any:
         return self.store.run(calls.cancel(partition_of(job_id, self.partitions), job_id, who="test", key_window_ms=1_000))

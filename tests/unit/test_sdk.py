@@ -275,3 +275,15 @@ def test_a_fallback_can_be_tried_without_a_breaker():
 
     assert [run(quote, {}, fallback=is_open).value for is_open in (False, True)] == ["today's", "yesterday's"]
     assert run(order, {"number": "1"}, fallback=True) == run(order, {"number": "1"})
+
+
+def test_limits_of_a_type_are_names():
+    """Any iterable of them; they are part of the declaration."""
+    assert job("x", limits=(name for name in ("stripe", "eu")))(lambda payload, ctx: None).limits == ("stripe", "eu")
+
+
+@pytest.mark.parametrize("limits", ["stripe", ["A"], [5], [f"l{n}" for n in range(9)], [""]])
+def test_limits_that_cannot_be_are_refused(limits):
+    """At most eight names; a string is one name too many letters."""
+    with pytest.raises(ValueError, match="limits"):
+        job("x", limits=limits)

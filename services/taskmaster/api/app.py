@@ -10,7 +10,7 @@ from litestar.datastructures import State
 from litestar.openapi import OpenAPIConfig
 
 import taskmaster
-from taskmaster.api import bodies, breakers, dlq, effects, groups, health, jobs, operations, problems, queues, submission, types
+from taskmaster.api import bodies, breakers, dlq, effects, groups, health, jobs, limits, operations, problems, queues, submission, types
 from taskmaster.api.pressure import PressureGauge
 from taskmaster.api.service import Answer, AnyRequest, Service, data, only
 from taskmaster.api.watch import Watch
@@ -119,5 +119,6 @@ _ROUTES = [
     *queues.ROUTES,
     *breakers.ROUTES,
     *types.ROUTES,
+    *limits.ROUTES,
     *health.ROUTES,
 ]

@@ -11,6 +11,9 @@ from taskmaster.api.service import Answer, AnyRequest, Service, data, of, only
 from taskmaster.api.store_state import Doctor, partition_state
 from taskmaster.api.watch import Seen
 from taskmaster.engine.queries import QueueView, worker_processes
+from taskmaster.engine.queue_rules import findings
+from taskmaster.engine.rules import read_rules
+from taskmaster.engine.steps import walk_async
 from taskmaster.errors import StoreError, StoreRefused
 from taskmaster.store import reads
 
@@ -82,7 +85,7 @@ async def health(request: AnyRequest) -> Answer:
     return data(status)
 
 
-@get("/doctor", summary="The store's configuration, and what its sweeper found", responses={200: ResponseSpec(Doctor)})
+@get("/doctor", summary="The store's configuration, its sweeps, and orders without effect", responses={200: ResponseSpec(Doctor)})
 async def doctor(request: AnyRequest) -> Answer:
     """Changes nothing; `repairs` are the newest 200 of each partition."""
     only(request)
@@ -91,7 +94,7 @@ async def doctor(request: AnyRequest) -> Answer:
     states = [await service.store.run(reads.integrity(p, repairs=REPAIRS)) for p in service.partitions]
     return data(
         {
-            "checks": seen.findings,
+            "checks": [*seen.findings, *findings(await walk_async(service.store.run, read_rules(service.settings.partitions)))],
             "durability": service.settings.durability,
             "server": seen.vitals,
             "partitions": [partition_state(number, state, with_repairs=True) for number, state in enumerate(states)],

@@ -4,30 +4,34 @@ from __future__ import annotations
 
 import re
 from hashlib import blake2b
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
-from litestar import get, post
+from litestar import get, patch, post
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, QueryParameter
 
 from taskmaster.api import bodies, cursor, shapes, views
 from taskmaster.api.documents import with_body
-from taskmaster.api.problems import BadParameter
+from taskmaster.api.problems import BadParameter, PreconditionFailed
 from taskmaster.api.service import Answer, AnyRequest, Service, data, limit_of, of, only, raw
 from taskmaster.api.submission import accept, header_key, store
 from taskmaster.engine import control, dlq, queries, strict
+from taskmaster.engine.change import AT_ONCE, Change, change_job
+from taskmaster.engine.steps import walk_async
 from taskmaster.engine.submit import Prepared, trace_context
 from taskmaster.engine.why import explain
 from taskmaster.errors import NotFound
 from taskmaster.model.job import JobRecord
-from taskmaster.model.states import CODE, STATES, State
+from taskmaster.model.lanes import key_name
+from taskmaster.model.states import CODE, PRIORITIES, STATES, State
 from taskmaster.store import calls, reads
 
 __all__ = ["ROUTES", "record_of", "replay_answer", "replay_request"]
 
 WAIT_MAX_S = 60
+_TAG = re.compile(r"[A-Za-z0-9._:@-]{1,64}")
 _PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?(?=$|[,;\s])", re.IGNORECASE)
 
 
@@ -55,32 +59,46 @@ async def list_jobs(
     wanted: Annotated[str | None, QueryParameter(name="state", description=f"one of {', '.join(STATES)}")] = None,
     job_type: Annotated[str | None, QueryParameter(name="type")] = None,
     queue: Annotated[str | None, QueryParameter()] = None,
+    tag: Annotated[str | None, QueryParameter()] = None,
+    priority: Annotated[str | None, QueryParameter(description=f"one of {', '.join(PRIORITIES)}")] = None,
+    fairness_key: Annotated[str | None, QueryParameter(name="fairnessKey")] = None,
     after: Annotated[str | None, QueryParameter(name="cursor", description="nextCursor of the page before")] = None,
     rows: Annotated[str | None, QueryParameter(name="limit", description="1 to 200")] = None,
 ) -> Answer:
-    """By creation; a state's own order where one is asked for. A page may be short, even empty, and still have a next one."""
+    """By creation; with a tag by when they got it; else in a state's own order where one is asked for. A page may be short, even empty,
+    and still have a next one.
+    """
     service = of(request)
-    only(request, "state", "type", "queue", "cursor", "limit")
+    only(request, "state", "type", "queue", "tag", "priority", "fairnessKey", "cursor", "limit")
     limit = limit_of(rows)
     state = _state_of(wanted)
-    filters = ("jobs", state or "", job_type or "", queue or "")
+    if priority is not None and priority not in PRIORITIES:
+        raise BadParameter(f"there is no such priority; it is one of {', '.join(PRIORITIES)}", parameter="priority")
+    filters = ("jobs", state or "", job_type or "", queue or "", tag or "", priority or "", fairness_key or "")
     place = cursor.unpack(after, *filters)
     index: reads.Index = "created"
-    if state in ("completed", "failed", "cancelled"):
+    if tag is not None:
+        index = "tagged"
+    elif state in ("completed", "failed", "cancelled"):
         index = "finished"
     elif state in ("waiting", "delayed", "active"):
         index = state
-    letter = CODE[state] if state else ""
-    pages = [
-        await service.store.run(reads.find(p, index, state=letter, job_type=_name(job_type), queue=_name(queue), after=place, limit=limit))
-        for p in service.partitions
-    ]
+    asked: dict[str, Any] = {
+        "state": CODE[state] if state else "",
+        "job_type": _name(job_type),
+        "queue": _name(queue),
+        "tag": "" if tag is None else tag if _TAG.fullmatch(tag) else "-",
+        "priority": PRIORITIES.index(priority) if priority else None,
+        "fairness_key": key_name(fairness_key) if fairness_key else "",
+    }
+    pages = [await service.store.run(reads.find(p, index, **asked, after=place, limit=limit)) for p in service.partitions]
     found, place_next = queries.merge_pages(pages, limit)
     word = cursor.pack(place_next, *filters)
     answer = shapes.JobList(items=[views.summary_of(queries.summary_of(row)) for row in found], next_cursor=word)
     if word is None:
         return data(answer)
-    return data(answer, headers={"link": cursor.next_link("/jobs", word, state=wanted, type=job_type, queue=queue, limit=rows)})
+    asked_for = {"state": wanted, "type": job_type, "queue": queue, "tag": tag, "priority": priority, "fairnessKey": fairness_key}
+    return data(answer, headers={"link": cursor.next_link("/jobs", word, **asked_for, limit=rows)})
 
 
 def _state_of(text: str | None) -> State | None:
@@ -129,7 +147,7 @@ async def show_job(
     else:
         record = await look()
     body = shapes.encode(views.job_of(record, basic=view == "basic"))
-    headers["etag"] = tag = f'"{blake2b(body, digest_size=12).hexdigest()}"'
+    headers["etag"] = tag = _tag(body)
     if _is_known(request.headers.get("if-none-match"), tag):
         return raw(b"", 304, headers)
     return raw(body, headers=headers)
@@ -141,6 +159,10 @@ def _wait_of(text: str | None) -> float | None:
     if not re.fullmatch(r"\d{1,4}(\.\d{1,3})?", text) or float(text) > WAIT_MAX_S:
         raise BadParameter(f"wait is a number of seconds, 0 to {WAIT_MAX_S}", parameter="wait")
     return float(text)
+
+
+def _tag(body: bytes) -> str:
+    return f'"{blake2b(body, digest_size=12).hexdigest()}"'
 
 
 def _is_known(header: str | None, tag: str) -> bool:
@@ -198,6 +220,52 @@ async def cancel_job(request: AnyRequest, job_id: FromPath[str]) -> Answer:
     return data(answer, 200 if is_over else 202)
 
 
+async def _changed(request: AnyRequest, job_id: str, wanted: Change) -> Answer:
+    service = of(request)
+    if_match = request.headers.get("if-match")
+
+    def check(record: JobRecord) -> None:
+        shown = (_tag(shapes.encode(views.job_of(record, basic=basic))) for basic in (False, True))
+        if if_match is not None and not any(_is_known(if_match, tag) for tag in shown):
+            raise PreconditionFailed(
+                f"job {record.id} is not as If-Match says: get it again, and decide anew", jobId=record.id, revision=record.revision
+            )
+
+    steps = change_job(
+        queries.id_of(job_id),
+        wanted,
+        partitions=service.settings.partitions,
+        find=service.catalogue.types.find,
+        max_bytes=service.settings.max_body_bytes,
+        now_ms=await service.store.now_ms(),
+        check=check if if_match is not None else None,
+    )
+    body = shapes.encode(views.job_of(await walk_async(service.store.run, steps), basic=False))
+    return raw(body, headers={"etag": _tag(body)})
+
+
+@patch(
+    "/jobs/{job_id:str}",
+    summary="Change a job that has not begun",
+    responses={200: ResponseSpec(shapes.Job)},
+    operation_class=with_body(Change),
+)
+async def patch_job(request: AnyRequest, job_id: FromPath[str]) -> Answer:
+    """Priority, time, tags or payload of a job that waits or is delayed; 409 with its state otherwise. If-Match or `revision` sees to it
+    that nobody else has changed it meanwhile.
+    """
+    only(request)
+    limit = of(request).settings.max_body_bytes
+    return await _changed(request, job_id, strict.convert(strict.decode(await bodies.read(request, limit)), Change))
+
+
+@post("/jobs/{job_id:str}/run-now", status_code=200, summary="Run a delayed job at once", responses={200: ResponseSpec(shapes.Job)})
+async def run_now(request: AnyRequest, job_id: FromPath[str]) -> Answer:
+    """A job that is delayed, or waits for its next attempt, is due now; one that waits already stays where it is."""
+    only(request)
+    return await _changed(request, job_id, AT_ONCE)
+
+
 async def replay_request(request: AnyRequest) -> dlq.Request:
     """What is asked of a replay; its body may be empty."""
     body = await bodies.read(request, 4_096)
@@ -246,5 +314,7 @@ ROUTES: list[HTTPRouteHandler] = [
     show_attempts,
     show_why,
     cancel_job,
+    patch_job,
+    run_now,
     replay_job,
 ]

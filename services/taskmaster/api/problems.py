@@ -18,6 +18,7 @@ from taskmaster.telemetry import events, logs
 __all__ = [
     "BadParameter",
     "KeyConflict",
+    "PreconditionFailed",
     "Problem",
     "UnsupportedMediaType",
     "answer",
@@ -26,7 +27,7 @@ __all__ = [
 ]
 
 MEDIA_TYPE = "application/problem+json"
-#: What a client is told to wait before it repeats a request that the store could not take.
+#: What a client is told to wait before it repeats a request that the store or a queue could not take.
 RETRY_AFTER_S = 1
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -41,6 +42,12 @@ class BadParameter(InvalidRequest):
     """A query parameter or header cannot be understood. Facts: parameter."""
 
     code = "bad-parameter"
+
+
+class PreconditionFailed(TaskMasterError):
+    """The thing has another ETag than If-Match names."""
+
+    code = "precondition-failed"
 
 
 class KeyConflict(InvalidRequest):
@@ -69,6 +76,11 @@ _KINDS: dict[str, _Kind] = {
     "not-found": _Kind(404, "There is no such thing"),
     "method-not-allowed": _Kind(405, "This method does nothing here"),
     "conflict": _Kind(409, "The present state does not allow this"),
+    "queue-draining": _Kind(409, "The queue takes no new jobs"),
+    "unique-conflict": _Kind(409, "Another job has this work"),
+    "revision-mismatch": _Kind(409, "It was changed since"),
+    "precondition-failed": _Kind(412, "It is not as the request assumes"),
+    "queue-full": _Kind(429, "As many jobs wait in the queue as may"),
     "effect-unknown": _Kind(409, "Nobody knows whether an effect of this job happened"),
     "store-unavailable": _Kind(503, "The store does not answer"),
     "overloaded": _Kind(429, "The queue is too far behind"),
@@ -131,7 +143,7 @@ def answer(request: Request[Any, Any, Any], error: Exception) -> ASGIResponse:
         document = describe(error, instance=path, trace=trace)
         if "retryAfterS" in error.facts:
             headers["retry-after"] = str(error.facts["retryAfterS"])
-        elif isinstance(error, StoreError) and document["status"] == 503:
+        elif document["status"] == 429 or (isinstance(error, StoreError) and document["status"] == 503):
             headers["retry-after"] = str(RETRY_AFTER_S)
     elif isinstance(error, HTTPException) and error.status_code < 500:
         code = _OF_STATUS.get(error.status_code, "invalid-request")

@@ -33,6 +33,10 @@ __all__ = [
     "JobType",
     "JobTypeList",
     "Kept",
+    "Limit",
+    "LimitList",
+    "Plugin",
+    "PluginList",
     "Policy",
     "Queue",
     "QueueList",
@@ -173,6 +177,10 @@ class JobSummary(Shape, kw_only=True):
     max_attempts: int
     root_job_id: str
     replayed_from_job_id: str | None
+    tags: list[str]
+    limits: list[str]
+    expires_at: str | None
+    revision: int
 
 
 class JobBasic(JobSummary, kw_only=True):
@@ -190,6 +198,9 @@ class JobBasic(JobSummary, kw_only=True):
     backoff: Policy
     retry_schedule_ms: list[int]
     idempotency_key: str | None
+    unique_key: str | None
+    fairness_key: str | None
+    lifo: bool
     origin: str
     traceparent: str | None
     replayed_at: str | None
@@ -294,7 +305,9 @@ class DeadList(Shape, kw_only=True):
 
 
 class JobType(Shape, kw_only=True):
-    """A job type with its defaults."""
+    """A job type with its defaults. `declaredLimits` are its plugin's, `limits` those in force; `revision` is of an operator's word on
+    those.
+    """
 
     type: str
     description: str
@@ -311,6 +324,15 @@ class JobType(Shape, kw_only=True):
     isolation: str
     memory_mb: int | None
     dependency: str | None
+    limits: list[str]
+    declared_limits: list[str]
+    paused: bool
+    paused_by: str | None
+    paused_at: str | None
+    pause_reason: str | None
+    paused_with_plugin: bool
+    revision: int
+    warnings: list[str]
 
 
 class JobTypeList(Shape, kw_only=True):
@@ -330,12 +352,19 @@ class Kept(Shape, kw_only=True):
 
 
 class Queue(Shape, kw_only=True):
-    """A queue. Rates and times are of the last minute, the last hour, the last 100 completed jobs."""
+    """A queue. Rates and times are of the last minute, the last hour, the last 100 completed jobs; `revision` is of its settings;
+    `warnings` say what of them has no effect.
+    """
 
     name: str
     paused: bool = False
     paused_by: str | None = None
     paused_at: str | None = None
+    pause_reason: str | None = None
+    draining: bool = False
+    drained_by: str | None = None
+    drained_at: str | None = None
+    drain_reason: str | None = None
     counts: dict[str, int]
     by_priority: dict[str, int]
     oldest_waiting_ms: int | None
@@ -345,14 +374,65 @@ class Queue(Shape, kw_only=True):
     run_ms: dict[str, int] | None
     concurrency: int
     limits: list[str] = msgspec.field(default_factory=list)
+    strict: bool = False
+    weights: dict[str, int] = msgspec.field(default_factory=dict)
+    max_length: int | None = None
+    revision: int = 0
     no_worker_types: list[str]
     retention: dict[Ended, Kept]
+    warnings: list[str] = msgspec.field(default_factory=list)
 
 
 class QueueList(Shape, kw_only=True):
     """All of them."""
 
     items: list[Queue]
+    next_cursor: str | None = None
+
+
+class Plugin(Shape, kw_only=True):
+    """A plugin by what it has published."""
+
+    name: str
+    version: str
+    types: list[str]
+    paused: bool
+    paused_by: str | None
+    paused_at: str | None
+    pause_reason: str | None
+
+
+class PluginList(Shape, kw_only=True):
+    """All of them."""
+
+    items: list[Plugin]
+    next_cursor: str | None = None
+
+
+class Limit(Shape, kw_only=True):
+    """A limiter as it stands. By fairness key: `inUse` is null, `waiting` counts keys; else queues, levels and lanes that wait. `roomInMs`:
+    until there is room by itself, 0 now, null when an attempt must end first.
+    """
+
+    name: str
+    kind: Literal["rate", "concurrency"]
+    max: int
+    per_ms: int | None
+    burst: int | None
+    by: Literal["fairnessKey"] | None
+    overrides: dict[str, int]
+    in_use: int | None
+    waiting: int
+    room_in_ms: int | None
+    queues: list[str]
+    job_types: list[str]
+    revision: int
+
+
+class LimitList(Shape, kw_only=True):
+    """All of them."""
+
+    items: list[Limit]
     next_cursor: str | None = None
 
 

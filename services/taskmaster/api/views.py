@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -10,13 +10,18 @@ import msgspec
 from taskmaster.api import shapes
 from taskmaster.api.shapes import instant, moment
 from taskmaster.engine.effects import EffectView
+from taskmaster.engine.limits import LimitView
 from taskmaster.engine.queries import AttemptView, Consumer, QueueView
+from taskmaster.engine.queue_rules import queue_rules, type_rules, unknown_limits
+from taskmaster.engine.rules import Pause, pause_of
 from taskmaster.engine.why import Explanation, Reason
 from taskmaster.errors import StoreDefect
+from taskmaster.model import lanes
 from taskmaster.model.job import DeadLetter, Failure, JobRecord
 from taskmaster.model.retention import Ended, Kept
 from taskmaster.model.retry import Backoff, schedule_ms
 from taskmaster.plugins.catalogue import CatalogueEntry
+from taskmaster.store.flow import Rules
 
 __all__ = [
     "attempt_of",
@@ -25,6 +30,8 @@ __all__ = [
     "error_of",
     "failed_reason",
     "job_of",
+    "limit_of",
+    "plugin_of",
     "policy_of",
     "queue_of",
     "status_of",
@@ -111,6 +118,10 @@ def _summary(record: JobRecord) -> dict[str, Any]:
         "max_attempts": record.attempts,
         "root_job_id": record.root_id or record.id,
         "replayed_from_job_id": record.replayed_from or None,
+        "tags": list(record.tags),
+        "limits": list(lanes.split(record.lane)[1]),
+        "expires_at": moment(record.expires_ms),
+        "revision": record.revision,
     }
 
 
@@ -141,6 +152,9 @@ def job_of(record: JobRecord, *, basic: bool) -> shapes.JobBasic:
         "backoff": policy_of(envelope.backoff),
         "retry_schedule_ms": schedule_ms(envelope.backoff, record.attempts),
         "idempotency_key": envelope.key or None,
+        "unique_key": envelope.unique_key or None,
+        "fairness_key": envelope.fairness_key or None,
+        "lifo": record.is_lifo,
         "origin": envelope.origin,
         "traceparent": envelope.traceparent or None,
         "replayed_at": instant(record.created_ms) if record.replayed_from else None,
@@ -210,8 +224,19 @@ def dead_of(letter: DeadLetter, consumer: Consumer) -> shapes.DeadEntry:
     )
 
 
-def type_of(entry: CatalogueEntry, *, key_required_by_default: bool) -> shapes.JobType:
+def _pause(pause: Pause | None) -> dict[str, Any]:
+    if pause is None:
+        return {"paused": False, "paused_by": None, "paused_at": None, "pause_reason": None}
+    return {"paused": True, "paused_by": pause.by, "paused_at": moment(pause.since_ms), "pause_reason": pause.reason or None}
+
+
+def _without_rule(names: Sequence[str]) -> list[str]:
+    return [f"there is no limiter {name!r}: it limits nothing until PUT /limits/{name} gives it a rule" for name in names]
+
+
+def type_of(entry: CatalogueEntry, found: Sequence[Rules], *, key_required_by_default: bool) -> shapes.JobType:
     """GET /job-types/{type}."""
+    rules = type_rules(found, entry.type)
     return shapes.JobType(
         type=entry.type,
         description=entry.description,
@@ -228,13 +253,51 @@ def type_of(entry: CatalogueEntry, *, key_required_by_default: bool) -> shapes.J
         isolation=entry.isolation,
         memory_mb=entry.memory_mb,
         dependency=entry.dependency or None,
+        limits=list(rules.limits),
+        declared_limits=list(entry.limits),
+        **_pause(rules.paused),
+        paused_with_plugin=bool(rules.paused and rules.paused.plugin),
+        revision=rules.revision,
+        warnings=_without_rule(unknown_limits(found, rules.limits)),
     )
 
 
-def queue_of(view: QueueView, concurrency: int, kept: Mapping[Ended, Kept]) -> shapes.Queue:
-    """GET /queues/{name}."""
+def plugin_of(name: str, entries: Sequence[CatalogueEntry], found: Sequence[Rules]) -> shapes.Plugin:
+    """GET /plugins/{name}. *entries*: of its types, at least one."""
+    pause = pause_of(found[0].pauses.get(f"p/{name}"))
+    return shapes.Plugin(name=name, version=entries[0].version, types=sorted(entry.type for entry in entries), **_pause(pause))
+
+
+def limit_of(view: LimitView, found: Sequence[Rules]) -> shapes.Limit:
+    """GET /limits/{name}."""
+    return shapes.Limit(
+        name=view.name,
+        kind=view.rule.kind,
+        max=view.rule.max,
+        per_ms=view.rule.per_ms,
+        burst=view.rule.burst,
+        by=view.rule.by,
+        overrides=view.rule.overrides,
+        in_use=view.in_use,
+        waiting=view.waiting,
+        room_in_ms=view.room_ms,
+        queues=sorted(queue for queue in found[0].queues if view.name in queue_rules(found, queue).limits),
+        job_types=sorted(name for name in found[0].type_limits if view.name in type_rules(found, name).limits),
+        revision=view.revision,
+    )
+
+
+def queue_of(view: QueueView, found: Sequence[Rules], concurrency: int, kept: Mapping[Ended, Kept]) -> shapes.Queue:
+    """GET /queues/{name}. *concurrency*: what the settings say, where nobody has ordered another."""
+    rules = queue_rules(found, view.name)
+    drain = _pause(rules.draining)
     return shapes.Queue(
         name=view.name,
+        **_pause(rules.paused),
+        draining=drain["paused"],
+        drained_by=drain["paused_by"],
+        drained_at=drain["paused_at"],
+        drain_reason=drain["pause_reason"],
         counts=msgspec.structs.asdict(view.counts),
         by_priority=view.by_priority,
         oldest_waiting_ms=view.oldest_ms,
@@ -242,7 +305,13 @@ def queue_of(view: QueueView, concurrency: int, kept: Mapping[Ended, Kept]) -> s
         failure_rate=view.failure_ratio,
         wait_ms=view.waited_ms,
         run_ms=view.ran_ms,
-        concurrency=concurrency,
+        concurrency=rules.concurrency or concurrency,
+        limits=list(rules.limits),
+        strict=rules.strict,
+        weights=dict(rules.weights),
+        max_length=rules.max_length,
+        revision=rules.revision,
+        warnings=_without_rule(unknown_limits(found, rules.limits)),
         no_worker_types=list(view.orphan_types),
         retention={
             state: shapes.Kept(

@@ -53,7 +53,7 @@ class Identity:
         info: JSON: host, pid, slot.
         plugin_set: JSON: type -> plugin==version.
         types: as bands name them.
-        catalogue: (type, JSON) to publish.
+        catalogue: what to publish.
         lease_ms: of each claim.
         alive_ms: how long a silent process counts as alive.
         overdue_s: the lease of a handler that has not ended so long after its deadline is kept no more: somebody else may try. Longer
@@ -65,7 +65,7 @@ class Identity:
     info: str
     plugin_set: str
     types: tuple[str, ...]
-    catalogue: tuple[tuple[str, str], ...]
+    catalogue: tuple[calls.Published, ...]
     lease_ms: int
     alive_ms: int
     overdue_s: float = 10.0
@@ -98,6 +98,7 @@ class PartitionConsumer(Consumer):
         announce: Callable[[str, int], None],
     ) -> None:
         self.partition = partition
+        self.half = half
         self.store = store
         self.identity = identity
         self.held: dict[tuple[str, str], JobMessage] = {}  # by job id and token: a zombie and its successor may both be here

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["Slots", "halves"]
+__all__ = ["Slots", "half_of", "halves"]
 
 #: A consumer may hold this many jobs of a queue beyond its threads, as long as they are so short that they are done within AHEAD_S.
 AHEAD_MAX = 64
@@ -13,10 +13,15 @@ AHEAD_S = 0.010
 Groups = Sequence[tuple[int, Sequence[str]]]
 
 
+def half_of(most: int, half: int) -> int:
+    """How many of *most* slots the first (0) or the second (1) of two consumers has."""
+    return most // 2 if half else most - most // 2
+
+
 def halves(groups: Groups) -> list[Groups]:
     """The groups shared out between two consumers; only one when no group has two slots."""
-    second = [(most // 2, queues) for most, queues in groups if most > 1]
-    return [[(most - most // 2, queues) for most, queues in groups], second] if second else [groups]
+    second = [(half_of(most, 1), queues) for most, queues in groups if most > 1]
+    return [[(half_of(most, 0), queues) for most, queues in groups], second] if second else [groups]
 
 
 class Slots:
@@ -45,7 +50,7 @@ class Slots:
 
     def _budget(self, number: int) -> int:
         most, typical_s = self._concurrency[number], self._typical_s[number]
-        if not typical_s or not self._look_ahead or most > AHEAD_MAX:
+        if not typical_s or not self._look_ahead or not 0 < most <= AHEAD_MAX:
             return most
         return max(most, min(AHEAD_MAX, int(AHEAD_S / typical_s)))
 
@@ -67,6 +72,14 @@ class Slots:
     def none(self) -> list[tuple[int | str, ...]]:
         """Every group with 0 slots: the store is not to count on this consumer any more."""
         return [(0, *queues) for queues in self._queues]
+
+    def resize(self, queue: str, most: int) -> bool:
+        """Let *queue*'s group have *most* slots from now on, 0 or more; whether that is another number. What is held beyond it runs on."""
+        number = self._group.get(queue)
+        if number is None or self._concurrency[number] == most:
+            return False
+        self._concurrency[number] = most
+        return True
 
     def take(self, queue: str) -> None:
         """A job of *queue* was claimed."""
@@ -94,6 +107,10 @@ class Slots:
         number = self._group[queue]
         typical_s = self._typical_s[number]
         self._typical_s[number] = typical_s + (seconds - typical_s) / 32 if typical_s else max(seconds, 1e-6)
+
+    def has(self, queue: str) -> bool:
+        """Whether this consumer serves *queue*."""
+        return queue in self._group
 
     def is_short(self, queue: str) -> bool:
         """Whether jobs of *queue* are so short that more are held than can run at once."""

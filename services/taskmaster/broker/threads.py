@@ -26,6 +26,7 @@ from taskmaster.broker.isolation.nursery import NurseryLost
 from taskmaster.broker.isolation.pool import RunnerPool
 from taskmaster.broker.loop import EventLoop
 from taskmaster.broker.message import JobMessage, Left
+from taskmaster.broker.slots import half_of
 from taskmaster.errors import StoreError
 from taskmaster.model.outcome import Interrupted
 from taskmaster.store.calls import Finish
@@ -54,10 +55,12 @@ class JobThread(WorkerThread):
         """Until stopped. An interrupt that comes too late for its handler is swallowed here, so that the thread lives on."""
         self.running = True
         self.broker.emit_after("worker_thread_boot", self)
-        take, process = self.pool.take, self.process_message
+        pool, take, process = self.pool, self.pool.take, self.process_message
         bell: SimpleQueue[None] = SimpleQueue()
         while self.running:
             try:
+                if pool.is_crowded and pool.lets_go(self):
+                    break
                 message = take(bell)
                 if message is not None:
                     process(message)
@@ -130,6 +133,32 @@ class Pool:
         except IndexError:
             if len(self.threads) < self._size:
                 self._start()
+
+    def resize(self, size: int) -> None:
+        """Have so many threads from now on. Those there are too many of end when they are free."""
+        before, self._size = self._size, size
+        for _ in range(before - size):
+            try:
+                self._sleepers.pop().put(None)  # it looks, and finds the pool crowded
+            except IndexError:
+                break
+        if self._waiting:
+            self.nudge()
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether there are more threads than wanted."""
+        return len(self.threads) > self._size
+
+    def lets_go(self, thread: JobThread) -> bool:
+        """Whether *thread* is to end now, as one too many. What it was woken for is somebody else's."""
+        with self._lock:
+            if not self.is_crowded or thread not in self.threads:
+                return False
+            self.threads.remove(thread)
+        if self._waiting:
+            self.nudge()
+        return True
 
     def _start(self) -> None:
         with self._lock:
@@ -373,6 +402,19 @@ class JobWorker(Worker):
                         message.consumer.slots.rest(queue)
                         message.consumer.requeue([message])
                 pool.put([message for message in unstarted if message.finish is None], are_short=False)
+
+    def resize(self, queue: str, most: int) -> None:
+        """Run *most* jobs of *queue* at once from now on. What runs beyond that runs on; the rest follows as it ends. Any thread."""
+        pool = self.pools.get(queue)
+        if pool is None:
+            return
+        consumers = [consumer for consumer in self.partition_consumers() if consumer.slots.has(queue)]
+        for consumer in consumers:
+            # A queue that began with one slot is served by one consumer of its partition, which then has them all.
+            is_shared = sum(other.partition == consumer.partition for other in consumers) > 1
+            if consumer.slots.resize(queue, half_of(most, consumer.half) if is_shared else most):
+                consumer.wake()
+        pool.resize(most)
 
     def _resume(self, queue: str) -> None:
         for consumer in self.partition_consumers():

@@ -19,7 +19,9 @@ from taskmaster.cli.effects import effects
 from taskmaster.cli.exits import code_of
 from taskmaster.cli.importing import import_
 from taskmaster.cli.job import job
+from taskmaster.cli.limits import limits
 from taskmaster.cli.operations import operations
+from taskmaster.cli.queues import queues
 from taskmaster.cli.submit import submit
 from taskmaster.cli.up import up
 from taskmaster.cli.worker import worker
@@ -50,5 +52,5 @@ def main() -> None:
     """Background jobs for Python teams. `taskmaster up` starts everything on this machine."""
 
 
-for command in (up, api, worker, submit, import_, job, dlq, operations, effects, breakers, doctor, config):
+for command in (up, api, worker, submit, import_, job, queues, limits, dlq, operations, effects, breakers, doctor, config):
     main.add_command(command)

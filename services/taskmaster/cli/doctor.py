@@ -14,11 +14,11 @@ from taskmaster.cli.options import STORE, as_json, echo_json, settings_from, set
 from taskmaster.cli.store import connect
 from taskmaster.errors import StoreError
 from taskmaster.settings import Settings, masked_url
+from taskmaster.store.address import store_url
 from taskmaster.store.safety import judge
 
 if TYPE_CHECKING:  # redis-py takes a quarter of a second to import
     from taskmaster.store.client import SyncStore
-from taskmaster.store.address import store_url
 
 __all__ = ["Check", "doctor"]
 
@@ -76,6 +76,9 @@ def _checks(settings: Settings, *, sweep: bool) -> Iterator[Check]:
 
 def _store(settings: Settings, *, sweep: bool) -> Iterator[Check]:
     from taskmaster.engine.queries import worker_processes
+    from taskmaster.engine.queue_rules import findings
+    from taskmaster.engine.rules import read_rules
+    from taskmaster.engine.steps import walk
     from taskmaster.store import reads
 
     try:
@@ -99,6 +102,8 @@ def _store(settings: Settings, *, sweep: bool) -> Iterator[Check]:
         if orphans:
             names = ", ".join(sorted(orphans))
             yield Check("waiting types", "warn", names, "no live worker can run these: install their plugin and restart the workers")
+        for finding in findings(walk(store.run, read_rules(settings.partitions))):
+            yield Check(finding.rule, "warn" if finding.level == "warn" else "info", finding.observed, finding.message)
     except StoreError as error:
         yield Check("store", "fail", masked_url(url), error.message, EX_UNAVAILABLE)
     finally:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
 from taskmaster.cli.exits import EX_FAILED, EX_OK
 from taskmaster.cli.options import STORE, as_json, echo_json, settings_from, settings_options
 from taskmaster.cli.store import connect
-from taskmaster.errors import NotEnded, NotFound
+from taskmaster.errors import MalformedBody, NotEnded, NotFound
+from taskmaster.model.states import PRIORITIES
 
 if TYPE_CHECKING:  # the command line starts without the engine
     from taskmaster.client import Client
@@ -18,21 +20,33 @@ if TYPE_CHECKING:  # the command line starts without the engine
     from taskmaster.settings import Settings
     from taskmaster.store.client import SyncStore
 
-__all__ = ["follow", "job", "show", "show_why"]
+__all__ = ["follow", "job", "json_of", "show", "show_why"]
+
+_CHANGES = ("priority", "delay_ms", "run_at", "tags", "payload", "revision")
 
 
 @click.command()
 @click.argument("job_id", metavar="ID")
+@click.option("--priority", type=click.Choice(PRIORITIES), help="Change which waiting jobs it goes before.")
+@click.option("--delay-ms", type=int, metavar="MS", help="Change when it is due: so many milliseconds from now.")
+@click.option("--run-at", metavar="INSTANT", help="Change when it is due: at this instant.")
+@click.option("--run-now", is_flag=True, help="Make a delayed job due now, also one that waits for its next attempt.")
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="Change its tags to these.")
+@click.option("--payload", metavar="JSON", help="Change its payload to this; `-` reads it from standard input.")
+@click.option("--revision", type=int, metavar="N", help="Change it only if it still has this revision, as --json shows it.")
 @click.option("--wait", "wait_s", type=click.FloatRange(min=0), default=0.0, metavar="SECONDS", help="Wait that long for the job to end.")
 @click.option("--why", "is_why", is_flag=True, help="Say what keeps it from running, the first reason first.")
 @as_json
 @settings_options(*STORE)
-def job(job_id: str, wait_s: float, is_why: bool, as_json: bool, **texts: str | None) -> None:
-    """Show the job with this ID; --json prints what GET /jobs/ID answers, with --why what GET /jobs/ID/why answers.
+def job(job_id: str, wait_s: float, is_why: bool, as_json: bool, **given: Any) -> None:
+    """Show the job with this ID, after changing what is asked for; --json prints what GET /jobs/ID (with --why:
+    GET /jobs/ID/why) answers.
 
-    Exit codes: 0 found, 1 there is no such job, or it was waited for and did not complete, 69 no store.
+    Only a job that has not begun can be changed. Exit codes: 0 found, 1 there is no such job, it cannot be changed so, or it was waited
+    for and did not complete, 2 wrong usage, 69 no store.
     """
-    settings = settings_from(texts)
+    changes = _changes(given)
+    settings = settings_from(given)
     from taskmaster.client import Client
 
     if is_why:
@@ -43,9 +57,45 @@ def job(job_id: str, wait_s: float, is_why: bool, as_json: bool, **texts: str | 
             store.close()
         return
     with Client(settings, origin="cli") as client:
+        if changes:
+            client.change(job_id, **changes)
         record = follow(client, job_id, wait_s)
     show(record, as_json=as_json)
     sys.exit(EX_FAILED if wait_s and record.state != "completed" else EX_OK)
+
+
+def _changes(given: dict[str, Any]) -> dict[str, Any]:
+    """What is to be changed, taken out of *given*, as `Client.change` has it."""
+    changes = {name: value for name in _CHANGES if (value := given.pop(name)) not in (None, ())}
+    if given.pop("run_now"):
+        if "delay_ms" in changes or "run_at" in changes:
+            raise click.UsageError("give one of --run-now, --delay-ms and --run-at")
+        changes["delay_ms"] = 0
+    if "run_at" in changes:
+        try:
+            changes["run_at"] = dt.datetime.fromisoformat(changes["run_at"])
+        except ValueError as error:
+            raise click.BadParameter(f"{error}; an instant such as 2027-01-31T09:00:00Z is meant", param_hint="--run-at") from error
+    if "payload" in changes:
+        changes["payload"] = json_of(changes["payload"], "--payload")
+    if set(changes) == {"revision"}:
+        raise click.UsageError("--revision is a condition of a change, and none is asked for")
+    return changes
+
+
+def json_of(text: str, name: str) -> Any:
+    """The JSON that an argument gives; `-`: standard input.
+
+    Raises:
+        click.BadParameter: it is none.
+    """
+    from taskmaster.engine import strict
+
+    raw = sys.stdin.buffer.read() if text == "-" else text.encode("utf-8", "surrogateescape")
+    try:
+        return strict.decode(raw)
+    except MalformedBody as error:
+        raise click.BadParameter(error.message, param_hint=name) from error
 
 
 def follow(client: Client, job_id: str, wait_s: float) -> JobRecord:
@@ -103,8 +153,12 @@ def show(record: JobRecord, *, as_json: bool) -> None:
         "queue": f"{full.queue}, {full.priority}",
         "attempts": f"{full.attempts_made} of {full.max_attempts}",
         "progress": "" if full.progress is None else f"{full.progress:.0%} {full.progress_note or ''}".strip(),
+        "tags": ", ".join(full.tags),
+        "limits": ", ".join(full.limits),
+        "fairness": full.fairness_key,
         "created": full.created_at,
         "next run": full.next_run_at,
+        "expires": full.expires_at if full.state in ("waiting", "delayed") else None,
         "finished": full.finished_at,
         "error": full.failed_reason,
         "result": record.result.decode(errors="replace"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,7 +12,7 @@ import rich_click as click
 
 from taskmaster.settings import NAMES, Settings, help_text, load
 
-__all__ = ["API", "STORE", "WORKER", "as_json", "echo_json", "settings_from", "settings_options"]
+__all__ = ["API", "STORE", "WORKER", "as_json", "echo_json", "pairs_of", "settings_from", "settings_options"]
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -43,6 +43,21 @@ def settings_from(texts: dict[str, str | None]) -> Settings:
         ConfigurationError: one of them is wrong.
     """
     return load(texts, os.environ, Path.cwd())
+
+
+def pairs_of(texts: Sequence[str], name: str) -> dict[str, int]:
+    """KEY=N as a caller may repeat it; the key may have = in it.
+
+    Raises:
+        click.BadParameter: it has another form.
+    """
+    found = {}
+    for text in texts:
+        key, equals, number = text.rpartition("=")
+        if not (key and equals and number.isascii() and number.isdigit() and len(number) <= 10):
+            raise click.BadParameter(f"{text!r}: KEY=N is meant, such as vip=3", param_hint=name)
+        found[key] = int(number)
+    return found
 
 
 def echo_json(value: Any) -> None:

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from taskmaster.client.aio import AsyncClient
 from taskmaster.client.sync import Client
+from taskmaster.engine.options import UniqueWork
 from taskmaster.engine.receipts import SubmittedJob
 from taskmaster.engine.submit import Submission
 from taskmaster.model.job import JobRecord
 from taskmaster.model.retry import Backoff
 
-__all__ = ["AsyncClient", "Backoff", "Client", "JobRecord", "Submission", "SubmittedJob"]
+__all__ = ["AsyncClient", "Backoff", "Client", "JobRecord", "Submission", "SubmittedJob", "UniqueWork"]

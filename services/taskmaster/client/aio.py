@@ -10,12 +10,14 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 from taskmaster.client import core
-from taskmaster.client.core import Item, Mode, Options, Outcome
+from taskmaster.client.core import Changes, Item, Mode, Options, Outcome
 from taskmaster.engine import control, queries
 from taskmaster.engine.catalogue import Catalogue
+from taskmaster.engine.change import change_job
 from taskmaster.engine.enqueue import AsyncEnqueuer, Result
 from taskmaster.engine.gather import CHUNK, Gather
 from taskmaster.engine.receipts import Checked, SubmittedJob, check_all, receipt
+from taskmaster.engine.steps import walk_async
 from taskmaster.engine.submit import Submission, prepare, trace_context
 from taskmaster.engine.waiting import Waiting
 from taskmaster.errors import StoreError, StoreUnavailable, TaskMasterError
@@ -143,6 +145,19 @@ class AsyncClient:
         partition = partition_of(known, settings.partitions)
         call = calls.cancel(partition, known, who=self._origin, key_window_ms=settings.idempotency_window_ms)
         return control.cancelled(known, await parts.store.run(call))
+
+    async def change(self, job_id: str, **changes: Unpack[Changes]) -> JobRecord:
+        """As `Client.change`."""
+        wanted, parts, settings = core.change_of(changes), self._here(), self._settings
+        find, now_ms = (await parts.catalogue.need(())).find, await parts.store.now_ms()
+        steps = change_job(
+            queries.id_of(job_id), wanted, partitions=settings.partitions, find=find, max_bytes=settings.max_body_bytes, now_ms=now_ms
+        )
+        return await walk_async(parts.store.run, steps)
+
+    async def run_now(self, job_id: str) -> JobRecord:
+        """As `Client.run_now`."""
+        return await self.change(job_id, delay_ms=0)
 
     async def replay(
         self, job_id: str, *, request_id: str = "", reason: str = "", traceparent: str = "", accept_unknown: bool = False

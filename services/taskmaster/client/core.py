@@ -12,8 +12,10 @@ from typing import Any, Literal, TypedDict
 import msgspec
 
 from taskmaster.engine import dlq, queries, strict
+from taskmaster.engine.change import Change
 from taskmaster.engine.enqueue import Result
 from taskmaster.engine.gather import CHUNK
+from taskmaster.engine.options import UniqueWork
 from taskmaster.engine.receipts import SubmittedJob, outcomes
 from taskmaster.engine.submit import KEY_MAX, Prepared, Submission, holds_nan, trace_context
 from taskmaster.errors import (
@@ -33,12 +35,14 @@ from taskmaster.store.reads import Shown
 
 __all__ = [
     "ATOMIC_MAX",
+    "Changes",
     "Item",
     "Mode",
     "Options",
     "Outcome",
     "all_or_none",
     "batch_of",
+    "change_of",
     "chunks",
     "ended",
     "has_ended",
@@ -80,6 +84,12 @@ class Options(TypedDict, total=False):
         attempts: executions at most, 1..100.
         backoff: the waits between them.
         timeout_ms: for one attempt, 1 ms .. 24 h.
+        expires_at: not begun later than this instant.
+        lifo: before what waits in its lane.
+        fairness_key: jobs with equal keys take turns with those of other keys; 1..256 characters.
+        tags: at most 10, to find the job by.
+        limits: names of at most 4 limiters that it needs beside those of its queue and type.
+        unique: no other job of this type for the same work.
     """
 
     queue: str | None
@@ -89,6 +99,45 @@ class Options(TypedDict, total=False):
     attempts: int | None
     backoff: Backoff | None
     timeout_ms: int | None
+    expires_at: dt.datetime | None
+    lifo: bool | None
+    fairness_key: str | None
+    tags: Sequence[str] | None
+    limits: Sequence[str] | None
+    unique: UniqueWork | None
+
+
+class Changes(TypedDict, total=False):
+    """What of a job that has not begun is to be changed; left out or None: as it is.
+
+    Attributes:
+        priority: it goes to the end of that level.
+        delay_ms: due so many milliseconds from now, 0 at once; not together with run_at.
+        run_at: due at this instant, which needs its offset from UTC.
+        tags: instead of those it has.
+        payload: instead of the one it has; fits the type's schema.
+        revision: only if the job still has this revision.
+    """
+
+    priority: Priority | None
+    delay_ms: int | None
+    run_at: dt.datetime | None
+    tags: Sequence[str] | None
+    payload: Any
+    revision: int | None
+
+
+def change_of(changes: Changes) -> Change:
+    """A change from a caller's arguments, checked as one that came over the wire.
+
+    Raises:
+        InvalidRequest: an argument has a wrong type or is out of its limits.
+        InvalidPayload: the payload is not JSON.
+    """
+    given: dict[str, Any] = {_WIRE.get(name, name): value for name, value in changes.items() if value is not None}
+    if "payload" in given:
+        given["payload"] = payload_of(given["payload"])
+    return strict.convert(given, Change)
 
 
 def settings_of(where: str | Settings | None) -> Settings:

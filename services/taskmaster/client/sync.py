@@ -9,12 +9,14 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
 from taskmaster.client import core
-from taskmaster.client.core import Item, Mode, Options, Outcome
+from taskmaster.client.core import Changes, Item, Mode, Options, Outcome
 from taskmaster.engine import control, queries
 from taskmaster.engine.catalogue import BlockingCatalogue
+from taskmaster.engine.change import change_job
 from taskmaster.engine.enqueue import Enqueuer, Result
 from taskmaster.engine.gather import CHUNK
 from taskmaster.engine.receipts import Checked, SubmittedJob, check_all, receipt
+from taskmaster.engine.steps import walk
 from taskmaster.engine.submit import Submission, prepare, trace_context
 from taskmaster.engine.waiting import wait_until
 from taskmaster.errors import StoreError, StoreUnavailable, TaskMasterError
@@ -204,6 +206,26 @@ class Client:
         partition = partition_of(known, settings.partitions)
         call = calls.cancel(partition, known, who=self._origin, key_window_ms=settings.idempotency_window_ms)
         return control.cancelled(known, parts.run(call))
+
+    def change(self, job_id: str, **changes: Unpack[Changes]) -> JobRecord:
+        """Change a job that waits or is delayed; answers the job as it is then.
+
+        Raises:
+            NotFound: there is no such job.
+            Conflict: it runs or has ended; or (`RevisionMismatch`) it has another revision than the one given.
+            InvalidRequest: the change cannot be, or there is none.
+            StoreError: the store cannot be asked.
+        """
+        wanted, parts, settings = core.change_of(changes), self._here(), self._settings
+        find, now_ms = parts.catalogue.need(()).find, parts.store.now_ms()
+        steps = change_job(
+            queries.id_of(job_id), wanted, partitions=settings.partitions, find=find, max_bytes=settings.max_body_bytes, now_ms=now_ms
+        )
+        return walk(parts.run, steps)
+
+    def run_now(self, job_id: str) -> JobRecord:
+        """Make a delayed job due now, also one that waits for its next attempt. Raises as `change`."""
+        return self.change(job_id, delay_ms=0)
 
     def replay(
         self, job_id: str, *, request_id: str = "", reason: str = "", traceparent: str = "", accept_unknown: bool = False

@@ -9,6 +9,7 @@ import msgspec
 from taskmaster.errors import Conflict, StoreDefect
 from taskmaster.model.ids import digest, new_job_id, partition_of, slot_of
 from taskmaster.model.job import DeadLetter, Envelope, JobRecord, seal
+from taskmaster.model.lanes import lane_name
 from taskmaster.model.states import PRIORITIES, TERMINAL, Priority
 from taskmaster.store.calls import NewJob
 
@@ -44,7 +45,7 @@ def replay(
     partitions: int,
     now_ms: int,
 ) -> tuple[int, NewJob]:
-    """A new job like *source_id*, in its partition.
+    """A new job like *source_id*, in its partition, with its fairness key, limiters and tags; without its expiry and unique work.
 
     Args:
         source_id: the terminal job that is repeated.
@@ -63,6 +64,7 @@ def replay(
         "replayed_from": source_id,
         "replayed_by": request.by[:_BY_MAX],
         "root_id": root_id,
+        "unique_key": "",
     }
     blob = seal(msgspec.structs.replace(envelope, **fields))
     job = NewJob(
@@ -79,6 +81,8 @@ def replay(
         root_id=root_id,
         replayed_from=source_id,
         accept_unknown=int(request.accept_unknown),
+        lane=lane_name(envelope.fairness_key, envelope.limits),
+        tags=envelope.tags,
     )
     return partition_of(source_id, partitions), job
 

@@ -124,6 +124,11 @@ def _record(job_id: str, fields: Mapping[str, str], *, hold: str) -> JobRecord:
         is_fallback="fb" in fields,
         root_id=get("rt", ""),
         replayed_from=get("rp", ""),
+        lane=get("ln", ""),
+        tags=tuple(get("tg", "").split(",")) if get("tg") else (),
+        expires_ms=_int(get("ex")),
+        is_lifo="lf" in fields,
+        revision=_int(get("rv")),
     )
 
 

@@ -8,8 +8,19 @@ from typing import NamedTuple
 import msgspec
 
 from taskmaster.engine.catalogue import Types
+from taskmaster.engine.options import out_of_range
 from taskmaster.engine.submit import Bounds, Prepared, Submission, prepare, renew
-from taskmaster.errors import EffectUnsettled, InvalidRequest, KeyReused, NotFound, StoreUnavailable, TaskMasterError
+from taskmaster.errors import (
+    EffectUnsettled,
+    InvalidRequest,
+    KeyReused,
+    NotFound,
+    QueueDraining,
+    QueueFull,
+    StoreUnavailable,
+    TaskMasterError,
+    UniqueConflict,
+)
 from taskmaster.model.ids import created_ms, new_job_id, slot_of
 from taskmaster.model.states import State
 from taskmaster.store.calls import NewJob, Submitted
@@ -27,10 +38,10 @@ class SubmittedJob(NamedTuple):
     """A job that is in the store.
 
     Attributes:
-        id: its id; the first job's where the key was known.
+        id: its id; the first job's where the key was known, the one that has the work where that is unique.
         type: job type.
-        state: as the store answered; None: the key is still held, but its job is no longer kept.
-        duplicate: the key was known, and nothing was stored now.
+        state: as the store answered; None: the key or the work is still held, but the job is no longer kept.
+        duplicate: key or work were taken, and nothing was stored now.
     """
 
     id: str
@@ -85,7 +96,9 @@ def receipt(job: NewJob, answer: Submitted) -> SubmittedJob:
         KeyReused: the key belongs to another request; fact `jobId`.
         NotFound: the source of a replay is gone.
         EffectUnsettled: an effect of a replay's lineage is.
-        InvalidRequest: another item of its atomic batch was refused.
+        UniqueConflict: another job has its work; facts `jobId`, `state`.
+        QueueFull, QueueDraining: its queue takes no more.
+        InvalidRequest: another item of its atomic batch was refused, or it expires before it could begin.
         StoreUnavailable: it was not stored for a reason of the store's.
     """
     status = answer.status
@@ -107,7 +120,26 @@ def receipt(job: NewJob, answer: Submitted) -> SubmittedJob:
         )
     if status is Status.ABORTED:
         raise spoiled()
+    if status is Status.CONFLICT:
+        raise UniqueConflict(
+            f"job {answer.id} has the work that this one names as unique, and is {answer.state}; wait for it, or ask for return-existing",
+            jobId=answer.id,
+            state=answer.state,
+        )
+    if status is Status.REJECTED:
+        raise _rejected(job, answer)
     raise StoreUnavailable(f"the job was not stored ({status.name}); repeat the request")
+
+
+def _rejected(job: NewJob, answer: Submitted) -> TaskMasterError:
+    if answer.why == "full":
+        waiting = f"as many jobs wait in queue {job.queue} as may: {answer.most}"
+        return QueueFull(f"{waiting}; repeat the request later, or raise its maxLength", queue=job.queue, max=answer.most)
+    if answer.why == "draining":
+        return QueueDraining(
+            f"queue {job.queue} is draining and takes no new jobs; POST /queues/{job.queue}/resume ends that", queue=job.queue
+        )
+    return out_of_range("expiresAt", "an instant in the future, and after the one at which the job is due")
 
 
 def spoiled() -> InvalidRequest:
@@ -130,12 +162,15 @@ def outcomes(results: Iterable[Stored | TaskMasterError]) -> list[SubmittedJob |
 
 
 def together(ready: Sequence[Prepared]) -> tuple[int, list[NewJob]]:
-    """All in one partition, for an atomic batch: jobs without a key go where those with one must go.
+    """All in one partition, for an atomic batch: jobs without a key or unique work go where those with one must go.
 
     Raises:
-        InvalidRequest: keys belong to several partitions, and one step cannot span them.
+        InvalidRequest: keys or works belong to several partitions, and one step cannot span them; or two items name the same work.
     """
-    homes = {partition for partition, job in ready if job.key}
+    works = [job.unique.digest for _, job in ready if job.unique]
+    if len(works) > len(set(works)):
+        raise InvalidRequest("two items of this batch name the same unique work, so it cannot be atomic; use independent")
+    homes = {partition for partition, job in ready if job.key or job.unique}
     if len(homes) > 1:
         raise InvalidRequest("the keys of this batch live in several partitions of the store, so it cannot be atomic; use independent")
     if not homes:

@@ -11,10 +11,12 @@ from binascii import b2a_base64
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol
 
 import msgspec
 
+from taskmaster.engine import options
+from taskmaster.engine.options import FAR_MAX_MS, out_of_range
 from taskmaster.errors import InvalidPayload, InvalidRequest, KeyMissing, UnknownJobType
 from taskmaster.model.ids import digest_slot, new_job_id, partition_of
 from taskmaster.model.job import Envelope, seal
@@ -22,7 +24,7 @@ from taskmaster.model.retry import DEFAULT, Backoff
 from taskmaster.model.states import PRIORITIES, Priority
 from taskmaster.plugins.catalogue import CatalogueEntry
 from taskmaster.plugins.validation import Validator
-from taskmaster.store.calls import NewJob
+from taskmaster.store.calls import NewJob, Unique
 from taskmaster_sdk.jobs import NAME
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "Submission",
     "holds_nan",
     "key_digest",
+    "payload_json",
     "prepare",
     "renew",
     "trace_context",
@@ -38,7 +41,7 @@ __all__ = [
 ]
 
 #: Caps that no submission can exceed.
-ATTEMPTS_MAX, TIMEOUT_MAX_MS, DELAY_MAX_MS, KEY_MAX = 100, 86_400_000, 3_650 * 86_400_000, 255
+ATTEMPTS_MAX, TIMEOUT_MAX_MS, DELAY_MAX_MS, KEY_MAX = 100, 86_400_000, FAR_MAX_MS, 255
 
 _TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
@@ -61,6 +64,12 @@ class Submission(msgspec.Struct, rename="camel", forbid_unknown_fields=True, fro
         attempts: executions at most, 1..100.
         backoff: the waits between them.
         timeout_ms: for one attempt, 1 ms .. 24 h.
+        expires_at: not begun later than this instant, which is in the future, with its offset from UTC, and after run_at.
+        lifo: before what waits in its lane, the last one first.
+        fairness_key: jobs with equal keys take turns with those of other keys inside a priority; 1..256 characters.
+        tags: at most 10, to find the job by; 1..64 of A-Z a-z 0-9 . _ : @ -
+        limits: at most 4 names of limiters that it needs, beside those of its queue and type.
+        unique: no other job of this type for the same work.
     """
 
     type: str
@@ -73,13 +82,13 @@ class Submission(msgspec.Struct, rename="camel", forbid_unknown_fields=True, fro
     attempts: Annotated[int, msgspec.Meta(ge=1, le=ATTEMPTS_MAX)] | None = None
     backoff: Backoff | None = None
     timeout_ms: Annotated[int, msgspec.Meta(ge=1, le=TIMEOUT_MAX_MS)] | None = None
-    # Known names that this version cannot carry out: refused with words, never ignored.
-    expires_at: Any = None
-    lifo: Any = None
-    fairness_key: Any = None
-    tags: Any = None
-    unique: Any = None
-    callback_url: Any = None
+    expires_at: options.Instant | None = None
+    lifo: bool | None = None
+    fairness_key: options.Key | None = None
+    tags: options.Tags | None = None
+    limits: options.LimitNames | None = None
+    unique: options.UniqueWork | None = None
+    callback_url: Any = None  # a known name that this version cannot carry out: refused with words, never ignored
 
 
 class Bounds(Protocol):
@@ -96,6 +105,10 @@ class Bounds(Protocol):
     @property
     def max_body_bytes(self) -> int:
         """The largest payload, as compact JSON."""
+
+    @property
+    def idempotency_window_ms(self) -> int:
+        """How long a key is remembered after its job has ended."""
 
 
 #: A checked submission: its partition, and what the store is given.
@@ -139,28 +152,55 @@ def prepare(
             "and the same one when you repeat the request",
             type=job_type,
         )
-    raw = _payload(payload, validator, settings.max_body_bytes)
-    if key is None:
-        job_id, kx = new_job_id(now_ms), ""
-        partition = partition_of(job_id, settings.partitions)
-    else:
-        if not 0 < len(key) <= KEY_MAX:
-            raise _out_of_range("idempotencyKey", f"1 to {KEY_MAX} characters")
-        kx = key_digest(tenant, job_type, key)
-        slot = digest_slot(kx)
-        job_id = new_job_id(now_ms, slot)
-        partition = slot % settings.partitions
+    raw = payload_json(payload, validator, settings.max_body_bytes)
     # What the options are is decided apart: most submissions have none, and then this is all that is done.
-    queue, rank, due_ms, delay_ms, attempts, backoff, timeout_ms = (
-        _decide(submission, entry, now_ms)
-        if _has_options(submission)
-        else (entry.queue, 2, 0, 0, entry.attempts, entry.backoff, entry.timeout_ms)
-    )
+    o = _decide(submission, entry, settings, now_ms, tenant) if _has_options(submission) else None
+    kx = ""
+    if key is not None:
+        if not 0 < len(key) <= KEY_MAX:
+            raise out_of_range("idempotencyKey", f"1 to {KEY_MAX} characters")
+        kx = key_digest(tenant, job_type, key)
+    # A job stands beside what it must be unique by: its work if it names one, else its key.
+    home = o.unique.digest if o is not None and o.unique is not None else kx
+    slot = digest_slot(home) if home else None
+    job_id = new_job_id(now_ms, slot)
+    partition = partition_of(job_id, settings.partitions) if slot is None else slot % settings.partitions
     request = b2a_base64(blake2b(_canonical(submission), digest_size=8).digest(), newline=False)[:11].decode()  # for requests of one key
-    if backoff == DEFAULT:
-        backoff = DEFAULT  # the encoder leaves out what is identical, not what is equal
-    blob = seal(Envelope(job_type, msgspec.Raw(raw), key or "", origin, attempts, timeout_ms, backoff, traceparent))
-    return partition, NewJob(job_id, queue, job_type, rank, due_ms, delay_ms, attempts, kx, request, blob)
+    if o is None:
+        backoff = DEFAULT if entry.backoff == DEFAULT else entry.backoff  # the encoder leaves out what is identical, not what is equal
+        blob = seal(Envelope(job_type, msgspec.Raw(raw), key or "", origin, entry.attempts, entry.timeout_ms, backoff, traceparent))
+        return partition, NewJob(job_id, entry.queue, job_type, 2, 0, 0, entry.attempts, kx, request, blob)
+    backoff = DEFAULT if o.backoff == DEFAULT else o.backoff
+    envelope = Envelope(job_type, msgspec.Raw(raw), key or "", origin, o.attempts, o.timeout_ms, backoff, traceparent)
+    if o.is_told:
+        unique_key = submission.unique.key if submission.unique else ""
+        told = {"fairness_key": submission.fairness_key or "", "tags": o.tags, "limits": submission.limits or (), "unique_key": unique_key}
+        envelope = msgspec.structs.replace(envelope, **told)
+    job = NewJob(job_id, o.queue, job_type, o.rank, o.due_ms, o.delay_ms, o.attempts, kx, request, seal(envelope))
+    place = {"lane": o.lane, "lifo": o.lifo, "expires_ms": o.expires_ms, "tags": o.tags, "unique": o.unique}
+    return partition, msgspec.structs.replace(job, **place)
+
+
+class _Decided(NamedTuple):
+    """What holds for one submission: the caller's word where given and allowed, else the type's."""
+
+    queue: str
+    rank: int
+    due_ms: int
+    delay_ms: int
+    attempts: int
+    backoff: Backoff
+    timeout_ms: int
+    lane: str
+    lifo: int
+    expires_ms: int
+    tags: tuple[str, ...]
+    unique: Unique | None
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the envelope has to say more than it does for most."""
+        return bool(self.lane or self.tags or self.unique)
 
 
 def _has_options(submission: Submission) -> bool:
@@ -177,43 +217,65 @@ def _has_options(submission: Submission) -> bool:
         and submission.lifo is None
         and submission.fairness_key is None
         and submission.tags is None
+        and submission.limits is None
         and submission.unique is None
         and submission.callback_url is None
     )
 
 
-def _decide(submission: Submission, entry: CatalogueEntry, now_ms: int) -> tuple[str, int, int, int, int, Backoff, int]:
-    """Queue, priority, due ms, delay ms, attempts, backoff and timeout: the caller's where given and allowed, else the type's."""
-    refused = _not_available(submission)
-    if refused:
-        raise refused
+def _decide(submission: Submission, entry: CatalogueEntry, settings: Bounds, now_ms: int, tenant: str) -> _Decided:
+    if submission.callback_url:
+        message = "not available in this version"
+        raise InvalidRequest(f"callbackUrl: {message}; leave it out or null", errors=[{"pointer": "/callbackUrl", "message": message}])
     due_ms, delay_ms, attempts, timeout_ms = 0, submission.delay_ms or 0, submission.attempts, submission.timeout_ms
     if not (0 <= delay_ms <= DELAY_MAX_MS):
-        raise _out_of_range("delayMs", f"0 to {DELAY_MAX_MS} (10 years)")
+        raise out_of_range("delayMs", f"0 to {DELAY_MAX_MS} (10 years)")
     if submission.run_at is not None:
-        due_ms = _due_ms(submission, submission.run_at, now_ms)
+        if submission.delay_ms is not None:
+            raise InvalidRequest("give delayMs or runAt, not both", errors=[{"pointer": "/runAt", "message": "delayMs is given as well"}])
+        due_ms = options.instant_ms("runAt", submission.run_at, now_ms)
     if attempts is None:
         attempts = entry.attempts
     elif not 1 <= attempts <= ATTEMPTS_MAX:
-        raise _out_of_range("attempts", f"1 to {ATTEMPTS_MAX}")
+        raise out_of_range("attempts", f"1 to {ATTEMPTS_MAX}")
     if timeout_ms is None:
         timeout_ms = entry.timeout_ms
     elif not 1 <= timeout_ms <= TIMEOUT_MAX_MS:
-        raise _out_of_range("timeoutMs", f"1 to {TIMEOUT_MAX_MS} (24 h)")
+        raise out_of_range("timeoutMs", f"1 to {TIMEOUT_MAX_MS} (24 h)")
     queue = submission.queue
     if queue is None:
         queue = entry.queue
     elif not NAME.fullmatch(queue):
-        raise _out_of_range("queue", "a name of 1 to 64 of a-z 0-9 . _ - that begins with a letter or digit")
+        raise out_of_range("queue", "a name of 1 to 64 of a-z 0-9 . _ - that begins with a letter or digit")
     rank = 2 if submission.priority is None else _RANK.get(submission.priority, -1)
     if rank < 0:
-        raise _out_of_range("priority", ", ".join(PRIORITIES))
+        raise out_of_range("priority", ", ".join(PRIORITIES))
     backoff = submission.backoff
     if backoff is None:
         backoff = entry.backoff
     elif (backoff.kind == "list") != bool(backoff.delays_ms):
-        raise _out_of_range("backoff/delaysMs", "1 to 100 delays for the kind 'list', none for the others")
-    return queue, rank, due_ms, delay_ms, attempts, backoff, timeout_ms
+        raise out_of_range("backoff/delaysMs", "1 to 100 delays for the kind 'list', none for the others")
+    expires_ms = 0
+    if submission.expires_at is not None:
+        expires_ms = options.instant_ms("expiresAt", submission.expires_at, now_ms)  # the script says whether that is too early
+    unique = None
+    if submission.unique is not None:
+        is_delayed, window_ms = bool(delay_ms) or due_ms > now_ms, settings.idempotency_window_ms
+        unique = options.unique_of(submission.unique, tenant, submission.type, is_delayed=is_delayed, window_ms=window_ms)
+    return _Decided(
+        queue,
+        rank,
+        due_ms,
+        delay_ms,
+        attempts,
+        backoff,
+        timeout_ms,
+        lane=options.lane_of(submission.fairness_key, submission.limits or ()),
+        lifo=int(bool(submission.lifo)),
+        expires_ms=expires_ms,
+        tags=options.tags_of(submission.tags or ()),
+        unique=unique,
+    )
 
 
 def trace_context(traceparent: str | None) -> str:
@@ -244,7 +306,7 @@ def key_digest(tenant: str, job_type: str, key: str) -> str:
     try:
         raw = key.encode()
     except UnicodeEncodeError as error:
-        raise _out_of_range("idempotencyKey", "text without lone surrogates") from error
+        raise out_of_range("idempotencyKey", "text without lone surrogates") from error
     h = _scope(tenant, job_type).copy()
     h.update(b"%d:%b" % (len(raw), raw))
     return b2a_base64(h.digest()[:16], newline=False).translate(_URL_SAFE)[:22].decode()
@@ -258,8 +320,12 @@ def unknown_type(job_type: str, known: Iterable[str]) -> UnknownJobType:
     return UnknownJobType(f"there is no job type {shown!r}{hint}", type=shown, near=near)
 
 
-def _payload(payload: Any, validator: Validator, limit: int) -> bytes:
-    """The payload as compact JSON."""
+def payload_json(payload: Any, validator: Validator, limit: int) -> bytes:
+    """The payload as compact JSON.
+
+    Raises:
+        InvalidPayload: it does not fit its type's schema, is no JSON, or has more than *limit* bytes.
+    """
     try:
         fits = validator.is_valid(payload)
     except (ValueError, RecursionError):
@@ -296,37 +362,3 @@ def holds_nan(value: Any) -> bool:
         elif isinstance(one, list | tuple):
             todo.extend(one)
     return False
-
-
-def _due_ms(submission: Submission, run_at: dt.datetime, now_ms: int) -> int:
-    if submission.delay_ms is not None:
-        raise InvalidRequest("give delayMs or runAt, not both", errors=[{"pointer": "/runAt", "message": "delayMs is given as well"}])
-    if run_at.tzinfo is None:
-        raise _out_of_range("runAt", "an instant with its offset from UTC, such as 2027-01-31T09:00:00Z")
-    due_ms = int(run_at.timestamp() * 1_000)
-    if due_ms > now_ms + DELAY_MAX_MS:
-        raise _out_of_range("runAt", "at most 10 years from now")
-    return max(due_ms, 1)
-
-
-def _out_of_range(field: str, allowed: str) -> InvalidRequest:
-    message = f"{field}: allowed is {allowed}"
-    return InvalidRequest(message, errors=[{"pointer": f"/{field}", "message": f"allowed is {allowed}"}])
-
-
-def _not_available(submission: Submission) -> InvalidRequest | None:
-    given = {
-        "expiresAt": submission.expires_at,
-        "lifo": submission.lifo,
-        "fairnessKey": submission.fairness_key,
-        "tags": submission.tags,
-        "unique": submission.unique,
-        "callbackUrl": submission.callback_url,
-    }
-    names = [name for name, value in given.items() if value]
-    if not names:
-        return None
-    return InvalidRequest(
-        f"{', '.join(names)}: not available in this version; leave it out or null",
-        errors=[{"pointer": f"/{name}", "message": "not available in this version"} for name in names],
-    )

@@ -24,6 +24,10 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
         replayed_from: the job that this one repeats, or empty.
         replayed_by: who asked for that, or empty.
         root_id: the first job of that chain, or empty: it is the first itself.
+        fairness_key: whose turn it takes, as given, or empty.
+        tags: as given.
+        limits: names of limiters that it needs by its own submission.
+        unique_key: names its work, as given, or empty.
     """
 
     type: str
@@ -37,6 +41,10 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
     replayed_from: str = ""
     replayed_by: str = ""
     root_id: str = ""
+    fairness_key: str = ""
+    tags: tuple[str, ...] = ()
+    limits: tuple[str, ...] = ()
+    unique_key: str = ""
 
 
 _encode = msgspec.json.Encoder().encode
@@ -45,7 +53,7 @@ _encode = msgspec.json.Encoder().encode
 def seal(envelope: Envelope) -> str:
     """The blob of *envelope*: JSON without the defaults at its end."""
     e = envelope
-    if e.traceparent or e.replayed_from or e.replayed_by or e.root_id:
+    if e.traceparent or e.replayed_from or e.replayed_by or e.root_id or e.fairness_key or e.tags or e.limits or e.unique_key:
         return _encode(e).decode()
     if e.attempts == 5 and e.timeout_ms == 60_000 and e.backoff == DEFAULT:
         return _encode((e.type, e.payload, e.key, e.origin)).decode()
@@ -84,7 +92,10 @@ class Attempt(msgspec.Struct, frozen=True, array_like=True):
 
 
 class JobRecord(msgspec.Struct, frozen=True):
-    """Everything the store knows of one job. Times are Unix milliseconds by the store's clock, 0 when unset."""
+    """Everything the store knows of one job. Times are Unix milliseconds by the store's clock, 0 when unset.
+
+    `lane` is as `model.lanes` names it, empty for the default one; `revision` counts changes of what was submitted.
+    """
 
     id: str
     state: State
@@ -108,6 +119,11 @@ class JobRecord(msgspec.Struct, frozen=True):
     is_fallback: bool = False
     root_id: str = ""
     replayed_from: str = ""
+    lane: str = ""
+    tags: tuple[str, ...] = ()
+    expires_ms: int = 0
+    is_lifo: bool = False
+    revision: int = 0
     envelope: Envelope | None = None
     result: bytes = b""
     failure: Failure | None = None

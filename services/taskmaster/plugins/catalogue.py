@@ -33,6 +33,7 @@ class CatalogueEntry(msgspec.Struct, frozen=True, rename="camel"):
         isolation: where its handler runs.
         memory_mb: what it may take there, or None.
         dependency: what it calls, or empty.
+        limits: names of limiters that its jobs need.
     """
 
     type: str
@@ -49,6 +50,7 @@ class CatalogueEntry(msgspec.Struct, frozen=True, rename="camel"):
     isolation: str = "thread"
     memory_mb: int | None = None
     dependency: str = ""
+    limits: tuple[str, ...] = ()
 
 
 _encoder = msgspec.json.Encoder(order="sorted")
@@ -92,6 +94,7 @@ def _entry(handler: Handler) -> CatalogueEntry:
         isolation=job.isolation,
         memory_mb=job.memory_mb,
         dependency=job.dependency,
+        limits=job.limits,
     )
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "Finish",
     "Limits",
     "NewJob",
+    "Published",
     "Registration",
     "Submitted",
     "abandon",
@@ -104,7 +105,8 @@ class Submitted(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         state: of the job with that id; None when it is gone, or nothing was stored.
         id: of the first job when the key was known, of the job that is there when the work is unique.
-        why: of REJECTED: full or draining.
+        why: of REJECTED: full, draining, or late: it expires before it could begin.
+        most: of REJECTED full: jobs that may wait in the queue.
     """
 
     status: Status
@@ -112,6 +114,7 @@ class Submitted(msgspec.Struct, frozen=True, gc=False):
     id: str
     now_ms: int
     why: str = ""
+    most: int = 0
 
 
 class _Kind(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -171,7 +174,7 @@ def _submitted(items: Sequence[NewJob], raw: list[Any]) -> list[Submitted]:
             continue
         status = Status(row[0])
         if status is Status.REJECTED:
-            out.append(Submitted(status, None, item.id, now, row[1].decode()))
+            out.append(Submitted(status, None, item.id, now, row[1].decode(), row[2]))
             continue
         state = state_of(row[1].decode()) if len(row) > 1 and row[1] else None
         job_id = row[2].decode() if len(row) > 2 else item.id
@@ -360,6 +363,21 @@ def prune(partition: int, limits: Limits) -> Call[bool]:
 _NEW_BREAKER = [part for pair in as_fields(BreakerRule()).items() for part in pair]
 
 
+class Published(NamedTuple):
+    """A job type for the catalogue.
+
+    Attributes:
+        entry: JSON, as plugins.catalogue writes it.
+        plugin: its plugin's name; a pause of that is one of the type.
+        limits: names of limiters that its jobs need, with commas, unless an operator has said otherwise.
+    """
+
+    type: str
+    entry: str
+    plugin: str = ""
+    limits: str = ""
+
+
 class Registration(NamedTuple):
     """The store's generation and clock."""
 
@@ -375,7 +393,7 @@ def register(
     info: str,
     plugin_set: str,
     types: Sequence[str],
-    catalogue: Sequence[tuple[str, str]],
+    catalogue: Sequence[Published],
     alive_ms: int,
     gen: str,
     dependencies: Sequence[tuple[str, str, str]] = (),
@@ -387,7 +405,7 @@ def register(
         info: JSON, who it is: host, pid, slot.
         plugin_set: JSON, type -> `plugin==version`.
         types: what it has loaded, as bands name them.
-        catalogue: (type, JSON) to publish.
+        catalogue: what to publish.
         gen: used when the store has no generation yet.
         dependencies: (type, dependency or empty, `?` or empty): a type's calls go through the breaker of its dependency, which is made if
             there is none; `?`: it has a fallback, and rather than wait it is claimed for that.

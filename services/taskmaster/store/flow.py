@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -12,7 +12,21 @@ from taskmaster.store.call import Call
 from taskmaster.store.scripts import load
 from taskmaster.store.status import Status
 
-__all__ = ["Changed", "LimitRow", "Order", "Patched", "limits", "patch", "pause", "put_limit", "put_queue"]
+__all__ = [
+    "Changed",
+    "LimitRow",
+    "Order",
+    "Patched",
+    "Rules",
+    "limits",
+    "patch",
+    "pause",
+    "pause_plugin",
+    "put_limit",
+    "put_queue",
+    "put_type",
+    "rules",
+]
 
 _pack = msgspec.msgpack.Encoder().encode
 
@@ -68,7 +82,7 @@ class LimitRow(NamedTuple):
 
 
 def limits(partition: int, name: str = "") -> Call[list[LimitRow]]:
-    """All limiters, or the one of that name."""
+    """All limiters, or the one of that name; a name without a rule (any more) has no field but `rev`, if that."""
 
     def decode(raw: list[Any]) -> list[LimitRow]:
         rows = []
@@ -89,6 +103,58 @@ def put_queue(partition: int, queue: str, settings: Mapping[str, str | int], ord
     """Change settings of a queue; an empty value means the default."""
     args = (queue, _known(order), order.op, _pack(settings), order.who, order.reason)
     return Call(load("queue_put"), partition, args, _changed)
+
+
+def pause_plugin(partition: int, plugin: str, what: Literal["pause", "resume"], order: Order) -> Call[Changed]:
+    """The same for all types of a plugin, those that it registers later too. A type that was paused by itself stays so."""
+    return Call(load("plugin_pause"), partition, (plugin, what, _known(order), order.op, order.who, order.reason), _changed)
+
+
+def put_type(partition: int, job_type: str, limits: Sequence[str] | None, order: Order) -> Call[Changed]:
+    """Which limiters all jobs of a type need, whatever its plugin says; None: as the plugin says."""
+    names = "*" if limits is None else ",".join(limits)
+    return Call(load("type_put"), partition, (job_type, _known(order), order.op, names, order.who, order.reason), _changed)
+
+
+class Rules(NamedTuple):
+    """What operators have ordered, in one partition.
+
+    Attributes:
+        queues: settings as queue_put.lua takes them, of those that have any.
+        pauses: by scope (`q/<queue>`, `t/<type>`, `p/<plugin>`): JSON of who, reason, since ms, and `plugin` where it is that one's.
+        type_limits: names with commas, by type.
+        orders: revisions and such, `<scope>/rev`.
+        limiters: those there are.
+    """
+
+    queues: dict[str, dict[str, str]]
+    pauses: dict[str, bytes]
+    type_limits: dict[str, str]
+    orders: dict[str, str]
+    limiters: frozenset[str]
+
+    def revision(self, scope: str) -> int:
+        """How often what stands under *scope* was changed: `q/`, `t/`, `p/` pauses, `l/<type>` limiters of a type."""
+        return int(self.orders.get(f"{scope}/rev", 0))
+
+
+def _pairs(raw: Sequence[bytes]) -> dict[str, str]:
+    return {raw[i].decode(): raw[i + 1].decode() for i in range(0, len(raw), 2)}
+
+
+def rules(partition: int, queues: Sequence[str] = ()) -> Call[Rules]:
+    """The orders that are in force; of these queues, or of all."""
+
+    def decode(raw: list[Any]) -> Rules:
+        return Rules(
+            {row[0].decode(): _pairs(row[1:]) for row in raw[0]},
+            {raw[1][i].decode(): raw[1][i + 1] for i in range(0, len(raw[1]), 2)},
+            _pairs(raw[2]),
+            _pairs(raw[3]),
+            frozenset(name.decode() for name in raw[4]),
+        )
+
+    return Call(load("rules"), partition, (_pack(queues),), decode)
 
 
 class Patched(NamedTuple):

@@ -34,7 +34,7 @@ __all__ = [
     "workers",
 ]
 
-Index = Literal["created", "finished", "waiting", "delayed", "active", "dead"]
+Index = Literal["created", "tagged", "finished", "waiting", "delayed", "active", "dead"]
 #: Consumers that `workers` answers at most.
 WORKERS_MAX = 1_000
 
@@ -179,18 +179,29 @@ def find(
     letters: LetterFilter | None = None,
     after: tuple[str, str] = ("", ""),
     limit: int = 50,
+    tag: str = "",
+    priority: int | None = None,
+    fairness_key: str = "",
 ) -> Call[Page]:
     """One page of an index, newest first, behind *after* (score, id).
 
     At most 1,000 members are looked at (250 if their errors are searched) and 1 MB of rows answered: a page may be short or empty and still
     have more.
 
-    *index*: created: by creation; finished: by end, of one *state* (its letter); waiting: by arrival in the lanes; delayed: by due time;
-    active: by creation, the 5,000 whose leases end first; dead: dead-letter records by failure, those that *letters* means.
+    *index*: created: by creation; tagged: with *tag*, by when they got it; finished: by end, of one *state* (its letter); waiting: by
+    arrival in the lanes, by creation where there are too many; delayed: by due time; active: by creation, the 5,000 whose leases end first;
+    dead: dead-letter records by failure, those that *letters* means.
+
+    *fairness_key*: as `model.lanes.key_name` spells it.
     """
     if letters is not None and letters.failed_before_ms and (not after[0] or float(after[0]) >= letters.failed_before_ms):
         after = (str(letters.failed_before_ms), "")  # behind all of that time
-    return Call(load("find"), partition, (index, state, job_type, queue, letters.spelled() if letters else "", *after, limit), _page)
+    wanted: dict[str, str | int | None] = {"tg": tag or None, "pr": priority, "key": fairness_key or None}
+    jobs = _pack({name: value for name, value in wanted.items() if value is not None})
+    return Call(load("find"), partition, (index, state, job_type, queue, letters.spelled() if letters else "", jobs, *after, limit), _page)
+
+
+_pack = msgspec.msgpack.Encoder().encode
 
 
 class QueueRow(NamedTuple):

@@ -37,8 +37,9 @@ from taskmaster.maintenance.upkeep import Upkeep
 from taskmaster.plugins import catalogue, lifecycle
 from taskmaster.plugins.registry import Registry
 from taskmaster.settings import PLUGIN_PREFIX, PREFIX, Settings
-from taskmaster.store import calls
+from taskmaster.store import calls, flow
 from taskmaster.store.client import SyncStore
+from taskmaster.store.flow import Rules
 from taskmaster.store.keys import LOST_BAND
 from taskmaster.telemetry import events
 from taskmaster.telemetry.logs import get
@@ -47,7 +48,7 @@ from taskmaster.worker.heart import Duty, Rounds
 __all__ = ["Part", "WorkerProcess", "run", "undertake"]
 
 log = get()
-TICK_S, IDLE_LOOK_S = 1.0, 10.0
+TICK_S, IDLE_LOOK_S, ORDERS_S = 1.0, 10.0, 2.0
 #: How much longer than its deadline and the grace after it the lease of a handler is kept.
 OVERDUE_S = 5.0
 
@@ -130,7 +131,7 @@ def identity_of(settings: Settings, registry: Registry, part: Part) -> Identity:
     # `cap` leads from a consumer that is long gone to its plugin set.
     info = {"host": socket.gethostname(), "pid": os.getpid(), "name": part.name, "suspects": part.suspects, "cap": cap, "queues": queues}
     types = tuple(f"{name}{LOST_BAND}" for name in registry.types) if part.suspects else registry.types
-    published = () if part.suspects else tuple((entry.type, catalogue.encode(entry).decode()) for entry in catalogue.entries(registry))
+    published = () if part.suspects else tuple(_published(entry) for entry in catalogue.entries(registry))
     jobs = (handler.job for handler in registry.handlers.values())
     dependencies = tuple((job.name, job.dependency, "?" if job.fallback is not None else "") for job in jobs)
     return Identity(
@@ -144,6 +145,10 @@ def identity_of(settings: Settings, registry: Registry, part: Part) -> Identity:
         alive_ms=max(settings.lease_ms, 3_000),
         overdue_s=settings.timeout_grace_ms / 1_000 + OVERDUE_S,
     )
+
+
+def _published(entry: catalogue.CatalogueEntry) -> calls.Published:
+    return calls.Published(entry.type, catalogue.encode(entry).decode(), entry.plugin, ",".join(entry.limits))
 
 
 class Stop:
@@ -282,6 +287,13 @@ class WorkerProcess:
         elif megabytes and runner.resident_mb() >= megabytes:
             self.worker.retire(f"{megabytes} MB")
 
+    def follow_orders(self) -> None:
+        """Take over how many jobs of each queue are to run at once, as operators have it now, or else the settings."""
+        rules: Rules = self.store.run(flow.rules(0, sorted(self.concurrency)))
+        for queue, usual in self.concurrency.items():
+            ordered = rules.queues.get(queue, {}).get("conc")
+            self.worker.resize(queue, int(ordered) if ordered else usual)
+
     def stop(self) -> None:
         """End everything, after `drain`."""
         self._heart.stop()
@@ -326,6 +338,8 @@ class WorkerProcess:
         flush = partial(self.progress.flush, self.store)
         watch = policy.PolicyWatch(self.store, self.settings.durability == "strict")
         recycling = [Duty("recycle", TICK_S, self.recycle)] if self.settings.recycle_jobs or self.settings.recycle_mb else []
+        if not self.part.suspects and self.concurrency:
+            recycling.append(Duty("orders", ORDERS_S, self.follow_orders))
         if self.worker.runners is not None:
             recycling.append(Duty("runners", IDLE_LOOK_S, self.worker.runners.dismiss_idle))
         return [

@@ -9,7 +9,7 @@ import random
 from bench.parts.base import Bench, Figures, Part, quantile
 from bench.peers.base import Load
 
-__all__ = ["BUSY", "IDLE", "OPEN"]
+__all__ = ["BUSY", "IDLE", "NEIGHBOURS", "OPEN"]
 
 _PEERS = ("taskmaster", "dramatiq", "bullmq")
 _BUSY_SLOTS = 32
@@ -26,6 +26,21 @@ def run_latency(bench: Bench, subject: str, *, offsets_ms: tuple[float, ...], pa
     return {"p50 ms": quantile(waits, 0.5), "p99 ms": quantile(waits, 0.99), "max ms": max(waits)}
 
 
+def run_neighbours(bench: Bench, subject: str) -> Figures:
+    """Pick-up in one queue while another is empty, and while it has more than its slots can run; and how many times longer that is."""
+    count, figures = bench.count(2_000), Figures()
+    for name, backlog in (("alone", 0), ("beside", count * 4)):
+        with bench.peer_stage(subject) as (stage, peer), peer.workers(stage.store, stage.workers()) as process:
+            stage.warm_up(peer, process)
+            if backlog:
+                peer.submit(stage.store, Load("report", backlog, {"ms": 50}))
+            peer.submit(stage.store, Load("stamp", count, {}, chunk=1, offsets_ms=_gaps(count, 5, 5)))
+            stage.wait_for_stamps(count, within_s=30, process=process)
+            waits = [(started - sent) / 1e6 for sent, started in stage.stamps()]
+        figures |= {f"{name} p50 ms": quantile(waits, 0.5), f"{name} p99 ms": quantile(waits, 0.99)}
+    return figures | {"beside/alone p99": figures["beside p99 ms"] / figures["alone p99 ms"]}
+
+
 def _gaps(count: int, shortest_ms: float, longest_ms: float) -> tuple[float, ...]:
     dice = random.Random(7)
     return tuple(itertools.accumulate(dice.uniform(shortest_ms, longest_ms) for _ in range(count)))
@@ -37,4 +52,5 @@ _BUSY = functools.partial(run_latency, offsets_ms=_gaps(2_000, 5, 5), payload={"
 
 IDLE = Part("idle", _PEERS, _IDLE, "Idle pick-up, gaps of 50-200 ms")
 OPEN = Part("open", _PEERS, _OPEN, "Open loop, 200 jobs/s")
+NEIGHBOURS = Part("neighbours", ("taskmaster",), run_neighbours, "Open loop, 200 jobs/s, beside a queue at full load (50 ms jobs)")
 BUSY = Part("busy", _PEERS, _BUSY, f"Open loop, 200 jobs/s, each running 50 ms, {_BUSY_SLOTS} slots")

@@ -17,7 +17,7 @@ QUEUE = "bench"
 #: Environment variable of the file that `stamp` jobs append "<sent> <started>\n" to: nanoseconds of the clock that all processes share.
 STAMPS = "BENCH_STAMPS"
 
-JobName = Literal["noop", "isolated", "sleep", "async", "stamp"]
+JobName = Literal["noop", "isolated", "sleep", "async", "stamp", "report"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Load:
     """Jobs to submit.
 
     Attributes:
-        job: what they do: nothing, block `ms`, await `ms`, or append a stamp and then block `ms`.
+        job: what they do: nothing, block `ms`, await `ms`, append a stamp and then block `ms`, or block `ms` in a queue of their own.
         count: how many.
         payload: the same for all; `stamp` jobs get `sent` besides.
         chunk: jobs in one call; 1: one call a job, one after another.

@@ -32,7 +32,7 @@ __all__ = ["TaskMaster", "command", "common_environment", "publish"]
 PLUGIN = Path(__file__).resolve().parents[1] / "plugin"
 TESTS = Path(__file__).resolve().parents[2]
 SERVICES = TESTS.parent / "services"
-_TYPES = ("noop", "isolated", "sleep", "async", "stamp")
+_TYPES = ("noop", "isolated", "sleep", "async", "stamp", "report")
 _COMPLETED = [f"bench-{name}/{QUEUE}/completed" for name in _TYPES]
 #: A worker that only publishes its catalogue is gone at once.
 _ALIVE_MS = 1_000
@@ -115,8 +115,8 @@ def common_environment(folder: Path, store: Store | None = None) -> dict[str, st
 
 def publish(store: Store) -> None:
     """Put the plugin's job types into the store's catalogue, as a worker does at its start."""
-    catalogue = [(entry.type, encode(entry).decode()) for entry in _catalogue().values()]
-    names = [name for name, _ in catalogue]
+    catalogue = [calls.Published(entry.type, encode(entry).decode(), entry.plugin) for entry in _catalogue().values()]
+    names = [one.type for one in catalogue]
     with closing(SyncStore(store.url)) as client:
         client.run(
             calls.register(

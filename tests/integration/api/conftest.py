@@ -59,7 +59,7 @@ class HandWorker:
                 info='{"host":"testhost","pid":4711,"name":"worker 1","cap":"cap0"}',
                 plugin_set='{"welcome-email":"test==1.0"}',
                 types=[one.type for one in TYPES],
-                catalogue=[(one.type, encode(one).decode()) for one in TYPES],
+                catalogue=[calls.Published(one.type, encode(one).decode(), one.plugin, ",".join(one.limits)) for one in TYPES],
                 alive_ms=600_000,
                 gen="gen",
             )

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def _submit(client, count: int = 1, **more) -> list[str]:
-    jobs = [WELCOME | {"idempotencyKey": f"{more.get('type', '')}{i}"} | more for i in range(count)]
+    jobs = [WELCOME | {"idempotencyKey": f"{more.get('type', '')}{more.get('fairnessKey', '')}{i}"} | more for i in range(count)]
     answer = await client.post("/jobs/bulk", json={"jobs": jobs})
     return [item["job"]["jobId"] for item in answer.json()["items"]]
 
@@ -101,7 +101,7 @@ async def test_unknown_things_are_404(serve: Serve, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["state=nope", "limit=0", "limit=201", "limit=x", "cursor=zzz", "cursor=%ff", "tag=a", "state=waiting&nope=1"]
+    "query", ["state=nope", "limit=0", "limit=201", "limit=x", "cursor=zzz", "cursor=%ff", "colour=a", "state=waiting&nope=1"]
 )
 async def test_bad_parameters_are_400(serve: Serve, query: str) -> None:
     """A filter that would be ignored is refused."""
@@ -316,3 +316,30 @@ async def test_document_lists_every_route(serve: Serve) -> None:
     assert body["required"] == ["type"]
     assert "idempotencyKey" in body["properties"]
     assert schema_page.status_code == 404
+
+
+async def test_lists_are_filtered_by_tag_priority_and_fairness_key(serve: Serve, worker: HandWorker) -> None:
+    """Alone and together, page by page; a name that nothing can have finds nothing."""
+    async with serve() as client:
+        by_key = {}
+        for n, key in enumerate(("a", "b", "ä ß")):
+            more = {"fairnessKey": key, "tags": ["all", f"of:{n}"], "priority": ("low", "normal", "high")[n]}
+            by_key[key] = await _submit(client, 3, **more, type="free", payload={"k": key}, queue="email-queue")
+        everything = {job_id for ids in by_key.values() for job_id in ids}
+        (claimed,) = worker.claim()
+        tagged = await _all(client, "/jobs?tag=all", 2)
+        keyed = await _all(client, "/jobs?fairnessKey=%C3%A4%20%C3%9F", 2)
+        waiting = await _all(client, "/jobs?state=waiting", 2)
+        both = await _all(client, "/jobs?tag=of:0&priority=low&state=waiting", 2)
+        nothing = [
+            (await client.get(f"/jobs?{query}")).json()["items"]
+            for query in ("tag=of:9", "tag=%20", "fairnessKey=c", "tag=all&priority=critical")
+        ]
+        wrong = await client.get("/jobs?priority=urgent")
+
+    assert (len(tagged), set(tagged)) == (9, everything)
+    assert sorted(keyed) == sorted(by_key["ä ß"])
+    assert (len(waiting), set(waiting)) == (8, everything - {claimed[0].id})
+    assert sorted(both) == sorted(set(by_key["a"]) - {claimed[0].id})
+    assert nothing == [[], [], [], []]
+    assert (wrong.status_code, wrong.json()["parameter"]) == (400, "priority")

@@ -29,9 +29,9 @@ TYPES = [entry("mail", SCHEMA), entry("free", key_required=False), entry("keyed"
 
 def publish(url: str, *entries: CatalogueEntry) -> None:
     """Put job types into the catalogue, as a worker does; nobody runs them."""
-    rows = [(one.type, encode(one).decode()) for one in entries or TYPES]
+    rows = [calls.Published(one.type, encode(one).decode(), one.plugin) for one in entries or TYPES]
     store = SyncStore(url)
-    known = [name for name, _ in rows]
+    known = [one.type for one in rows]
     store.run(calls.register(0, wid="w", cap="c", info="{}", plugin_set="{}", types=known, catalogue=rows, alive_ms=600_000, gen="g"))
     store.close()
 

@@ -117,7 +117,7 @@ def _pruned(desk: Desk) -> tuple[Call[Any], Any]:
 
 def _registered(desk: Desk) -> tuple[Call[Any], Any]:
     call = calls.register(
-        0, wid="w1", cap="c", info="{}", plugin_set="{}", types=["alpha"], catalogue=[("alpha", "{}")], alive_ms=ALIVE_MS, gen="g"
+        0, wid="w1", cap="c", info="{}", plugin_set="{}", types=["alpha"], catalogue=[PUBLISHED], alive_ms=ALIVE_MS, gen="g"
     )
     return call, [b"g", BEGINNING_MS]
 
@@ -249,6 +249,7 @@ def _op_read(call: Call[Any]) -> Callable[[Desk], tuple[Call[Any], Any]]:
     return arrange
 
 
+PUBLISHED = calls.Published("alpha", '{"plugin":"mailer","limits":["few"]}', "mailer", "few")
 ORDER = flow.Order("op", None, "ann", "why")
 
 
@@ -286,6 +287,23 @@ def _forced(desk: Desk) -> tuple[Call[Any], Any]:
     desk.register("w1", alpha="stripe")
     desk.submit()
     return breakers.force(0, "stripe", "open", ORDER), [ALREADY, 1]
+
+
+def _type_set(desk: Desk) -> tuple[Call[Any], Any]:
+    desk.run(flow.put_limit(0, "few", {"kind": "slots", "max": 1}, ORDER))
+    desk.submit()
+    return flow.put_type(0, "alpha", ["few"], ORDER), [ALREADY, 1]
+
+
+def _plugin_paused(desk: Desk) -> tuple[Call[Any], Any]:
+    desk.run(_registered(desk)[0])
+    desk.submit()
+    return flow.pause_plugin(0, "mailer", "pause", ORDER), [ALREADY, 1]
+
+
+def _plugin_resumed(desk: Desk) -> tuple[Call[Any], Any]:
+    desk.run(_plugin_paused(desk)[0])
+    return flow.pause_plugin(0, "mailer", "resume", ORDER._replace(op="other")), [ALREADY, 2]
 
 
 REPEATS: dict[str, Callable[[Desk], tuple[Call[Any], Any]]] = {
@@ -334,6 +352,10 @@ REPEATS: dict[str, Callable[[Desk], tuple[Call[Any], Any]]] = {
     "breakers": _read(lambda _: breakers.breakers(0)),
     "pressure": _read(lambda _: reads.pressure(0, with_age=True)),
     "why": _read(lambda job_id: reads.why(0, job_id)),
+    "type_put": _type_set,
+    "plugin_pause": _plugin_paused,
+    "plugin_pause resume": _plugin_resumed,
+    "rules": _read(lambda _: flow.rules(0)),
     "limits": _read(lambda _: flow.limits(0)),
     "effects": _read(lambda job_id: effects.lineage(0, job_id)),
     "unsettled": _read(lambda _: effects.unsettled(0)),
@@ -1121,3 +1143,69 @@ def test_a_foreign_key_stops_a_script_before_its_first_write(desk: Desk, name: s
 
     assert lasting(snapshot(desk.raw)[0]) == before
     assert desk.raw.lrange(full, 0, -1) == ["foreign"]
+
+
+# ---------------------------------------------------------------- types and plugins
+def test_a_type_that_needs_less_is_free_at_once(desk: Desk) -> None:
+    """What waited for the limiter of its type is claimed in the next rounds once the type needs it no more, also by its plugin's word."""
+    desk.run(flow.put_limit(0, "shut", {"kind": "slots", "max": 0, "by": "key"}, ORDER))
+    wid = desk.register("w1")
+    for change in (flow.put_type(0, "alpha", [], ORDER._replace(op="free")), None):
+        published = PUBLISHED._replace(limits="shut")
+        desk.run(flow.put_type(0, "alpha", None, ORDER._replace(op=f"reset{change}")))
+        desk.run(registration(published))
+        desk.submit(), desk.submit(lane="k")
+        assert desk.claim(wid, 5) == []
+        desk.run(change or registration(published._replace(limits="")))
+
+        # One round looks at the limiter, the next at those of single fairness keys.
+        assert len(desk.claim(wid, 5) + desk.claim(wid, 5)) == 2
+        desk.dump()
+
+
+def registration(published: calls.Published) -> Call[Any]:
+    return calls.register(
+        0, wid="other", cap="c", info="{}", plugin_set="{}", types=["alpha"], catalogue=[published], alive_ms=ALIVE_MS, gen="g"
+    )
+
+
+def test_an_operators_word_on_a_type_outlives_registrations(desk: Desk) -> None:
+    """What the plugin says is heard again when the operator takes his word back."""
+    desk.run(registration(PUBLISHED))
+    desk.run(flow.put_type(0, "alpha", ["mine"], ORDER))
+    desk.run(registration(PUBLISHED._replace(limits="few,other")))
+    during = desk.run(flow.rules(0)).type_limits
+    desk.run(flow.put_type(0, "alpha", None, ORDER._replace(op="back")))
+
+    assert during == {"alpha": "mine"}
+    assert desk.run(flow.rules(0)).type_limits == {"alpha": "few"}, "as its catalogue entry has it"
+
+
+def test_a_plugins_pause_is_its_own(desk: Desk) -> None:
+    """It ends the pauses that it made, and no other."""
+    desk.run(registration(PUBLISHED))
+    desk.run(flow.pause(0, "q/one", "pause", ORDER))
+    desk.run(flow.pause_plugin(0, "mailer", "pause", ORDER))
+    desk.run(registration(PUBLISHED._replace(type="beta")))
+    during = set(desk.run(flow.rules(0)).pauses)
+    desk.run(flow.pause_plugin(0, "mailer", "resume", ORDER._replace(op="back")))
+
+    assert during == {"q/one", "p/mailer", "t/alpha", "t/beta"}
+    assert set(desk.run(flow.rules(0)).pauses) == {"q/one"}
+
+
+def test_a_job_that_expires_before_it_is_due_is_refused(desk: Desk) -> None:
+    """Now or then; whoever is known already gets the old answer."""
+    known = desk.item(key="k" * 22, expires_ms=desk.now + 5)
+    desk.run(calls.submit(0, [known]))
+    desk.now += 10
+    ends = ((0, 0), (50, 50), (51, 50))  # when it expires and when it is due, from now
+    late = [desk.item(expires_ms=desk.now + expires, delay_ms=delay) for expires, delay in ends]
+
+    again = desk.item(key="k" * 22, expires_ms=known.expires_ms)
+    answers = desk.run(calls.submit(0, [*late, known, again]))
+    atomic = desk.run(calls.submit(0, [desk.item(), desk.item(expires_ms=desk.now)], atomic=True))
+
+    assert [answer.status.name for answer in answers] == ["REJECTED", "REJECTED", "OK", "OK", "DUPLICATE"]
+    assert {answer.why for answer in answers[:2]} == {"late"}
+    assert [answer.status.name for answer in atomic] == ["ABORTED", "REJECTED"]

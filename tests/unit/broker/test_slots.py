@@ -20,6 +20,34 @@ def test_a_group_asks_for_what_it_has_free():
     assert slots.free() == [(1, "a")]
 
 
+def test_a_group_can_be_resized_while_it_holds_jobs():
+    """More slots are asked for at once; with fewer, what is held runs on and nothing is asked for until it is below."""
+    slots = Slots([(2, ["a"])])
+    slots.free()
+    for _ in range(2):
+        slots.take("a")
+
+    assert slots.resize("a", 4)
+    assert slots.free() == [(2, "a")]
+    assert slots.resize("a", 1)
+    assert slots.free() == [(0, "a")]
+    slots.give_back("a")
+    assert slots.free() == []
+    slots.give_back("a")
+    assert slots.free() == [(1, "a")]
+
+
+def test_a_half_without_slots_never_looks_ahead():
+    """Of one slot the second consumer has none, however short the jobs are."""
+    slots = Slots([(1, ["a"])])
+    slots.ran("a", 0.000_01)
+
+    assert slots.resize("a", 0)
+    assert slots.free() == []
+    assert not slots.resize("a", 0)
+    assert not slots.resize("elsewhere", 5)
+
+
 def test_queues_of_one_group_share_its_slots_and_take_turns():
     """The first queue of a call is another one the next time."""
     slots = Slots([(2, ["a", "b"])])

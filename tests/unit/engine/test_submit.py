@@ -12,10 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from taskmaster.engine.options import UniqueWork
 from taskmaster.engine.submit import ATTEMPTS_MAX, DELAY_MAX_MS, TIMEOUT_MAX_MS, Submission, key_digest, prepare, renew
 from taskmaster.errors import InvalidPayload, InvalidRequest, KeyMissing
 from taskmaster.model.ids import created_ms, digest, digest_slot, is_job_id, slot_of
 from taskmaster.model.job import Envelope
+from taskmaster.model.lanes import lane_name
 from taskmaster.model.retry import Backoff
 from taskmaster.plugins.catalogue import CatalogueEntry
 from taskmaster.plugins.validation import Validator
@@ -30,7 +32,7 @@ VALIDATOR = Validator(SCHEMA)
 def make(
     submission: Submission, *, partitions: int = 4, idempotency: str = "required", entry: CatalogueEntry = ENTRY, now_ms: int = NOW
 ) -> Any:
-    settings = SimpleNamespace(partitions=partitions, idempotency=idempotency, max_body_bytes=1_000)
+    settings = SimpleNamespace(partitions=partitions, idempotency=idempotency, max_body_bytes=1_000, idempotency_window_ms=60_000)
     return prepare(submission, entry, VALIDATOR, settings, now_ms, "api")
 
 
@@ -70,7 +72,9 @@ def test_request_digest_is_over_what_was_sent() -> None:
     assert make(one(payload={"n": 1, "a": 2}))[1].request == make(one(payload={"a": 2, "n": 1}))[1].request
     different = [
         {"payload": {"n": 2}}, {"attempts": 7}, {"queue": "mails"}, {"priority": "normal"}, {"delay_ms": 5}, {"timeout_ms": 9_000},
-        {"backoff": Backoff(kind="fixed")}, {"run_at": dt.datetime(2030, 1, 1, tzinfo=dt.UTC)},
+        {"backoff": Backoff(kind="fixed")}, {"run_at": dt.datetime(2030, 1, 1, tzinfo=dt.UTC)}, {"fairness_key": "c"}, {"lifo": True},
+        {"tags": ("a",)}, {"tags": ("b",)}, {"limits": ("a",)}, {"expires_at": dt.datetime(2030, 1, 1, tzinfo=dt.UTC)},
+        {"unique": UniqueWork(key="u")}, {"unique": UniqueWork(key="v")}, {"unique": UniqueWork(key="u", until="started")},
     ]  # fmt: skip
     digests = {make(one(**fields))[1].request for fields in different}
     assert len(digests | {base}) == len(different) + 1
@@ -83,8 +87,8 @@ def test_request_digest_is_over_what_was_sent() -> None:
         {"delay_ms": DELAY_MAX_MS + 1}, {"queue": "A"}, {"queue": "q{1}"}, {"queue": "x" * 65}, {"queue": "q\n"}, {"priority": "urgent"},
         {"idempotency_key": ""}, {"idempotency_key": "k" * 256}, {"idempotency_key": "\ud800"}, {"backoff": Backoff(kind="list")},
         {"backoff": Backoff(delays_ms=(1,))}, {"run_at": NAIVE}, {"run_at": dt.datetime(2100, 1, 1, tzinfo=dt.UTC)},
-        {"delay_ms": 1, "run_at": dt.datetime(2030, 1, 1, tzinfo=dt.UTC)}, {"tags": ["a"]}, {"lifo": True}, {"fairness_key": "c"},
-        {"unique": {"key": "u"}}, {"callback_url": "https://example.com"}, {"expires_at": "2030-01-01T00:00:00Z"},
+        {"delay_ms": 1, "run_at": dt.datetime(2030, 1, 1, tzinfo=dt.UTC)}, {"tags": ("a b",)}, {"fairness_key": ""},
+        {"limits": ("A",)}, {"unique": UniqueWork(key="u", ttl_ms=5)}, {"expires_at": NAIVE}, {"callback_url": "https://example.com"},
     ],
 )  # fmt: skip
 def test_caps_hold_for_python_callers_too(fields: dict[str, Any]) -> None:
@@ -102,7 +106,7 @@ def test_limits_themselves_are_allowed(fields: dict[str, Any]) -> None:
     make(one(**fields))
 
 
-@pytest.mark.parametrize("fields", [{"tags": []}, {"lifo": False}, {"unique": None}])
+@pytest.mark.parametrize("fields", [{"tags": ()}, {"lifo": False}, {"unique": None}, {"limits": ()}])
 def test_absent_options_may_be_spelt_out(fields: dict[str, Any]) -> None:
     """Null, false and empty ask for nothing."""
     make(one(**fields))
@@ -133,6 +137,32 @@ def test_type_says_before_the_setting_whether_a_key_is_needed(of_type: bool | No
             make(bare, idempotency=setting, entry=entry)
     else:
         assert make(bare, idempotency=setting, entry=entry)[1].key == ""
+
+
+def test_place_among_others_is_in_the_record_and_told_again() -> None:
+    """What the store turns into names is kept as it was given, for people."""
+    at = dt.datetime(2030, 1, 1, tzinfo=dt.UTC)
+    wanted = one(fairness_key="Kund é", tags=("b", "a"), limits=("z", "api"), lifo=True, expires_at=at, unique=UniqueWork(key="work"))
+    _, job = make(wanted)
+    envelope = msgspec.json.decode(job.blob, type=Envelope)
+
+    assert job.lane == lane_name("Kund é", ("api", "z"))
+    assert (job.tags, job.lifo, job.expires_ms) == (("b", "a"), 1, int(at.timestamp() * 1_000))
+    assert job.unique is not None
+    assert (envelope.fairness_key, envelope.tags, envelope.limits, envelope.unique_key) == ("Kund é", ("b", "a"), ("z", "api"), "work")
+
+
+def test_a_job_without_place_is_as_short_as_ever() -> None:
+    """The envelope of a plain submission says nothing of keys and tags."""
+    assert make(one())[1].blob == '["mail",{"n":1},"k","api",7,9000,{"kind":"fixed"}]'
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=255), st.integers(1, 64))
+def test_unique_work_decides_where_a_job_stands(work: str, partitions: int) -> None:
+    """Jobs of one work meet in one partition, whatever their idempotency keys."""
+    homes = {make(one(unique=UniqueWork(key=work), idempotency_key=key), partitions=partitions)[0] for key in ("a", "b", "c")}
+
+    assert len(homes) == 1
 
 
 def test_renewed_job_keeps_all_but_its_id() -> None:

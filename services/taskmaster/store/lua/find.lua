@@ -1,8 +1,9 @@
 --[[ find — one page of jobs or dead-letter records, newest first, from one kind of index, filtered.
 FLAGS  no-writes
 KEYS   meta HASH tm:{p}:meta; all others are formed under its tag
-ARGV   index (created | finished | waiting | delayed | active | dead), state (its letter, '' = any; needed by finished), type ('' = any), queue ('' = any),
+ARGV   index (created | tagged | finished | waiting | delayed | active | dead), state (its letter, '' = any; needed by finished), type ('' = any), queue ('' = any),
        filter of dead letters (JSON, lib/letters; '' for all else),
+       filter of jobs (MessagePack map of those wanted: tg tag, needed by tagged; pr priority 0-3; key fairness key as lanes spell it),
        score of the row before the page, its member (both '' = from the beginning), rows at most, now ('' = server time)
 OUT    1 when there may be more, score and member of the last one looked at ('' when none was), then a row each: [id, score, field, value, ...]
 REPEAT reads only ]]
@@ -10,8 +11,8 @@ REPEAT reads only ]]
 --- @include "lib/letters"
 --- @include "lib/bands"
 
-local index, state, ty, queue, filter = ARGV[1], ARGV[2], ARGV[3], ARGV[4], letter_filter(ARGV[5])
-local c_score, c_member, limit = ARGV[6], ARGV[7], tonumber(ARGV[8])
+local index, state, ty, queue, filter, jobs = ARGV[1], ARGV[2], ARGV[3], ARGV[4], letter_filter(ARGV[5]), cmsgpack.unpack(ARGV[6])
+local c_score, c_member, limit = ARGV[7], ARGV[8], tonumber(ARGV[9])
 local BYTES = 1000000 -- what one call may cost; a page that is cut short says so
 local LANES = 500 -- so many are merged by arrival
 local CREATED = 1e12 -- scores above are times, below arrivals
@@ -68,6 +69,8 @@ if index == 'waiting' then
 end
 if index == 'created' then
   for i, name in ipairs(types()) do keys[i] = P .. 'it:' .. name end
+elseif index == 'tagged' then
+  keys[1] = P .. 'ig:' .. jobs.tg
 elseif index == 'finished' then
   for i, name in ipairs(queues()) do keys[i] = P .. 'fin:' .. name .. '/' .. state end
 elseif index == 'dead' then
@@ -93,8 +96,11 @@ end
 
 local function is_wanted(id)
   if index == 'dead' then return is_meant(id, filter) end
-  local f = call('HMGET', P .. 'j:' .. id, 'st', 'ty', 'q')
-  return f[2] and (state == '' or f[1] == state) and (ty == '' or f[2] == ty) and (queue == '' or f[3] == queue)
+  local f = call('HMGET', P .. 'j:' .. id, 'st', 'ty', 'q', 'pr', 'ln', 'tg')
+  if not f[2] or (state ~= '' and f[1] ~= state) or (ty ~= '' and f[2] ~= ty) or (queue ~= '' and f[3] ~= queue) then return false end
+  if jobs.pr and (tonumber(f[4] or nil) or 2) ~= jobs.pr then return false end
+  if jobs.key and string.match(f[5] or '', '^[^~]*') ~= jobs.key then return false end
+  return not jobs.tg or string.find(',' .. (f[6] or '') .. ',', ',' .. jobs.tg .. ',', 1, true)
 end
 
 local record = index == 'dead' and 'd:' or 'j:'

@@ -2,13 +2,12 @@
 FLAGS  allow-oom
 KEYS   meta HASH tm:{p}:meta; all others are formed under its tag
 ARGV   wid (fresh in every life), cap, info (JSON: host, pid …), plugin set (JSON: what each type is run by), types (MessagePack list),
-       catalogue (MessagePack list of [type, JSON]), alive ms, generation to use when the store has none,
+       catalogue (MessagePack list of [type, JSON, plugin, limiters with commas or '']), alive ms, generation to use when the store has none,
        dependencies (MessagePack list of [type, dependency or '', `?` if it has a fallback or '']; and as the last one a flat list of the settings that a new breaker gets),
        now ('' = server time)
 OUT    generation, now ms
 REPEAT the same ]]
---- @include "lib/tag"
---- @include "lib/now"
+--- @include "lib/types"
 
 local wid, cap, info, plugin_set, types = ARGV[1], ARGV[2], ARGV[3], ARGV[4], cmsgpack.unpack(ARGV[5])
 local catalogue, alive_ms, fresh_gen, dependencies = cmsgpack.unpack(ARGV[6]), tonumber(ARGV[7]), ARGV[8], cmsgpack.unpack(ARGV[9])
@@ -32,27 +31,24 @@ for _, ty in ipairs(types) do
   call('ZREMRANGEBYSCORE', P .. 'tc:' .. ty, '-inf', now - KEPT_MS) -- plugin sets that nobody runs any more
   call('ZADD', P .. 'tc:' .. ty, now + alive_ms, cap)
 end
--- The breaker of a type's dependency is one of its limiters. One that somebody has set up stays as it is.
-local function depend(ty, dependency, fallback, settings)
-  local limits, is = {}, call('HGET', P .. 'tl', ty) or ''
-  for name in string.gmatch(is, '[^,]+') do
-    if string.sub(name, 1, 1) ~= '!' then limits[#limits + 1] = name end
-  end
-  if dependency ~= '' then
-    local name = '!' .. dependency
-    limits[#limits + 1] = name .. fallback
-    if call('HSETNX', P .. 'L:' .. name, 'kind', 'breaker') == 1 then
-      call('HSET', P .. 'L:' .. name, 'rev', 0, unpack(settings))
-      call('SADD', P .. 'ls', name)
-    end
-  end
-  local will_be = table.concat(limits, ',')
-  if will_be == is then return end
-  if will_be == '' then call('HDEL', P .. 'tl', ty) else call('HSET', P .. 'tl', ty, will_be) end
-end
 
-for i = 1, #dependencies - 1 do depend(dependencies[i][1], dependencies[i][2], dependencies[i][3], dependencies[#dependencies]) end
-for _, entry in ipairs(catalogue) do call('HSET', P .. 'cat', entry[1], entry[2]) end
+-- The breaker of a type's dependency is one of its limiters. One that somebody has set up stays as it is.
+for i = 1, #dependencies - 1 do
+  local ty, dependency, fallback = unpack(dependencies[i])
+  local name = '!' .. dependency
+  if dependency ~= '' and call('HSETNX', P .. 'L:' .. name, 'kind', 'breaker') == 1 then
+    call('HSET', P .. 'L:' .. name, 'rev', 0, unpack(dependencies[#dependencies]))
+    call('SADD', P .. 'ls', name)
+  end
+  limit_by(ty, nil, dependency ~= '' and name .. fallback or '')
+end
+for _, entry in ipairs(catalogue) do
+  local ty, json, plugin, names = unpack(entry)
+  call('HSET', P .. 'cat', ty, json)
+  if call('HEXISTS', P .. 'orders', 'l/' .. ty .. '/names') == 0 then limit_type(ty, names or '') end
+  local paused = plugin and call('HGET', P .. 'pause', 'p/' .. plugin)
+  if paused then pause_with(plugin, paused, ty) end
+end
 call('SET', P .. 'o:' .. wid, info, 'PX', REMEMBERED_MS)
 call('SET', P .. 'set:' .. cap, plugin_set, 'PX', REMEMBERED_MS)
 return { call('HGET', KEYS[1], 'gen'), now }

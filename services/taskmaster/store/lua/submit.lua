@@ -10,7 +10,7 @@ ARGV   mode ('independent' | 'atomic'),
 OUT    now ms, then an answer an item, in order: its state: stored | [ALREADY, state, id] | [DUPLICATE, state, id of the first] |
        [REUSED, state, id of the first] | [TOO_OLD] (the id's time is not within 30 s of the store's) | [GONE] (its source is no longer there) |
        [UNKNOWN] (an effect of its lineage is not settled) | [CONFLICT, state, id] (another job has the unique work) |
-       [REJECTED, full | draining] (the queue) | [ABORTED] (atomic: another item was refused)
+       [REJECTED, full | draining | late, most jobs that may wait in the queue] (late: it expires before it could begin) | [ABORTED] (atomic: another item was refused)
 REPEAT the id is the memory: the same item again answers ALREADY, or DUPLICATE with the same id ]]
 --- @include "lib/state"
 --- @include "lib/purge"
@@ -71,17 +71,29 @@ local function room_of(queue)
     local f = call('HMGET', P .. 'q:' .. queue, 'drain', 'max')
     local is_there = f[2] and call('HMGET', P .. 'n', queue .. '/w', queue .. '/d')
     room = { left = math.huge, why = 'full' }
-    if f[2] then room.left = tonumber(f[2]) - tonumber(is_there[1] or 0) - tonumber(is_there[2] or 0) end
+    if f[2] then
+      room.max = tonumber(f[2])
+      room.left = room.max - tonumber(is_there[1] or 0) - tonumber(is_there[2] or 0)
+    end
     if f[1] then room.left, room.why = 0, 'draining' end
     rooms[queue] = room
   end
   return room
 end
 
+local function due_of(kind)
+  return kind.delay and now + kind.delay or kind.due or 0
+end
+
+local function is_late(kind)
+  return kind.ex and kind.ex <= math.max(now, due_of(kind))
+end
+
 -- Why a job that is new may not come; nil: it may.
 local function refused(kind, taken)
   local room = room_of(kind.q)
-  if room.left - (taken or 0) <= 0 then return { STATUS.REJECTED, room.why } end
+  if room.left - (taken or 0) <= 0 then return { STATUS.REJECTED, room.why, room.max or 0 } end
+  if is_late(kind) then return { STATUS.REJECTED, 'late', 0 } end
   if kind.ux then return unique_conflict(kind.ux) end
 end
 
@@ -114,7 +126,7 @@ end
 
 -- What the jobs of a kind share in their hashes and indexes.
 for _, kind in ipairs(kinds) do
-  local due = kind.delay and now + kind.delay or kind.due or 0
+  local due = due_of(kind)
   local fields = { 'q', kind.q, 'ty', kind.ty }
   local at = 4
   if kind.pr then
@@ -137,6 +149,7 @@ for _, kind in ipairs(kinds) do
   if kind.ux and kind.ux[2] ~= 't' then -- the record goes with the job; with `t`, by itself
     fields[at + 1], fields[at + 2], at = 'ux', kind.ux[1], at + 2
   end
+  kind.may_not = kind.ux or is_late(kind)
   if due > now then
     kind.state, kind.due = 'd', due
     fields[at + 1], fields[at + 2] = 'ra', due
@@ -151,7 +164,7 @@ reserve_seq(n)
 for i = 1, n do
   local number, id, key, request, blob = unpack(items, (i - 1) * WIDTH + 1, i * WIDTH)
   local kind = kinds[number]
-  local may_be_refused = kind.ux or room_of(kind.q).left <= 0
+  local may_be_refused = kind.may_not or room_of(kind.q).left <= 0
   local answer = known(kind, id, key, request, kind.rp or may_be_refused)
   if not answer and may_be_refused then answer = refused(kind) end
   if not answer and key ~= '' then

@@ -43,7 +43,8 @@ local function is_attached(name, unit)
   local names = ',' .. (call('HGET', P .. 'q:' .. queue, 'lm') or '')
   if band ~= '' then names = names .. ',' .. (call('HGET', P .. 'tl', string.match(band, '^[^~*!]+')) or '') end
   local own = string.match(lane or band, '~[^*]*') or ''
-  return string.find(names .. string.gsub(own, '~', ',') .. ',', ',' .. name .. ',', 1, true) ~= nil
+  names = string.gsub(names .. string.gsub(own, '~', ',') .. ',', '%?', '') -- `?`: its type has a fallback
+  return string.find(names, ',' .. name .. ',', 1, true) ~= nil
 end
 
 -- What is to be let go for this instance of a limiter, first come, first served. Queues and bands: as many as could be served. Lanes, all of

@@ -75,7 +75,13 @@ def stamp(payload: Stamp, ctx: JobContext) -> None:
         time.sleep(payload.ms / 1_000)
 
 
+@job("bench-report", queue="bench-reports")
+def report(payload: Wait, ctx: JobContext) -> None:
+    """Hold a thread of another queue."""
+    time.sleep(payload.ms / 1_000)
+
+
 @hookimpl
 def register_jobs() -> list[Job]:
     """All of them."""
-    return [noop, isolated, sleep, wait, stamp]
+    return [noop, isolated, sleep, wait, stamp, report]

@@ -1,0 +1,126 @@
+"""Orders of operators that hold in every partition: what they are, who gave them, and how they are given."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal, NamedTuple
+
+import msgspec
+
+from taskmaster.engine.steps import Steps
+from taskmaster.errors import Conflict, RevisionMismatch
+from taskmaster.store import flow
+from taskmaster.store.call import Call
+from taskmaster.store.flow import Changed, Rules
+from taskmaster.store.status import Status
+
+__all__ = ["By", "Pause", "Reason", "Word", "give", "pause_of", "read_rules", "set_pause", "shares"]
+
+#: How often an order is decided anew when somebody else was faster.
+TRIES = 5
+By = Annotated[str, msgspec.Meta(min_length=1, max_length=40)]
+Reason = Annotated[str, msgspec.Meta(max_length=200)]
+
+
+class Word(NamedTuple):
+    """Who orders something, and why; both for the audit and for those who wonder."""
+
+    by: str
+    reason: str = ""
+
+
+class Pause(NamedTuple):
+    """Whose order it is that something stands still. `plugin`: it is a pause of that plugin, of which the thing is a part."""
+
+    by: str
+    reason: str
+    since_ms: int
+    plugin: str = ""
+
+
+class _Entry(msgspec.Struct):
+    who: str
+    reason: str = ""
+    since: float = 0
+    plugin: str = ""
+
+
+def pause_of(raw: bytes | str | None) -> Pause | None:
+    """What the store keeps of a pause; None for nothing."""
+    if not raw:
+        return None
+    entry = msgspec.json.decode(raw, type=_Entry)
+    return Pause(entry.who, entry.reason, int(entry.since), entry.plugin)
+
+
+def shares(total: int, partitions: int) -> list[int]:
+    """*total* in whole parts that differ by one at most, the larger ones first."""
+    return [total // partitions + (number < total % partitions) for number in range(partitions)]
+
+
+def read_rules(partitions: int, queues: Sequence[str] = ()) -> Steps[list[Rules]]:
+    """The orders in force, by partition; of these queues, or of all."""
+    found: list[Rules] = []
+    for partition in range(partitions):
+        found += [(yield flow.rules(partition, queues))]
+    return found
+
+
+def give(
+    partitions: int,
+    write: Callable[[int, flow.Order], Call[Changed]],
+    word: Word,
+    *,
+    read: Callable[[int], Call[Any]],
+    revision: Callable[[Any], int],
+    known: int | None = None,
+) -> Steps[int]:
+    """Give the same order in every partition; the revision that the first one has then.
+
+    Each is bound to the revision that was read just before, so that a copy of it that comes late does nothing.
+
+    Args:
+        partitions: of the store.
+        write: the order for one partition.
+        word: whose it is.
+        read: the call that tells what is there.
+        revision: of that answer.
+        known: only if the first partition still has this revision.
+
+    Raises:
+        RevisionMismatch: it has another; fact `revision`.
+        Conflict: others were faster again and again.
+    """
+    op, first = secrets.token_hex(8), 0
+    for partition in range(partitions):
+        for _ in range(TRIES):
+            seen = known if partition == 0 and known is not None else revision((yield read(partition)))
+            answer: Changed = yield write(partition, flow.Order(op, seen, *word))
+            if answer.status is not Status.CONFLICT:
+                break
+            if partition == 0 and known is not None:
+                raise RevisionMismatch(f"it was changed since revision {known}: it has {answer.revision}", revision=answer.revision)
+        else:
+            raise Conflict("others change it all the time; repeat the request")
+        first = answer.revision if partition == 0 else first
+    return first
+
+
+def set_pause(scope: str, what: Literal["pause", "resume"], partitions: int, word: Word) -> Steps[int]:
+    """Pause or resume `q/<queue>`, `t/<type>` or `p/<plugin>`. Already so: nothing happens, and the first one's word stands.
+
+    Raises:
+        Conflict: a type is to go on whose plugin is paused.
+    """
+    kind, _, name = scope.partition("/")
+    if kind == "t" and what == "resume":
+        rules: Rules = yield flow.rules(0)
+        pause = pause_of(rules.pauses.get(scope))
+        if pause is not None and pause.plugin:
+            raise Conflict(f"{name} is paused with its plugin {pause.plugin}; resume that", plugin=pause.plugin)
+
+    def write(partition: int, order: flow.Order) -> Call[Changed]:
+        return flow.pause_plugin(partition, name, what, order) if kind == "p" else flow.pause(partition, scope, what, order)
+
+    return (yield from give(partitions, write, word, read=flow.rules, revision=lambda seen: seen.revision(scope)))

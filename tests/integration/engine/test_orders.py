@@ -1,0 +1,149 @@
+"""Orders of operators: what becomes of them in the store, how partitions share them, and how they are read back."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from support.servers import StoreServer
+from taskmaster.engine.limits import LimitRule, LimitView, list_limits, put_limit
+from taskmaster.engine.queue_rules import QueueChange, change_queue, queue_rules
+from taskmaster.engine.rules import Word, pause_of, read_rules, shares
+from taskmaster.engine.steps import walk
+from taskmaster.errors import Conflict, InvalidRequest, RevisionMismatch
+from taskmaster.model.lanes import KEY_MAX
+from taskmaster.store import flow
+from taskmaster.store.call import Call
+from taskmaster.store.client import SyncStore
+
+pytestmark = pytest.mark.server("valkey")
+
+KEYS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=KEY_MAX)
+WORD = Word("ann", "why")
+NAMES = map("few{}".format, itertools.count())  # each example has limiters and queues of its own
+many = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.fixture
+def store(clean_server: StoreServer) -> Iterator[SyncStore]:
+    made = SyncStore(clean_server.url)
+    yield made
+    made.close()
+
+
+def faster(store: SyncStore, times: int) -> Callable[[Call[Any]], Any]:
+    """Runs calls; so many orders for limiters find that somebody else has just given one."""
+    left = [times]
+
+    def run(call: Call[Any]) -> Any:
+        if call.script.name == "limit_put" and left[0]:
+            left[0] -= 1
+            store.run(
+                flow.put_limit(call.partition, str(call.args[0]), {"kind": "slots", "max": 1}, flow.Order(f"rival{left[0]}", None, "b", ""))
+            )
+        return store.run(call)
+
+    return run
+
+
+def put(run: Callable[[Call[Any]], Any], name: str, rule: LimitRule, partitions: int = 1, known: int | None = None) -> LimitView:
+    return walk(run, put_limit(name, rule, WORD, partitions=partitions, known=known))
+
+
+@given(st.integers(0, 10**9), st.integers(1, 1_024))
+def test_shares_are_the_whole_and_nearly_equal(total: int, partitions: int) -> None:
+    """Nothing is lost or made; nobody has more than one above another."""
+    parts = shares(total, partitions)
+
+    assert sum(parts) == total
+    assert max(parts) - min(parts) <= 1
+
+
+@many
+@given(
+    st.integers(1, 4),
+    st.integers(4, 10**6),
+    st.none() | st.integers(4, 10**6),
+    st.none() | st.dictionaries(KEYS, st.integers(4, 10**6), max_size=5),
+)
+def test_a_rule_comes_back_as_it_was_given(
+    store: SyncStore, partitions: int, most: int, burst: int | None, overrides: dict[str, int] | None
+) -> None:
+    """However many partitions share it, and whatever its fairness keys are called."""
+    rule, name = LimitRule("rate", most, 1_000, burst, None if overrides is None else "fairnessKey", overrides or {}), next(NAMES)
+
+    view = put(store.run, name, rule, partitions)
+    [listed] = walk(store.run, list_limits(partitions, name))
+
+    assert view.rule == listed.rule == rule
+    assert sum(int(store.run(flow.limits(number, name))[0].fields["max"]) for number in range(partitions)) == most
+
+
+@pytest.mark.parametrize("field", ["max", "burst", "overrides"])
+def test_each_partition_needs_one_of_everything(store: SyncStore, field: str) -> None:
+    """A limit that cannot be shared is refused with its place, and nothing is written."""
+    rule: dict[str, Any] = {"max": 9, "burst": 9, "overrides": {"k": 9}} | {field: {"k": 2} if field == "overrides" else 2}
+
+    with pytest.raises(InvalidRequest) as caught:
+        put(store.run, "few", LimitRule("rate", per_ms=5, by="fairnessKey", **rule), 3)
+
+    assert caught.value.facts["errors"][0]["pointer"].startswith(f"/{field}")
+    assert walk(store.run, list_limits(3)) == []
+
+
+def test_an_order_is_decided_anew_when_somebody_was_faster(store: SyncStore) -> None:
+    """Without a revision the last one wins, in every partition; with one, whoever has seen less is refused; and nobody tries for ever."""
+    assert put(faster(store, 3), "few", LimitRule("concurrency", 5), 2).rule.max == 5
+    now = walk(store.run, list_limits(2, "few"))[0].revision
+    with pytest.raises(RevisionMismatch) as caught:
+        put(store.run, "few", LimitRule("concurrency", 6), 2, known=now - 1)
+    assert caught.value.facts["revision"] == now
+    with pytest.raises(Conflict, match="all the time"):
+        put(faster(store, 99), "few", LimitRule("concurrency", 7))
+
+
+def test_a_late_copy_of_an_order_does_nothing(store: SyncStore) -> None:
+    """An order that was sent twice and overtaken by another one is not carried out again."""
+    sent: list[Call[Any]] = []
+
+    def run(call: Call[Any]) -> Any:
+        sent.append(call)
+        return store.run(call)
+
+    put(run, "few", LimitRule("concurrency", 5))
+    put(store.run, "few", LimitRule("concurrency", 6))
+    for call in sent:
+        store.run(call)
+
+    assert walk(store.run, list_limits(1, "few"))[0].rule.max == 6
+
+
+@many
+@given(st.integers(1, 4), st.dictionaries(KEYS, st.integers(1, 1_000), max_size=5), st.none() | st.integers(4, 10**6))
+def test_settings_of_a_queue_come_back_as_they_were_given(
+    store: SyncStore, partitions: int, weights: dict[str, int], length: int | None
+) -> None:
+    """What is left out of a later change stays."""
+    name = next(NAMES)
+    wanted = QueueChange(limits=("b", "a"), strict=True, weights=weights, max_length=length, concurrency=3)
+    walk(store.run, change_queue(name, wanted, WORD, partitions=partitions))
+    walk(store.run, change_queue(name, QueueChange(strict=None), WORD, partitions=partitions))
+
+    rules = queue_rules(walk(store.run, read_rules(partitions)), name)
+
+    assert (rules.limits, rules.strict, rules.weights, rules.max_length, rules.concurrency) == (("b", "a"), False, weights, length, 3)
+    assert rules.revision == 2
+
+
+def test_a_pause_is_read_as_the_store_writes_it() -> None:
+    """Lua writes large numbers as floats."""
+    pause = pause_of(b'{"who":"ann","since":1.79e+12,"reason":"","plugin":"mailer"}')
+
+    assert pause is not None
+    assert (pause.by, pause.since_ms, pause.plugin) == ("ann", 1_790_000_000_000, "mailer")
+    assert pause_of("") is None
