@@ -143,7 +143,7 @@ _LUA = [
     letters("discard_takes_the_living", "lib/discard", "if job[1] == 'f' then", "if job[1] then"),
     letters("discard_holds_its_lineage", "lib/discard", "  leave_lineage(f[5] or id, 'd/' .. id)\n", ""),
     letters("group_outlives_its_records", "lib/discard", "  robbed[print] = true\n", ""),
-    letters("bytes_not_released", "lib/purge", "  if bytes > 0 then count(field .. '/bytes', -bytes) end\n", ""),
+    letters("bytes_not_released", "lib/purge", "  if bytes > 0 then count(queue .. '/' .. state .. '/bytes', -bytes) end\n", ""),
     letters("bytes_without_the_old_error", "lib/state", "failures and call('STRLEN', P .. 'r:' .. id) or 0", "0"),
     lua(
         "registration_overrules_the_operator",
@@ -151,7 +151,12 @@ _LUA = [
         "if call('HEXISTS', P .. 'orders', 'l/' .. ty .. '/names') == 0 then",
         "if true then",
     ),
-    lua("type_is_held_by_what_it_had", "lib/types", "for name in string.gmatch(before, '[^,]+') do kick_at(name, now) end", ""),
+    lua(
+        "type_is_held_by_what_it_had",
+        "lib/types",
+        "for name in string.gmatch(before, '[^,]+') do kick_at(string.match(name, '^[^?]+'), now) end",
+        "",
+    ),
     lua("begun_too_late", "submit", "return kind.ex and kind.ex <= math.max(now, due_of(kind))", "return kind.ex and kind.ex <= now"),
     lua("plugin_resume_ends_other_pauses", "plugin_pause", "if cjson.decode(pauses[i + 1]).plugin == plugin then", "if true then"),
     lua("key_dies_with_its_window", "lib/state", "math.max(window, KEY_KEPT_MS)", "window"),
