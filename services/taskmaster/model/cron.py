@@ -61,10 +61,13 @@ def check(text: str) -> None:
     if len(text) > 256:
         raise CronError("at most 256 characters are meant")
     try:
-        if next(cronsim.CronSim(_plain(text), _ZERO), None) is None:
-            raise CronError("it never matches")
+        first = next(cronsim.CronSim(_plain(text), _ZERO), None)
     except (cronsim.CronSimError, AssertionError, ValueError) as error:
-        raise CronError(f"{error or 'not a cron expression'}: five fields are meant (minute hour day month weekday), six begin with seconds, or @daily") from error
+        what = str(error) or "not a cron expression"
+        raise CronError(f"{what}; minute hour day month weekday are meant, seconds before them if there are six, or @daily") from error
+
+    if first is None:
+        raise CronError("it never matches")
 
 
 def explain(text: str) -> str:

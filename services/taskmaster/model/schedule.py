@@ -21,7 +21,21 @@ from taskmaster.model.template import TemplateError, check_template
 from taskmaster.model.zones import zone, zone_names
 from taskmaster_sdk.jobs import NAME
 
-__all__ = ["GRACE_MS", "Dst", "Due", "Missed", "Run", "Schedule", "check", "due", "due_at", "explain", "local_time", "next_instants", "runs"]
+__all__ = [
+    "GRACE_MS",
+    "Dst",
+    "Due",
+    "Missed",
+    "Run",
+    "Schedule",
+    "check",
+    "due",
+    "due_at",
+    "explain",
+    "local_time",
+    "next_instants",
+    "runs",
+]
 
 #: An instant that is no later than this was not missed. Longer than another scheduler takes to step in.
 GRACE_MS = 15_000
@@ -92,9 +106,9 @@ class Run(NamedTuple):
 
 
 class Missed(NamedTuple):
-    """Instants that are not run."""
+    """Instants that are not run: how many, the first and the last."""
 
-    count: int
+    total: int
     first_ms: int
     last_ms: int
 
@@ -210,7 +224,8 @@ def explain(schedule: Schedule) -> str:
         words += f", {schedule.timezone} time"
         return words + (": every hour, by elapsed time" if cron.is_hourly(schedule.cron) and schedule.timezone != "UTC" else "")
     if schedule.every_ms is not None:
-        return f"Every {_duration(schedule.every_ms)}, counted from {_utc(schedule.start_at) if schedule.start_at else 'the beginning of 1970 UTC'}"
+        beginning = _utc(schedule.start_at) if schedule.start_at else "the beginning of 1970 UTC"
+        return f"Every {_duration(schedule.every_ms)}, counted from {beginning}"
     return f"Once, at {_utc(schedule.run_at)}" if schedule.run_at else ""
 
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["WORDS", "TemplateError", "check_template", "render", "words_of"]
+__all__ = ["WORDS", "TemplateError", "check_template", "render", "utc_text", "words_of"]
 
 _WORD = re.compile(r"\{\{\s*([^{}]*?)\s*\}\}")
 #: What may stand there.
@@ -39,15 +39,23 @@ def check_template(value: Any) -> None:
 
 def words_of(schedule_id: str, at_ms: int, local: dt.datetime) -> dict[str, str]:
     """What the words stand for."""
-    utc = local.astimezone(dt.UTC)
     return {
-        "instant": utc.isoformat().replace("+00:00", "Z"),
+        "instant": utc_text(at_ms),
         "instantMs": str(at_ms),
         "localDate": f"{local:%Y-%m-%d}",
         "localTime": f"{local:%H:%M:%S}",
         "local": local.isoformat(),
         "scheduleId": schedule_id,
     }
+
+
+def utc_text(at_ms: int) -> str:
+    """2026-12-24T14:00:00Z, with milliseconds if there are any."""
+    return (
+        dt.datetime.fromtimestamp(at_ms / 1_000, dt.UTC)
+        .isoformat(timespec="milliseconds" if at_ms % 1_000 else "seconds")
+        .replace("+00:00", "Z")
+    )
 
 
 def render(value: Any, words: Mapping[str, str]) -> Any:
