@@ -1,4 +1,4 @@
-"""What `taskmaster up` does: an embedded store, the API, the workers and a scheduler as processes of its own, side by side, until a signal."""
+"""What `taskmaster up` does: an embedded store, the API, workers and a scheduler as processes of its own, until a signal."""
 
 from __future__ import annotations
 

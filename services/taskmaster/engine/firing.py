@@ -50,8 +50,8 @@ def prepare_steps(row: DueRow, now_ms: int, jobs_of: Callable[[str], Jobs]) -> I
 def _steps(row: DueRow, schedule: Schedule, now_ms: int) -> Iterator[Step]:
     overlap, most = schedule.overlap, schedule.max_runs or 0
     if row.slot == "held":
-        at = row.instant_ms
-        yield Step(slot="held", from_=str(at), at=str(at), due=model.due_at(schedule, row.id, at), overlap=overlap, max=most)
+        held = str(row.instant_ms)
+        yield Step(slot="held", from_=held, at=held, due=model.due_at(schedule, row.id, row.instant_ms), overlap=overlap, max=most)
         return
     due = model.due(schedule, row.id, row.instant_ms, now_ms)
     missed = (due.missed.total, due.missed.first_ms, due.missed.last_ms) if due.missed else (0, 0, 0)

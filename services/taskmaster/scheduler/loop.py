@@ -1,8 +1,9 @@
 """APScheduler's loop, going round: one job of it, run again after as many seconds as it says.
 
-What is due is decided by the store's clock, so the loop must not depend on the local one: the times that APScheduler compares are made up,
-at each question, from a monotonic clock. A local clock that is set an hour back or forward neither stops the rounds nor hurries them. APScheduler
-has no list of schedules, nothing is pickled, and what it calls a misfire cannot happen: missed instants are a matter of each schedule's policy.
+What is due is decided by the store's clock, so the loop must not depend on the local one: the times that APScheduler compares are made
+up, at each question, from a monotonic clock. A local clock that is set an hour back or forward neither stops the rounds nor hurries them.
+APScheduler has no list of schedules and nothing is pickled; what it calls a misfire cannot happen: missed instants are a matter of each
+schedule's own policy.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import datetime as dt
 import time
 from collections.abc import Callable
+from typing import Any
 
 from apscheduler.executors.debug import DebugExecutor
 from apscheduler.job import Job
@@ -18,6 +20,9 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 
 __all__ = ["Loop"]
+
+#: A round that raised is tried again after that; APScheduler logs what it raised.
+_AFTER_ERROR_S = 1.0
 
 
 class Loop:
@@ -30,8 +35,8 @@ class Loop:
     def __init__(self, round_: Callable[[], float]) -> None:
         self._round = round_
         self._pace = _Pace()
-        self._scheduler = BackgroundScheduler(
-            timezone=dt.UTC, jobstores={"default": _OneJob(self._pace)}, executors={"default": DebugExecutor()}, daemon=True
+        self._scheduler = _Steady(
+            self._pace, timezone=dt.UTC, jobstores={"default": _OneJob(self._pace)}, executors={"default": DebugExecutor()}, daemon=True
         )
         self._scheduler.add_job(self._turn, _Again(self._pace), misfire_grace_time=None, coalesce=True, max_instances=1)
 
@@ -44,6 +49,7 @@ class Loop:
         self._scheduler.shutdown(wait=True)
 
     def _turn(self) -> None:
+        self._pace.rest(_AFTER_ERROR_S)
         self._pace.rest(self._round())
 
 
@@ -59,6 +65,18 @@ class _Pace:
     @property
     def left(self) -> dt.timedelta:
         return dt.timedelta(seconds=max(0.0, self._due_s - time.monotonic()))
+
+
+class _Steady(BackgroundScheduler):  # type: ignore[misc]
+    """Sleeps by the pace: APScheduler's own sleep is a difference of two readings of the local clock, which may be set between them."""
+
+    def __init__(self, pace: _Pace, **options: Any) -> None:
+        self._pace = pace
+        super().__init__(**options)
+
+    def _process_jobs(self) -> float | None:
+        wait_s = super()._process_jobs()
+        return None if wait_s is None else self._pace.left.total_seconds()
 
 
 class _Again(BaseTrigger):  # type: ignore[misc]

@@ -22,7 +22,7 @@ __all__ = ["LEASE_MS", "Rounds"]
 log = get()
 #: How long a leader that went silent is waited for.
 LEASE_MS: Final = 6_000
-#: How long what a round was told is acted upon, by the monotonic clock. No step depends on it: each compares what it finds with what it was told.
+#: How long what a round was told is acted upon, by the monotonic clock. No step depends on that: each compares before it writes.
 TRUST_S: Final = 4.0
 #: A schedule that was changed is looked at so soon, and so is a lease that ends.
 LOOK_S: Final = 0.5
@@ -43,7 +43,7 @@ class Rounds:
     """
 
     def __init__(self, store: SyncStore, partition: int, wid: str, settings: Settings, types: Types) -> None:
-        self._store = store
+        self._channel = store.channel()
         self._partition = partition
         self._wid = wid
         self._window_ms = settings.idempotency_window_ms
@@ -67,15 +67,16 @@ class Rounds:
         return rest_s
 
     def leave(self) -> None:
-        """Give the lease back, so that another need not wait for its end."""
+        """Give the lease back, so that another need not wait for its end, and close the connection."""
         try:
-            self._store.run(schedules.round_(self._partition, self._wid, lease_ms=0))
+            self._channel.run(schedules.round_(self._partition, self._wid, lease_ms=0))
         except StoreError as error:
             log.warning(events.STORE_LOST, partition=self._partition, error=error.message)
+        self._channel.close()
 
     def _turn(self) -> float:
         until = time.monotonic() + TRUST_S
-        heard = self._store.run(schedules.round_(self._partition, self._wid, lease_ms=LEASE_MS, limit=ROWS))
+        heard = self._channel.run(schedules.round_(self._partition, self._wid, lease_ms=LEASE_MS, limit=ROWS))
         if heard.is_leading is not self._is_leading:
             self._is_leading = heard.is_leading
             log.info(events.SCHEDULER_LEADING if heard.is_leading else events.SCHEDULER_STANDING_BY, partition=self._partition)
@@ -108,7 +109,7 @@ class Rounds:
         step, jobs = prepared
         failpoints.hit("schedule.before_fire")
         call = schedules.fire(self._partition, row.id, row.definition, step, jobs, key_window_ms=self._window_ms)
-        answer = self._store.run(call, within_s=1.0)
+        answer = self._channel.run(call, within_s=1.0)
         failpoints.hit("schedule.fired")
         if answer.status not in (Status.OK, Status.ALREADY):
             # Edited, paused, deleted, or fired by another: what stands there now is told by the next round.
