@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import cronsim
@@ -75,6 +76,7 @@ def explain(text: str) -> str:
     return str(cronsim.CronSim(_plain(text), _ZERO).explain())
 
 
+@lru_cache(maxsize=1_024)
 def is_hourly(text: str) -> bool:
     """Whether it runs in all 24 hours of a day, so that it names no hour."""
     return len(cronsim.CronSim(_plain(text), _ZERO).hours) == 24
