@@ -39,8 +39,10 @@ __all__ = [
 
 #: An instant that is no later than this was not missed. Longer than another scheduler takes to step in.
 GRACE_MS = 15_000
-#: Instants looked at in one step, and how many of the newest of them stay for the next.
-LOOK_MAX, KEPT = 10_000, 1_000
+#: Most instants that are caught up.
+CATCH_UP_MAX = 1_000
+#: Instants looked at in one step, and how many of the newest of them stay for the next: more than any policy runs.
+LOOK_MAX, KEPT = 10_000, CATCH_UP_MAX + 2 * GRACE_MS // 1_000
 EVERY_MIN_MS, EVERY_MAX_MS = 1_000, 3_650 * 86_400_000
 DAY_MS = 86_400_000
 Excluded = Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d{2}-\d{2}(/\d{4}-\d{2}-\d{2})?$", max_length=21)]
@@ -88,7 +90,7 @@ class Schedule(msgspec.Struct, rename="camel", frozen=True, forbid_unknown_field
     queue: Annotated[str, msgspec.Meta(pattern=f"^{NAME.pattern}$", max_length=64)] | None = None
     priority: Priority | None = None
     catch_up: Literal["none", "latest", "all"] = "latest"
-    catch_up_max: Annotated[int, msgspec.Meta(ge=1, le=KEPT)] = 10
+    catch_up_max: Annotated[int, msgspec.Meta(ge=1, le=CATCH_UP_MAX)] = 10
     overlap: Literal["allow", "skip", "queue-one", "cancel-previous"] = "allow"
     dst: Dst = Dst()
     jitter_ms: Annotated[int, msgspec.Meta(ge=0, le=DAY_MS)] = 0
@@ -182,7 +184,7 @@ def next_instants(schedule: Schedule, after_ms: int, n: int) -> list[Run]:
 def due(schedule: Schedule, schedule_id: str, next_ms: int, now_ms: int) -> Due:
     """What becomes of the instants from *next_ms* on that are due by *now_ms*, by the schedule's catch-up policy.
 
-    Of more than 10,000 the first 9,000 are missed in one step: no policy would run them.
+    Of 10,000 and more the oldest are missed in steps of nearly as many: no policy would run them.
     """
     seen = [next_ms]
     following: int | None = None
