@@ -21,6 +21,7 @@ __all__ = [
     "Round",
     "ScheduleRow",
     "Schedules",
+    "Slot",
     "Step",
     "delete",
     "fire",

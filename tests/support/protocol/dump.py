@@ -49,6 +49,10 @@ KEYS: tuple[tuple[str, str, bool | None], ...] = (
     (f"tc:{NAME}!?|idle:{NAME}/.+", "zset", False),
     ("in:[^.]+", "zset", True),
     ("ev|audit", "stream", False),
+    (f"sc:{NAME}|scheduler", "hash", False),
+    ("scdue|scall|scs", "zset", False),
+    ("scheld", "set", False),
+    (f"scfire:{NAME}", "list", False),
 )
 PATTERNS = [(re.compile(pattern), kind, ttl) for pattern, kind, ttl in KEYS]
 READ = {
@@ -153,6 +157,19 @@ def limiter_violations(snap: Snapshot, jobs: dict[str, Any]) -> list[str]:
     return wrong + [f"W2 {unit} counts as waiting and waits for nothing" for unit in parked if not waiting[unit]]
 
 
+def schedule_violations(snap: Snapshot) -> list[str]:
+    """I10: a schedule is listed; it is due exactly while it has a next instant and is not paused; it is in `scheld` while an instant waits."""
+    rows = {schedule_id: snap[f"sc:{schedule_id}"] for schedule_id in ids_of(snap, "sc:")}
+    lists = {
+        "scall": set(rows),
+        "scdue": {name for name, row in rows.items() if "next" in row and "paused" not in row},
+        "scheld": {name for name, row in rows.items() if "held" in row},
+    }
+    found = {key: {member[0] if isinstance(member, tuple) else member for member in snap.get(key, ())} for key in lists}
+    wrong = [f"I10 {key} has {sorted(found[key])}, by rights {sorted(lists[key])}" for key in lists if found[key] != lists[key]]
+    return wrong + [f"I10 scfire:{name} has no schedule" for name in ids_of(snap, "scfire:") - rows.keys()]
+
+
 def violations(snap: Snapshot) -> list[str]:
     """Broken invariants I1-I3, I5-I8, a line each."""
     wrong: list[str] = []
@@ -207,7 +224,7 @@ def violations(snap: Snapshot) -> list[str]:
         rows = Counter(member for key, value in snap.items() if key.startswith(prefix) for member, _ in value)
         if rows != Counter(dead):
             wrong.append(f"I5 {prefix} lists {dict(rows)}, the records are {sorted(dead)}")
-    wrong += effect_violations(snap, jobs, dead) + limiter_violations(snap, jobs)
+    wrong += effect_violations(snap, jobs, dead) + limiter_violations(snap, jobs) + schedule_violations(snap)
     numbers = {field: int(value) for field, value in snap.get("n", {}).items()}
     present = {field: value for field, value in numbers.items() if field.count("/") == 1 and value}
     if present != dict(counts):
