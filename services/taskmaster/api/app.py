@@ -10,7 +10,7 @@ from litestar.datastructures import State
 from litestar.openapi import OpenAPIConfig
 
 import taskmaster
-from taskmaster.api import dlq, effects, health, jobs, problems, queues, submission, types
+from taskmaster.api import dlq, effects, health, jobs, problems, queues, schedules, submission, types
 from taskmaster.api.catalogue import Catalogue
 from taskmaster.api.gather import Gather
 from taskmaster.api.service import Answer, AnyRequest, Service, data, only
@@ -97,4 +97,4 @@ def _document() -> dict[str, Any]:
     return Litestar(route_handlers=_ROUTES, openapi_config=config, logging_config=None).openapi_schema.to_schema()
 
 
-_ROUTES = [*submission.ROUTES, *jobs.ROUTES, *dlq.ROUTES, *effects.ROUTES, *queues.ROUTES, *types.ROUTES, *health.ROUTES]
+_ROUTES = [*submission.ROUTES, *jobs.ROUTES, *dlq.ROUTES, *effects.ROUTES, *queues.ROUTES, *types.ROUTES, *schedules.ROUTES, *health.ROUTES]

@@ -20,13 +20,24 @@ from taskmaster.store import schedules as calls
 from taskmaster.store.schedules import Changed, Fire, ScheduleRow, Schedules
 from taskmaster.store.status import Status
 
-__all__ = ["Declared", "declare", "delete", "fires", "merge_patch", "paged", "patch", "put", "show", "switch"]
+__all__ = ["Body", "Declared", "declare", "delete", "fires", "merge_patch", "paged", "patch", "put", "show", "switch"]
 
 #: How often a change is decided anew when the schedule fires at the same moment.
 _TRIES = 20
 #: Schedules read in one call.
 _PAGE = 200
 _encode = msgspec.json.Encoder().encode
+
+
+class Body(Schedule, frozen=True, kw_only=True):
+    """A schedule as a person writes it: the definition, and whether it is to run; None: as it was, and a new one runs."""
+
+    enabled: bool | None = None
+
+    @property
+    def definition(self) -> Schedule:
+        """Without the switch."""
+        return Schedule(**{name: getattr(self, name) for name in Schedule.__struct_fields__})
 
 
 class Declared(NamedTuple):

@@ -49,7 +49,7 @@ Excluded = Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d{2}-\d{2}(/\d{4}-\d{2}
 Moment = Annotated[dt.datetime, msgspec.Meta(tz=True)]
 
 
-class Dst(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class Dst(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What happens on the days when clocks change; an expression that runs in every hour goes by elapsed time instead.
 
     Attributes:
