@@ -114,7 +114,7 @@ async def show_schedule(request: AnyRequest, schedule_id: FromPath[str]) -> Answ
 
 @delete("/schedules/{schedule_id:str}", status_code=200, summary="Remove a schedule", responses={200: ResponseSpec(views.Deleted)})
 async def delete_schedule(request: AnyRequest, schedule_id: FromPath[str]) -> Answer:
-    """Nothing is fired for it after the answer; its jobs stay. One that a plugin declares comes back with the next worker: pause it instead."""
+    """Nothing is fired for it after the answer; its jobs stay. What a plugin declares comes back with the next worker: pause it."""
     service = of(request)
     only(request)
     await carry_out_async(service.store, engine.delete(schedule_id, service.settings.partitions, Who("api"), known=_known(request)))
@@ -174,7 +174,7 @@ async def trigger_schedule(request: AnyRequest, schedule_id: FromPath[str]) -> A
     operation_class=with_body(BackfillBody),
 )
 async def backfill_schedule(request: AnyRequest, schedule_id: FromPath[str]) -> Answer:
-    """By the present definition. An instant that has a job gets no other, so the request may be repeated; `overlap` is not looked at."""
+    """By the present definition, whatever `overlap` says. An instant that has a job gets no other, so the request may be repeated."""
     service = of(request)
     only(request)
     body = strict.convert(strict.decode(await strict.read(request, 4_096)), BackfillBody)

@@ -17,6 +17,7 @@ from taskmaster.cli.effects import effects
 from taskmaster.cli.exits import code_of
 from taskmaster.cli.job import job
 from taskmaster.cli.scheduler import scheduler
+from taskmaster.cli.schedules import schedules
 from taskmaster.cli.submit import submit
 from taskmaster.cli.up import up
 from taskmaster.cli.worker import worker
@@ -47,5 +48,5 @@ def main() -> None:
     """Background jobs for Python teams. `taskmaster up` starts everything on this machine."""
 
 
-for command in (up, api, worker, scheduler, submit, job, effects, doctor, config):
+for command in (up, api, worker, scheduler, submit, job, schedules, effects, doctor, config):
     main.add_command(command)

@@ -9,9 +9,9 @@ import sys
 
 from setproctitle import setproctitle
 
+from taskmaster.engine.scheduled_types import Types
 from taskmaster.scheduler.loop import Loop
 from taskmaster.scheduler.rounds import Rounds
-from taskmaster.scheduler.types import Types
 from taskmaster.settings import Settings
 from taskmaster.store.client import SyncStore
 from taskmaster.telemetry import events

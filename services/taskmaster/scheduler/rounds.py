@@ -7,8 +7,8 @@ from typing import Final
 
 from taskmaster import failpoints
 from taskmaster.engine.firing import Prepared, prepare_steps
+from taskmaster.engine.scheduled_types import Types
 from taskmaster.errors import StoreDefect, StoreError
-from taskmaster.scheduler.types import Types
 from taskmaster.settings import Settings
 from taskmaster.store import schedules
 from taskmaster.store.client import SyncStore

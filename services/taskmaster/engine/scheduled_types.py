@@ -1,4 +1,4 @@
-"""The job types as the scheduler knows them: a copy of the catalogue, renewed when it is needed."""
+"""The job types as a scheduler or a command knows them: a copy of the catalogue, renewed when it is needed."""
 
 from __future__ import annotations
 
