@@ -158,7 +158,7 @@ def limiter_violations(snap: Snapshot, jobs: dict[str, Any]) -> list[str]:
 
 
 def schedule_violations(snap: Snapshot) -> list[str]:
-    """I10: a schedule is listed; it is due exactly while it has a next instant and is not paused; it is in `scheld` while an instant waits."""
+    """I10: a schedule is listed; due exactly while it has a next instant and is not paused; in `scheld` while an instant waits."""
     rows = {schedule_id: snap[f"sc:{schedule_id}"] for schedule_id in ids_of(snap, "sc:")}
     lists = {
         "scall": set(rows),
