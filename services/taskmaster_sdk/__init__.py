@@ -5,6 +5,7 @@ from taskmaster_sdk.effects import Effect
 from taskmaster_sdk.hooks import API_VERSION, hookimpl
 from taskmaster_sdk.jobs import Backoff, Job, job
 from taskmaster_sdk.outcomes import Cancelled, Discard, EffectUnknown, Fatal, LeaseLost, Retry
+from taskmaster_sdk.schedules import Schedule
 
 __all__ = [
     "API_VERSION",
@@ -19,6 +20,7 @@ __all__ = [
     "LeaseLost",
     "PluginContext",
     "Retry",
+    "Schedule",
     "hookimpl",
     "job",
 ]

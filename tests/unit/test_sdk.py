@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 import taskmaster_sdk
-from taskmaster_sdk import Backoff, Cancelled, Discard, Fatal, JobContext, Retry, job
+from taskmaster_sdk import Backoff, Cancelled, Discard, Fatal, JobContext, Retry, Schedule, job
 from taskmaster_sdk.testing import convert, run
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def test_the_public_names_are_these():
     """A name that leaves this list breaks plugins: raise API_VERSION."""
     assert set(taskmaster_sdk.__all__) == {
         "API_VERSION", "Backoff", "Cancelled", "Discard", "Effect", "EffectUnknown", "Fatal", "Job", "JobContext", "LeaseLost",
-            "PluginContext", "Retry", "hookimpl", "job",
+            "PluginContext", "Retry", "Schedule", "hookimpl", "job",
     }  # fmt: skip
     assert all(hasattr(taskmaster_sdk, name) for name in taskmaster_sdk.__all__)
 
@@ -264,3 +264,10 @@ def test_convert_misses_a_required_field():
 def test_isolation_that_cannot_be_is_refused(options):
     with pytest.raises(ValueError, match=r"isolation|memory_mb"):
         job("x", **options)(lambda payload, ctx: None)
+
+
+@pytest.mark.parametrize("wrong", [{"id": "No Name"}, {"version": 0}, {"version": "2"}])
+def test_a_schedule_says_no_where_its_author_sees_it(wrong: dict[str, Any]) -> None:
+    """An id or a version that could never be brought in."""
+    with pytest.raises(ValueError, match="schedule"):
+        Schedule(**{"id": "nightly", "type": "report", "cron": "@daily"} | wrong)

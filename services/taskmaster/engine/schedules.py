@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -16,11 +16,12 @@ from taskmaster.engine.scheduled_jobs import Jobs, Who, home, job_of, no_such, s
 from taskmaster.errors import Conflict, InvalidRequest, StoreUnavailable
 from taskmaster.model import schedule as model
 from taskmaster.model.schedule import Schedule
+from taskmaster.plugins.schedules import Declared
 from taskmaster.store import schedules as calls
 from taskmaster.store.schedules import Changed, Fire, ScheduleRow, Schedules
 from taskmaster.store.status import Status
 
-__all__ = ["Body", "Declared", "declare", "delete", "fires", "merge_patch", "paged", "patch", "put", "show", "switch"]
+__all__ = ["Body", "declare", "delete", "fires", "merge_patch", "paged", "patch", "put", "show", "switch"]
 
 #: How often a change is decided anew when the schedule fires at the same moment.
 _TRIES = 20
@@ -38,15 +39,6 @@ class Body(Schedule, frozen=True, kw_only=True):
     def definition(self) -> Schedule:
         """Without the switch."""
         return Schedule(**{name: getattr(self, name) for name in Schedule.__struct_fields__})
-
-
-class Declared(NamedTuple):
-    """A schedule that a plugin declares; a later one has a greater *version*."""
-
-    id: str
-    schedule: Schedule
-    plugin: str
-    version: int
 
 
 # ---------------------------------------------------------------- looking
@@ -166,7 +158,7 @@ def declare(declared: Declared, jobs: Jobs) -> Plan[Status]:
     """Bring in what a plugin declares.
 
     OK: it is new, or a later version of what the plugin had declared. ALREADY: this version or a later one is there. DONE: a person has
-    changed it, and that stays. CONFLICT: the id belongs to a schedule of a person's.
+    changed it, and that stays. CONFLICT: the id belongs to a person's schedule, or another plugin's.
 
     Raises:
         InvalidRequest: it cannot be carried out.
@@ -178,7 +170,7 @@ def declare(declared: Declared, jobs: Jobs) -> Plan[Status]:
     for _ in range(_TRIES):
         found: Schedules = yield calls.schedules(partition, one=declared.id)
         row = found.rows[0] if found.rows else None
-        if row is not None and "decl" not in row.fields:
+        if row is not None and _plugin_of(row) != declared.plugin:
             return Status.CONFLICT
         next_ms = _next(declared.schedule, row, found.now_ms)
         job_of(declared.id, declared.schedule, next_ms or found.now_ms, jobs, found.now_ms)
@@ -198,6 +190,11 @@ def declare(declared: Declared, jobs: Jobs) -> Plan[Status]:
         if answer.status is not Status.CONFLICT:
             return answer.status
     raise _too_busy(declared.id)
+
+
+def _plugin_of(row: ScheduleRow) -> str:
+    facts = msgspec.json.decode(row.fields.get("decl", "{}"))
+    return str(facts.get("plugin", ""))
 
 
 def _change(

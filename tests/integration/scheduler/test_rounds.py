@@ -16,6 +16,7 @@ from taskmaster.engine.firing import prepare_steps
 from taskmaster.engine.scheduled_jobs import Who, backfill
 from taskmaster.errors import Conflict, NotFound
 from taskmaster.model.zones import zone
+from taskmaster.plugins.schedules import Declared
 from taskmaster.scheduler.rounds import LEASE_MS
 from taskmaster.store import calls, flow, schedules
 from taskmaster.store.status import Status
@@ -327,7 +328,7 @@ def test_orders_to_nobody_are_refused(town: Town) -> None:
 
 def _declare(town: Town, version: int, cron: str, name: str = "daily") -> Status:
     schedule = engine.Body(type="alpha", cron=cron).definition
-    answer: Status = town.run(engine.declare(engine.Declared(name, schedule, "demo", version), town.jobs()))
+    answer: Status = town.run(engine.declare(Declared(name, schedule, "demo", version), town.jobs()))
     return answer
 
 

@@ -6,7 +6,7 @@ ARGV   id, op (random, of this request), version that it was decided on ('' = wh
        spec (JSON; '' = as it is), next instant ms ('' = none), when that is due ms,
        enabled (1, 0, '' = as it is), who, reason, declaration (JSON with plugin and version; '' = a person's word), now ('' = server time)
 OUT    [OK, version] | [ALREADY, version] (this request; a declaration of this version or a later one) | [CONFLICT, version] (changed or fired since: read it
-       again; a declaration: the schedule is a person's own) | [DONE, version] (a declaration: a person changed it, and that stays) | [GONE]
+       again; a declaration: it is a person's own, or another plugin's) | [DONE, version] (a declaration: a person changed it, and that stays) | [GONE]
 REPEAT ALREADY ]]
 --- @include "lib/audit"
 
@@ -20,7 +20,9 @@ local version, has_plugin = tonumber(f[1]) or 0, declared ~= ''
 if f[2] == op then return { STATUS.ALREADY, version } end
 if has_plugin and version > 0 then
   if not f[4] then return { STATUS.CONFLICT, version } end
-  if cjson.decode(f[4]).version >= cjson.decode(declared).version then return { STATUS.ALREADY, version } end
+  local had, has = cjson.decode(f[4]), cjson.decode(declared)
+  if had.plugin ~= has.plugin then return { STATUS.CONFLICT, version } end
+  if had.version >= has.version then return { STATUS.ALREADY, version } end
   if f[5] then
     call('HSET', key, 'decl', declared)
     return { STATUS.DONE, version }
