@@ -48,11 +48,11 @@ class Service:
     def leader(self, *children: Child) -> Child:
         """Who holds the lease, once one of these does."""
 
-        def find() -> Child | None:
+        def find() -> list[Child]:
             wid = self.town.desk.raw.hget("tm:{0}:scheduler", "wid")
-            return next((child for child in children if any(line["id"] == wid for line in self.said(child, "scheduler.started"))), None)
+            return [child for child in children if any(line["id"] == wid for line in self.said(child, "scheduler.started"))]
 
-        return eventually(find, 20, "one of them leads")
+        return eventually(find, 20, "one of them leads")[0]
 
     def instants(self, name: str = "h") -> list[int]:
         """Those that have a job, in order; each is there as often as it has one."""

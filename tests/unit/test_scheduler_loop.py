@@ -57,8 +57,8 @@ def test_a_local_clock_that_is_set_neither_stops_nor_hurries_it(monkeypatch: pyt
 
     class Jumped(dt.datetime):
         @classmethod
-        def now(cls, tz: dt.tzinfo | None = None) -> dt.datetime:
-            real = dt.datetime.now(tz)
+        def now(cls, tz: dt.tzinfo | None = None) -> Jumped:
+            real = super().now(tz)
             return real + jump if len(rounds) >= 3 else real
 
     monkeypatch.setattr(base, "datetime", Jumped)
