@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator
+from copy import copy
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
@@ -73,13 +74,12 @@ def check(text: str) -> None:
 
 def explain(text: str) -> str:
     """The expression in words."""
-    return str(cronsim.CronSim(_plain(text), _ZERO).explain())
+    return str(_parsed(_plain(text)).explain())
 
 
-@lru_cache(maxsize=1_024)
 def is_hourly(text: str) -> bool:
     """Whether it runs in all 24 hours of a day, so that it names no hour."""
-    return len(cronsim.CronSim(_plain(text), _ZERO).hours) == 24
+    return len(_parsed(_plain(text)).hours) == 24
 
 
 def instants(text: str, zone: str, after_s: int, gap: Gap, overlap: Overlap) -> Iterator[Found]:
@@ -96,7 +96,7 @@ def instants(text: str, zone: str, after_s: int, gap: Gap, overlap: Overlap) -> 
         if overlap == "once" and not by_elapsed_time:
             low_s = max(low_s, shown_s)
         shown, again_from = _local(shown_s), _local(end_s + follows_s)
-        for local in cronsim.CronSim(plain, _local(low_s - 1)):
+        for local in _matches(plain, low_s):
             if local >= end:
                 break
             note = ""
@@ -110,7 +110,20 @@ def instants(text: str, zone: str, after_s: int, gap: Gap, overlap: Overlap) -> 
 
 
 def _first(plain: str, low_s: int) -> dt.datetime | None:
-    return next(cronsim.CronSim(plain, _local(low_s - 1)), None)
+    return next(_matches(plain, low_s), None)
+
+
+def _matches(plain: str, low_s: int) -> Iterator[dt.datetime]:
+    """Local times from *low_s* on that match."""
+    matches = copy(_parsed(plain))
+    matches.dt = _local(low_s - 1)
+    return matches
+
+
+@lru_cache(maxsize=1_024)
+def _parsed(plain: str) -> cronsim.CronSim:
+    """To be copied: reading the fields takes as long as finding the next match."""
+    return cronsim.CronSim(plain, _ZERO)
 
 
 def _plain(text: str) -> str:

@@ -117,6 +117,20 @@ def test_nothing_is_fired_of_what_was_changed_meanwhile(town: Town, order: str) 
     town.desk.dump()
 
 
+def test_nothing_is_fired_before_it_is_due_by_the_clock_of_the_store(town: Town) -> None:
+    """The clock went back between the round that told of it and the step: it is left for its time."""
+    town.put("h", cron="0 * * * *")
+    town.at("2026-11-27T10:00:00Z")
+    (row,) = town.desk.run(schedules.round_(0, "s1", lease_ms=LEASE_MS)).rows
+    ((step, jobs),) = prepare_steps(row, town.desk.now, lambda _: town.jobs())
+    town.desk.now -= SECOND
+
+    answer = town.desk.run(schedules.fire(0, "h", row.definition, step, jobs, key_window_ms=DAY))
+
+    assert answer.status is Status.CONFLICT
+    assert town.made() == []
+
+
 def test_a_change_that_meets_a_fire_is_decided_anew(town: Town) -> None:
     """The schedule fires between the reading and the writing of a change: its next instant is chosen with that in view."""
     town.put("h", cron="* * * * *")
