@@ -39,6 +39,8 @@ NAMES: Final[Mapping[str, str]] = {
     "effect.before_done": "the effect has happened; the store has not been told",
     "effect.done": "the store knows that the effect happened; the attempt goes on",
     "operation.step": "a step of an operation over many jobs has run; its progress has not been looked at",
+    "schedule.before_fire": "the job of an instant is decided; the store has not been asked",
+    "schedule.fired": "the store has carried out a step of a schedule; its answer has not been looked at",
     "submit.before_store": "submissions were checked; the store has not been asked",
     "submit.stored": "the store has taken submissions; their senders have not been answered",
 }

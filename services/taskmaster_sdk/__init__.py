@@ -5,6 +5,7 @@ from taskmaster_sdk.effects import Effect
 from taskmaster_sdk.hooks import API_VERSION, hookimpl
 from taskmaster_sdk.jobs import Backoff, Job, job
 from taskmaster_sdk.outcomes import Cancelled, DependencyDown, Discard, EffectUnknown, Fatal, LeaseLost, RateLimited, Retry
+from taskmaster_sdk.schedules import Schedule
 
 __all__ = [
     "API_VERSION",
@@ -21,6 +22,7 @@ __all__ = [
     "PluginContext",
     "RateLimited",
     "Retry",
+    "Schedule",
     "hookimpl",
     "job",
 ]

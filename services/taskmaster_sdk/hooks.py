@@ -8,6 +8,7 @@ import pluggy
 
 from taskmaster_sdk.context import PluginContext
 from taskmaster_sdk.jobs import Job
+from taskmaster_sdk.schedules import Schedule
 
 __all__ = ["API_VERSION", "PROJECT", "HookSpecs", "hookimpl"]
 
@@ -26,6 +27,10 @@ class HookSpecs:
     @hookspec
     def register_jobs(self) -> Iterable[Job]:  # type: ignore[empty-body]
         """Hand over the plugin's job types. Called once a process, before anything runs. Not the place for I/O."""
+
+    @hookspec
+    def register_schedules(self) -> Iterable[Schedule]:  # type: ignore[empty-body]
+        """Hand over what the plugin runs by the clock. Called once a process, right after `register_jobs`. Not the place for I/O."""
 
     @hookspec
     def on_init(self, context: PluginContext) -> Awaitable[None] | None:

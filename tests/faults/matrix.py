@@ -103,6 +103,36 @@ ROWS: dict[str, tuple[str, ...]] = {
         "test_independent_bulk_refuses_only_what_is_wrong",
         "test_atomic_bulk_is_all_or_nothing",
     ),
+    # schedules
+    "F35 killed between job and next instant": ("test_a_kill_between_any_two_steps_costs_nothing",),
+    "F36 several schedulers, the leader paused": (
+        "test_a_leader_that_is_stopped_beyond_its_lease_doubles_nothing",
+        "test_what_a_paused_leader_still_sends_changes_nothing",
+        "test_a_schedule_fires_at_each_instant_once",
+    ),
+    "F37 clocks that jump": (
+        "test_the_clock_of_a_scheduler_does_not_matter",
+        "test_the_clock_of_the_store_jumps",
+        "test_a_clock_that_goes_back_fires_nothing_again",
+        "test_a_clock_that_jumps_ahead_makes_no_burst",
+    ),
+    "F38 days when clocks change": (
+        "test_instants_around_every_change_of_clocks_are_those_of_the_oracle",
+        "test_every_zone_for_a_year_is_that_of_the_oracle",
+        "test_what_runs_in_every_hour_goes_by_elapsed_time",
+        "test_the_nine_oclock_report_of_new_york_over_the_days_when_clocks_change",
+    ),
+    "F39 instants that were missed": (
+        "test_six_hours_down_over_six_hourly_runs",
+        "test_six_hours_down_over_hourly_runs",
+        "test_every_instant_is_either_run_or_counted_as_missed",
+        "test_a_store_that_is_killed_and_restarted_loses_no_instant",
+    ),
+    "F40 edited, paused, deleted while it fires": (
+        "test_nothing_is_fired_of_what_was_changed_meanwhile",
+        "test_a_change_that_meets_a_fire_is_decided_anew",
+    ),
+    "F41 APScheduler's own stores and triggers": ("test_apscheduler_keeps_no_schedules", "test_monday_is_monday"),
     # plugins
     "F42 plugin that cannot be imported": ("test_a_plugin_that_fails_stops_nobody", "test_a_plugin_that_fails_does_not_stop_the_others"),
     "F43 hooks that raise or hang": ("test_an_on_init_that_hangs_is_abandoned_at_its_limit", "test_shutting_down_as_a_whole_is_bounded"),
@@ -148,7 +178,6 @@ LATER: dict[str, str] = {
     "F23": "a torn append-only file",
     "F28": "a store in several nodes",
     "F34": "event streams for dashboards",
-    **{f"F{n}": "the scheduler" for n in range(35, 42)},
     "F56": "pausing a queue, changing a priority",
     "F60": "the dashboard",
 }

@@ -57,6 +57,12 @@ def flow(name: str, file: str, old: str, new: str) -> Mutant:
     return Mutant(name, f"store/lua/{file}.lua", old, new, FLOW)
 
 
+def schedules(name: str, file: str, old: str, new: str) -> Mutant:
+    """A broken script of schedules."""
+    tests = ("tests/integration/scheduler", SCRIPTS, "-k", "valkey and (schedul or report)")
+    return Mutant(name, f"store/lua/{file}.lua", old, new, tests)
+
+
 def python(name: str, file: str, old: str, new: str, *tests: str) -> Mutant:
     """A broken worker."""
     return Mutant(name, f"{file}.py", old, new, tests)
@@ -85,9 +91,9 @@ _LUA = [
     lua("losses_not_counted", "reap", "(tonumber(f[5]) or 0) + 1", "(tonumber(f[5]) or 0)"),
     lua("reap_forgets_cancel", "reap", "if f[8] then", "if false then"),
     lua("reap_keeps_token", "reap", "'ls', losses, 'tk', '')", "'ls', losses)"),
-    lua("submit_without_memory", "submit", "if state then return { STATUS.ALREADY, state, id } end", ""),
-    lua("late_submission_is_taken", "submit", "if not is_timely then", "if false then"),
-    lua("one_key_two_jobs", "submit", "if not is_new then answer = by_key(call('GET', P .. 'k:' .. key), request) end", ""),
+    lua("submit_without_memory", "lib/admit", "if state then return { STATUS.ALREADY, state, id } end", ""),
+    lua("late_submission_is_taken", "lib/admit", "if not is_timely then", "if false then"),
+    lua("one_key_two_jobs", "lib/admit", "if not is_new then answer = by_key(call('GET', P .. 'k:' .. key), request) end", ""),
     lua("atomic_stores_the_rest", "submit", "if is_refused then return out end", ""),
     lua("cancel_without_cas", "cancel", "if state == 'c' or state == 'f' then return { STATUS.CONFLICT, state } end", ""),
     lua(
@@ -132,7 +138,7 @@ _LUA = [
         "if root then call('UNLINK', P .. 'e:' .. root) end",
     ),
     effects("letter_does_not_hold", "lib/lineage", "if call('EXISTS', P .. 'd:' .. id) == 1 then", "if false then"),
-    effects("replay_of_the_unknown", "submit", "if kind.open ~= 1 and", "if false and"),
+    effects("replay_of_the_unknown", "lib/admit", "if kind.open ~= 1 and", "if false and"),
     letters("operation_step_without_cas", "lib/operation", "return f[2] == cursor and f[1]", "return f[1]"),
     letters("operation_replays_later_failures", "operation_page", "latest_meant(filter, made)", "math.huge"),
     letters("operation_knows_no_stop", "operation_look", "limit and failed >= limit", "false"),
@@ -157,8 +163,24 @@ _LUA = [
         "for name in string.gmatch(before, '[^,]+') do kick_at(string.match(name, '^[^?]+'), now) end",
         "",
     ),
-    lua("begun_too_late", "submit", "return kind.ex and kind.ex <= math.max(now, due_of(kind))", "return kind.ex and kind.ex <= now"),
+    lua("begun_too_late", "lib/admit", "return kind.ex and kind.ex <= math.max(now, due_of(kind))", "return kind.ex and kind.ex <= now"),
     lua("plugin_resume_ends_other_pauses", "plugin_pause", "if cjson.decode(pauses[i + 1]).plugin == plugin then", "if true then"),
+    schedules("fire_of_an_old_definition", "schedule_fire", "if f[1] ~= definition or f[5] or", "if f[5] or"),
+    schedules("fire_while_paused", "schedule_fire", "if f[1] ~= definition or f[5] or", "if f[1] ~= definition or"),
+    schedules("fire_again", "schedule_fire", " or f[slot == 'next' and 2 or 3] ~= step.from then", " then"),
+    schedules("fire_before_it_is_due", "schedule_fire", "or math.huge) > now then", "or math.huge) == 0 then"),
+    schedules("fire_without_advance", "schedule_fire", "  call('HSET', key, 'next', step.next)\n", ""),
+    schedules("step_without_memory", "schedule_fire", "if f[4] == mark_of_step then", "if false then"),
+    schedules("missed_in_silence", "schedule_fire", "  call('HINCRBY', key, 'missed', step.missed[1])\n", ""),
+    schedules("queued_and_run", "schedule_fire", "outcome = f[3] and 'skipped' or 'queued'", "outcome = 'queued'"),
+    schedules(
+        "held_beside_the_running", "schedule_round", "if slot == 'held' and f[5] and LIVE", "if slot == 'held' and not f[5] and LIVE"
+    ),
+    schedules("everybody_leads", "schedule_round", "if not mine then return", "if false then return"),
+    schedules("lease_for_ever", "schedule_round", "or till <= now or", "or"),
+    schedules("put_over_a_fire", "schedule_put", " or (f[3] or '') ~= known_last then", " then"),
+    schedules("declaration_wins", "schedule_put", "if f[5] then", "if false then"),
+    schedules("older_declaration_wins", "schedule_put", "if had.version >= has.version then", "if had.version == has.version then"),
     lua("key_dies_with_its_window", "lib/state", "math.max(window, KEY_KEPT_MS)", "window"),
     flow(
         "kick_once", "lib/park", "local from = (not l or l.room > 0) and now + AGAIN_MS or room_from(l)", "local from = l and room_from(l)"

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 import taskmaster_sdk
-from taskmaster_sdk import Backoff, Cancelled, Discard, Fatal, JobContext, Retry, job
+from taskmaster_sdk import Backoff, Cancelled, Discard, Fatal, JobContext, Retry, Schedule, job
 from taskmaster_sdk.testing import convert, run
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def test_the_public_names_are_these():
     assert set(taskmaster_sdk.__all__) == {
         "API_VERSION", "Backoff", "Cancelled", "DependencyDown", "Discard", "Effect", "EffectUnknown", "Fatal", "Job", "JobContext",
             "LeaseLost", "PluginContext", "RateLimited", "Retry", "hookimpl", "job",
+        "Schedule",
     }  # fmt: skip
     assert all(hasattr(taskmaster_sdk, name) for name in taskmaster_sdk.__all__)
 
@@ -287,3 +288,10 @@ def test_limits_that_cannot_be_are_refused(limits):
     """At most eight names; a string is one name too many letters."""
     with pytest.raises(ValueError, match="limits"):
         job("x", limits=limits)
+
+
+@pytest.mark.parametrize("wrong", [{"id": "No Name"}, {"version": 0}, {"version": "2"}])
+def test_a_schedule_says_no_where_its_author_sees_it(wrong: dict[str, Any]) -> None:
+    """An id or a version that could never be brought in."""
+    with pytest.raises(ValueError, match="schedule"):
+        Schedule(**{"id": "nightly", "type": "report", "cron": "@daily"} | wrong)

@@ -17,7 +17,7 @@ from taskmaster_demo.report import generate_report
 
 import taskmaster_sdk
 from taskmaster_sdk import Cancelled, Fatal, Job, PluginContext, job
-from taskmaster_sdk.testing import run
+from taskmaster_sdk.testing import convert, run
 
 
 @pytest.fixture
@@ -51,6 +51,16 @@ def test_the_types_and_their_queues():
     }
     assert all(one.description for one in jobs.values())
     assert not any(one.is_async for one in jobs.values())
+
+
+def test_its_schedules_are_for_its_own_types_with_payloads_that_fit():
+    plugin = DemoPlugin()
+    jobs = {one.name: one for one in plugin.register_jobs()}
+
+    schedules = plugin.register_schedules()
+
+    assert [one.id for one in schedules] == ["demo-nightly-report", "demo-weekly-report", "demo-cleanup"]
+    assert all(convert(jobs[one.type].payload, dict(one.payload)) for one in schedules)
 
 
 def test_a_dummy_succeeds_with_the_result_that_it_is_given():

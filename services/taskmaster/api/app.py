@@ -10,7 +10,22 @@ from litestar.datastructures import State
 from litestar.openapi import OpenAPIConfig
 
 import taskmaster
-from taskmaster.api import bodies, breakers, dlq, effects, groups, health, jobs, limits, operations, problems, queues, submission, types
+from taskmaster.api import (
+    bodies,
+    breakers,
+    dlq,
+    effects,
+    groups,
+    health,
+    jobs,
+    limits,
+    operations,
+    problems,
+    queues,
+    schedules,
+    submission,
+    types,
+)
 from taskmaster.api.pressure import PressureGauge
 from taskmaster.api.service import Answer, AnyRequest, Service, data, only
 from taskmaster.api.watch import Watch
@@ -120,5 +135,6 @@ _ROUTES = [
     *breakers.ROUTES,
     *types.ROUTES,
     *limits.ROUTES,
+    *schedules.ROUTES,
     *health.ROUTES,
 ]

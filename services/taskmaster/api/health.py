@@ -15,14 +15,17 @@ from taskmaster.engine.queue_rules import findings
 from taskmaster.engine.rules import read_rules
 from taskmaster.engine.steps import walk_async
 from taskmaster.errors import StoreError, StoreRefused
-from taskmaster.store import reads
+from taskmaster.store import reads, schedules
+from taskmaster.store.schedules import Schedules
 
-__all__ = ["ROUTES", "rules", "store_rules"]
+__all__ = ["ROUTES", "rules", "schedule_rules", "store_rules"]
 
 #: A queue is well while fewer jobs wait, and a smaller share of what ended in the last hour has failed.
 WAITING_LIMIT, FAILURE_LIMIT = 1_000, 0.5
 #: Above this share of its memory limit the store is about to refuse submissions.
 MEMORY_SHARE = 0.9
+#: A schedule that is due for longer was not fired by anybody.
+OVERDUE_MS = 30_000
 #: Rows of the sweeper's report that are shown.
 REPAIRS = 200
 
@@ -59,6 +62,14 @@ def store_rules(seen: Seen) -> list[shapes.Rule]:
     return found
 
 
+def schedule_rules(scheduling: list[Schedules]) -> list[shapes.Rule]:
+    """Whether what is due is fired; only where there are schedules."""
+    if not any(one.total for one in scheduling):
+        return []
+    overdue = max(one.overdue_ms for one in scheduling)
+    return [shapes.Rule(rule="scheduleLag", queue=None, observed=overdue, limit=OVERDUE_MS, ok=overdue < OVERDUE_MS)]
+
+
 @get("/health", summary="Rules and what was observed", responses={200: ResponseSpec(shapes.Health), 503: ResponseSpec(shapes.Health)})
 async def health(request: AnyRequest) -> Answer:
     """200 healthy or degraded; 503 unhealthy: the store does not answer, or takes no writes."""
@@ -67,8 +78,8 @@ async def health(request: AnyRequest) -> Answer:
     try:
         round_trip_s = await service.store.ping()
         seen = await service.watch.look()
-        found = [*store_rules(seen), *rules(await queues.overview(service))]
-        workers = await _workers(service)
+        workers, scheduling = await _workers(service), await _scheduling(service)
+        found = [*store_rules(seen), *rules(await queues.overview(service)), *schedule_rules(scheduling)]
     except StoreError as error:
         down = shapes.Health(status="unhealthy", rules=[], store={"ok": False, "problem": error.code, "roundTripMs": None}, workers=0)
         return data(down, 503, {"retry-after": "1"})
@@ -81,7 +92,13 @@ async def health(request: AnyRequest) -> Answer:
         "server": seen.vitals,
         "partitions": [partition_state(number, integrity) for number, integrity in enumerate(seen.partitions)],
     }
-    status = shapes.Health(status="healthy" if all(rule.ok for rule in found) else "degraded", rules=found, store=state, workers=workers)
+    status = shapes.Health(
+        status="healthy" if all(rule.ok for rule in found) else "degraded",
+        rules=found,
+        store=state,
+        workers=workers,
+        schedulers=max(one.schedulers for one in scheduling),
+    )
     return data(status)
 
 
@@ -105,6 +122,11 @@ async def doctor(request: AnyRequest) -> Answer:
 async def _workers(service: Service) -> int:
     """Living worker processes."""
     return worker_processes([row for p in service.partitions for row in await service.store.run(reads.workers(p))])
+
+
+async def _scheduling(service: Service) -> list[Schedules]:
+    """How it stands with schedules, by partition."""
+    return [await service.store.run(schedules.schedules(p)) for p in service.partitions]
 
 
 @get("/livez", summary="Whether this process answers")

@@ -22,6 +22,8 @@ from taskmaster.cli.job import job
 from taskmaster.cli.limits import limits
 from taskmaster.cli.operations import operations
 from taskmaster.cli.queues import queues
+from taskmaster.cli.scheduler import scheduler
+from taskmaster.cli.schedules import schedules
 from taskmaster.cli.submit import submit
 from taskmaster.cli.up import up
 from taskmaster.cli.worker import worker
@@ -52,5 +54,22 @@ def main() -> None:
     """Background jobs for Python teams. `taskmaster up` starts everything on this machine."""
 
 
-for command in (up, api, worker, submit, import_, job, queues, limits, dlq, operations, effects, breakers, doctor, config):
+for command in (
+    up,
+    api,
+    worker,
+    scheduler,
+    submit,
+    import_,
+    job,
+    schedules,
+    queues,
+    limits,
+    dlq,
+    operations,
+    effects,
+    breakers,
+    doctor,
+    config,
+):
     main.add_command(command)

@@ -1,4 +1,4 @@
-"""What `taskmaster up` does: an embedded store, the API and the workers as processes of its own, side by side, until a signal."""
+"""What `taskmaster up` does: an embedded store, the API, workers and a scheduler as processes of its own, until a signal."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ class Launcher:
         signal.signal(signal.SIGCHLD, lambda *_: None)  # only to end the sleep
         code = EX_OK
         try:
-            self._children = [Child("worker", self.environ), Child("api", self.environ)]
+            self._children = [Child(command, self.environ) for command in ("worker", "api", "scheduler")]
             self._began = self._told = time.monotonic()
             while not self._signals and code == EX_OK:
                 code = self._keep()

@@ -12,13 +12,14 @@ import rich_click as click
 
 from taskmaster.settings import NAMES, Settings, help_text, load
 
-__all__ = ["API", "STORE", "WORKER", "as_json", "echo_json", "pairs_of", "settings_from", "settings_options"]
+__all__ = ["API", "SCHEDULER", "STORE", "WORKER", "as_json", "echo_json", "pairs_of", "settings_from", "settings_options"]
 
 C = TypeVar("C", bound=Callable[..., Any])
 
 #: Settings of those who only need the store.
 STORE = ("data_dir", "redis_url", "partitions", "durability")
 API = (*STORE, "host", "port", "idempotency", "store_timeout_ms", "max_body_bytes", "log_level", "log_format")
+SCHEDULER = (*STORE, "idempotency", "idempotency_window_ms", "store_timeout_ms", "max_body_bytes", "log_level", "log_format")
 WORKER = tuple(name for name in NAMES if name not in ("host", "port", "idempotency", "max_body_bytes"))
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -22,7 +22,7 @@ __all__ = ["up"]
 @click.command()
 @settings_options(*NAMES)
 def up(**texts: str | None) -> None:
-    """Start a store, workers and the API on this machine, and keep them running until Ctrl-C or SIGTERM.
+    """Start a store, workers, a scheduler and the API on this machine, and keep them running until Ctrl-C or SIGTERM.
 
     Without a store's address (--redis-url, TASKMASTER_REDIS_URL or REDIS_URL) an embedded Valkey is started on the data folder; it writes
     every accepted job to disk. Running jobs get the drain time to end; a second signal cuts them short.

@@ -21,6 +21,7 @@ import pluggy
 from taskmaster.errors import PluginError
 from taskmaster.plugins.contain import Traces, reason
 from taskmaster.plugins.registry import Handler, Plugin, PluginReport, Registry
+from taskmaster.plugins.schedules import declared
 from taskmaster.plugins.schema import describe
 from taskmaster_sdk import API_VERSION, Job
 from taskmaster_sdk.hooks import PROJECT, HookSpecs
@@ -146,7 +147,13 @@ def _load(entry: EntryPointLike, version: str) -> _Loaded:
             problem = describe(job).problem
             if problem:
                 notes.append(f"{job.name}: {problem}")
-    return _Loaded(Plugin(entry.name, manager), tuple(handlers), tuple(notes))
+    schedules = []
+    for given in (one for some in manager.hook.register_schedules() for one in some):
+        try:
+            schedules.append(declared(entry.name, given))
+        except PluginError as error:  # its jobs can run all the same
+            notes.append(error.message)
+    return _Loaded(Plugin(entry.name, manager, tuple(schedules)), tuple(handlers), tuple(notes))
 
 
 def _check_api(entry: EntryPointLike, thing: object) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import pluggy
 
+from taskmaster.plugins.schedules import Declared
 from taskmaster_sdk import Job
 
 __all__ = ["Handler", "Plugin", "PluginReport", "Registry"]
@@ -66,12 +67,14 @@ class Plugin:
 
     Attributes:
         name: of the entry point.
+        schedules: that it declares and that can be carried out.
         manager: pluggy's, with this plugin alone in it: hooks are called plugin by plugin, so that no wrapper, order or failure of one
             reaches another.
     """
 
     name: str
     manager: pluggy.PluginManager
+    schedules: tuple[Declared, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

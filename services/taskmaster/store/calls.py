@@ -25,6 +25,7 @@ __all__ = [
     "Registration",
     "Submitted",
     "abandon",
+    "by_kind",
     "cancel",
     "cycle",
     "extend",
@@ -136,8 +137,8 @@ class _Kind(msgspec.Struct, frozen=True, omit_defaults=True):
     ux: Unique | None = None
 
 
-def _by_kind(items: Sequence[NewJob]) -> tuple[list[_Kind], list[int | str]]:
-    """Most items of one call are alike but for these four: id, key, request, blob."""
+def by_kind(items: Sequence[NewJob]) -> tuple[list[_Kind], list[int | str]]:
+    """Kinds and items as submit.lua takes them: most items of one call are alike but for these four: id, key, request, blob."""
     kinds: dict[tuple[object, ...], int] = {}
     flat: list[int | str] = []
     for job in items:
@@ -190,7 +191,7 @@ def submit(partition: int, items: Sequence[NewJob], *, atomic: bool = False) -> 
     Statuses: OK, DUPLICATE, REUSED, TOO_OLD (the id's time is older than the resend window), GONE (source of a replay),
     UNKNOWN (an effect of a replay's lineage is not settled), CONFLICT (another job has the unique work), REJECTED (`why`), ABORTED.
     """
-    kinds, flat = _by_kind(items)
+    kinds, flat = by_kind(items)
     args = ("atomic" if atomic else "independent", _pack(kinds), _pack(flat))
     return Call(load("submit"), partition, args, lambda raw: _submitted(items, raw))
 

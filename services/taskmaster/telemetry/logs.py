@@ -19,7 +19,7 @@ __all__ = ["configure", "get"]
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 #: Libraries that log more than an operator wants at the level of our own events.
-_QUIET = ("dramatiq", "granian", "_granian", "asyncio", "httpx")
+_QUIET = ("apscheduler", "dramatiq", "granian", "_granian", "asyncio", "httpx")
 
 
 def _extras(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

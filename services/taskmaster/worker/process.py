@@ -33,6 +33,7 @@ from taskmaster.broker.threads import JobWorker
 from taskmaster.engine.retention import limits_of
 from taskmaster.errors import StoreError
 from taskmaster.maintenance import policy
+from taskmaster.maintenance.declarations import Declarations
 from taskmaster.maintenance.upkeep import Upkeep
 from taskmaster.plugins import catalogue, lifecycle
 from taskmaster.plugins.registry import Registry
@@ -227,6 +228,7 @@ class WorkerProcess:
                 attempts_max=settings.recycle_jobs or ATTEMPTS_MAX,
                 resident_max_mb=settings.recycle_mb or RESIDENT_MAX_MB,
             )
+        self._declarations: Declarations | None = None
         self._heart = Rounds("heart", self._lease_duties())
         self._chores = Rounds("chores", self._chore_duties())
 
@@ -247,12 +249,18 @@ class WorkerProcess:
         for name in set(self._registry.handlers) - set(started.handlers):
             del self.broker.actors[name]
         self._identity = identity_of(self.settings, started, self.part)
+        if self.part.name == "1":  # one process of a service will do
+            self._declarations = Declarations(self.store, self.settings, started.plugins)
         self.part.beat()  # from here on a handler may hold the interpreter
         self.worker.start()
         self._heart.start()
         self._chores.start()
         self.part.ready()
         log.info(events.WORKER_READY, worker=self.part.name, pid=os.getpid(), queues=self.concurrency, types=len(started.types))
+
+    def _declare(self) -> None:
+        if self._declarations is not None and not self.stop_asked:
+            self._declarations.tick()
 
     @property
     def is_whole(self) -> bool:
@@ -348,6 +356,7 @@ class WorkerProcess:
             *recycling,
             *(Duty("tick", TICK_S, partial(tick, upkeep)) for upkeep in upkeeps),
             Duty("policy", policy.EVERY_S, watch.look),
+            Duty("schedules", TICK_S, self._declare),
         ]
 
 

@@ -15,7 +15,7 @@ from support.protocol.dump import lasting, snapshot
 from support.servers import StoreServer
 from taskmaster.errors import StoreDefect, StoreRefused
 from taskmaster.model.letters import LetterFilter
-from taskmaster.store import breakers, calls, effects, flow, letters, operations, reads
+from taskmaster.store import breakers, calls, effects, flow, letters, operations, reads, schedules
 from taskmaster.store.call import Call
 from taskmaster.store.status import Status
 
@@ -306,6 +306,100 @@ def _plugin_resumed(desk: Desk) -> tuple[Call[Any], Any]:
     return flow.pause_plugin(0, "mailer", "resume", ORDER._replace(op="other")), [ALREADY, 2]
 
 
+def _scheduled(desk: Desk) -> Call[Any]:
+    return schedules.put(
+        0,
+        "daily",
+        op="op",
+        known=0,
+        last="",
+        spec="{}",
+        next_ms=BEGINNING_MS,
+        due_ms=BEGINNING_MS,
+        enabled=None,
+        who="ann",
+    )
+
+
+def _fire(desk: Desk, slot: schedules.Slot = "next", *, at_ms: int = BEGINNING_MS, **facts: Any) -> Call[Any]:
+    usual: dict[str, Any] = {"at": str(at_ms), "due": at_ms, "next": str(at_ms + 1_000), "next_due": at_ms + 1_000}
+    step = schedules.Step(slot=slot, from_=str(at_ms), **(usual | facts))
+    return schedules.fire(0, "daily", "op", step, [desk.item(key=f"{at_ms:022d}")], key_window_ms=WINDOW_MS)
+
+
+def _schedule_put(desk: Desk) -> tuple[Call[Any], Any]:
+    return _scheduled(desk), [ALREADY, 1]
+
+
+def _schedule_declared(desk: Desk) -> tuple[Call[Any], Any]:
+    facts: dict[str, Any] = {"op": "x", "known": 0, "last": "", "spec": "{}", "next_ms": 1, "due_ms": 1, "enabled": None, "who": "plugin"}
+    return schedules.put(0, "daily", **facts, declared='{"plugin":"p","version":1}'), [ALREADY, 1]
+
+
+def _schedule_paused(desk: Desk) -> tuple[Call[Any], Any]:
+    desk.run(_scheduled(desk))
+    facts: dict[str, Any] = {"known": 1, "last": "", "spec": "", "next_ms": None, "due_ms": None, "enabled": False, "who": "ann"}
+    return schedules.put(0, "daily", op="other", **facts), [ALREADY, 1]
+
+
+def _schedule_deleted(desk: Desk) -> tuple[Call[Any], Any]:
+    desk.run(_scheduled(desk))
+    desk.run(_fire(desk))
+    return schedules.delete(0, "daily", known=1, who="ann"), [GONE]
+
+
+def _schedule_fired(desk: Desk) -> tuple[Call[Any], Any]:
+    desk.run(_scheduled(desk))
+    call = _fire(desk, missed=(2, 1, 2))
+    return call, [ALREADY, b"fired", desk.last_id.encode()]
+
+
+def _schedule_queued(desk: Desk) -> tuple[Call[Any], Any]:
+    desk.run(_scheduled(desk))
+    desk.run(_fire(desk))
+    first = desk.last_id
+    desk.now += 1_000
+    return _fire(desk, at_ms=desk.now, overlap="queue-one"), [ALREADY, b"queued", first.encode()]
+
+
+def _schedule_held(desk: Desk) -> tuple[Call[Any], Any]:
+    call, _ = _schedule_queued(desk)
+    (first,) = (str(key)[9:] for key in desk.raw.keys("tm:{0}:j:*"))
+    desk.run(call)
+    desk.run(calls.cancel(0, first, who="me", key_window_ms=WINDOW_MS))
+    held = _fire(desk, "held", at_ms=desk.now, overlap="queue-one")
+    return held, [ALREADY, b"fired", desk.last_id.encode()]
+
+
+def _schedule_cancelling(desk: Desk) -> tuple[Call[Any], Any]:
+    desk.run(_scheduled(desk))
+    desk.run(_fire(desk))
+    desk.now += 1_000
+    call = _fire(desk, at_ms=desk.now, overlap="cancel-previous")
+    return call, [ALREADY, b"fired", desk.last_id.encode()]
+
+
+def _schedule_extra(desk: Desk) -> tuple[Call[Any], Any]:
+    desk.run(_scheduled(desk))
+    call = _fire(desk, "extra", by="ann")
+    return call, [OK, b"duplicate", desk.last_id.encode()]
+
+
+def _schedule_round(desk: Desk) -> tuple[Call[Any], Any]:
+    desk.run(_scheduled(desk))
+    row = [b"daily", b"next", b"%d" % BEGINNING_MS, b"op", b"{}", b"0"]
+    return schedules.round_(0, "s1", lease_ms=6_000), [OK, BEGINNING_MS, -1, row]
+
+
+def _schedule_read(call: Call[Any]) -> Callable[[Desk], tuple[Call[Any], Any]]:
+    def arrange(desk: Desk) -> tuple[Call[Any], Any]:
+        desk.run(_scheduled(desk))
+        desk.run(_fire(desk))
+        return call, None
+
+    return arrange
+
+
 REPEATS: dict[str, Callable[[Desk], tuple[Call[Any], Any]]] = {
     "submit": _submitted,
     "submit keyed": _submitted_keyed,
@@ -357,6 +451,18 @@ REPEATS: dict[str, Callable[[Desk], tuple[Call[Any], Any]]] = {
     "plugin_pause resume": _plugin_resumed,
     "rules": _read(lambda _: flow.rules(0)),
     "limits": _read(lambda _: flow.limits(0)),
+    "schedule_put": _schedule_put,
+    "schedule_put declared": _schedule_declared,
+    "schedule_put pause": _schedule_paused,
+    "schedule_delete": _schedule_deleted,
+    "schedule_fire": _schedule_fired,
+    "schedule_fire queued": _schedule_queued,
+    "schedule_fire held": _schedule_held,
+    "schedule_fire cancelling": _schedule_cancelling,
+    "schedule_fire extra": _schedule_extra,
+    "schedule_round": _schedule_round,
+    "schedules": _schedule_read(schedules.schedules(0, limit=10)),
+    "schedule_fires": _schedule_read(schedules.fires(0, "daily", limit=10)),
     "effects": _read(lambda job_id: effects.lineage(0, job_id)),
     "unsettled": _read(lambda _: effects.unsettled(0)),
     "integrity": _read(lambda _: reads.integrity(0, repairs=10)),

@@ -53,6 +53,10 @@ KEYS: tuple[tuple[str, str, bool | None], ...] = (
     ("ops|oplog", "zset", False),
     ("op:[A-Za-z0-9_-]{22}", "hash", None),
     ("opj:[A-Za-z0-9_-]{22}", "zset", False),
+    (f"sc:{NAME}|scheduler", "hash", False),
+    ("scdue|scall|scs", "zset", False),
+    ("scheld", "set", False),
+    (f"scfire:{NAME}", "list", False),
 )
 #: What PTTL says of a key that ended between its listing and its reading.
 GONE = -2
@@ -211,6 +215,19 @@ def index_violations(snap: Snapshot, jobs: dict[str, Any]) -> list[str]:
     return wrong
 
 
+def schedule_violations(snap: Snapshot) -> list[str]:
+    """I10: a schedule is listed; due exactly while it has a next instant and is not paused; in `scheld` while an instant waits."""
+    rows = {schedule_id: snap[f"sc:{schedule_id}"] for schedule_id in ids_of(snap, "sc:")}
+    lists = {
+        "scall": set(rows),
+        "scdue": {name for name, row in rows.items() if "next" in row and "paused" not in row},
+        "scheld": {name for name, row in rows.items() if "held" in row},
+    }
+    found = {key: {member[0] if isinstance(member, tuple) else member for member in snap.get(key, ())} for key in lists}
+    wrong = [f"I10 {key} has {sorted(found[key])}, by rights {sorted(lists[key])}" for key in lists if found[key] != lists[key]]
+    return wrong + [f"I10 scfire:{name} has no schedule" for name in ids_of(snap, "scfire:") - rows.keys()]
+
+
 def violations(snap: Snapshot) -> list[str]:
     """Broken invariants I1-I3, I5-I8, a line each."""
     wrong: list[str] = []
@@ -283,6 +300,7 @@ def violations(snap: Snapshot) -> list[str]:
         wrong.append(f"I5 groups are {groups}, listed are {dict(snap.get('fps', ()))}")
     wrong += effect_violations(snap, jobs, dead) + operation_violations(snap)
     wrong += limiter_violations(snap, jobs) + index_violations(snap, jobs)
+    wrong += schedule_violations(snap)
     numbers = {field: int(value) for field, value in snap.get("n", {}).items()}
     present = {field: value for field, value in numbers.items() if field.count("/") == 1 and value}
     if present != dict(counts):

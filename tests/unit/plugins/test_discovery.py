@@ -242,3 +242,38 @@ def test_metadata_that_cannot_be_read_does_not_matter(plant):
 def test_the_installed_plugins_are_found_by_default():
     """Reads this interpreter's metadata and imports what is there; nothing to assert but that it answers."""
     assert isinstance(discover(("no-such-plugin",)).reports, tuple)
+
+
+def test_schedules_that_are_declared_are_taken_and_what_is_wrong_is_noted(plant):
+    """One that cannot be carried out costs the plugin neither its jobs nor its other schedules."""
+    body = """
+        from taskmaster_sdk import Schedule
+
+        @hookimpl
+        def register_schedules():
+            yield Schedule(id="nightly", type="timer", version=3, cron="0 2 * * *", dst_gap="skip", payload={"text": "{{localDate}}"})
+            yield Schedule(id="never", type="timer", cron="61 * * * *")
+            yield Schedule(id="odd", type="timer", every_ms=5)
+            yield 5
+    """
+    registry = discover(source=lambda: [plant("timer", body)])
+
+    (plugin,), (report,) = registry.plugins, registry.reports
+    (nightly,) = plugin.schedules
+    assert (nightly.id, nightly.plugin, nightly.version, nightly.schedule.dst.gap) == ("nightly", "timer", 3, "skip")
+    assert report.state == "loaded"
+    assert [note.partition(":")[0] for note in report.notes] == [
+        "schedule never",
+        "schedule odd",
+        "register_schedules gave int, not a Schedule",
+    ]
+
+
+def test_a_hook_for_schedules_that_raises_fails_its_plugin_alone(plant):
+    """As any other hook at registration."""
+    body = "@hookimpl\ndef register_schedules():\n    raise ValueError('no clock')"
+
+    registry = discover(source=lambda: [plant("broken", body), plant("whole")])
+
+    assert registry.types == ("whole",)
+    assert "no clock" in registry.reports[0].error

@@ -7,15 +7,13 @@ REPEAT ALREADY, or CANCELLING again ]]
 --- @include "lib/cancel"
 
 local id, who, window = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local key = P .. 'j:' .. id
 local f = cancellable(id)
 local state = f[1]
 if not state then return { STATUS.GONE } end
 if state == 'x' then return { STATUS.ALREADY } end
 if state == 'c' or state == 'f' then return { STATUS.CONFLICT, state } end
 if state == 'a' then
-  if not f[8] then call('HSET', key, 'cr', who .. ' ' .. now) end
-  mark(owner(f[6]), 'c/' .. id)
+  ask_to_stop(id, f, who)
   return { STATUS.CANCELLING }
 end
 cancel_at_rest(id, f, who, window)

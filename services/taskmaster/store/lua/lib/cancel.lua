@@ -1,4 +1,4 @@
--- Ending a job that is not running.
+-- Ending a job that is not running, or asking the one who runs it to stop.
 --- @include "lib/state"
 
 -- What must be known of it.
@@ -16,4 +16,10 @@ local function cancel_at_rest(id, f, who, window)
   tell('x', id)
   call('HSET', P .. 'j:' .. id, 'st', 'x', 'fa', NOW, 'rs', 'cancelled', 'cr', who .. ' ' .. now)
   if f[7] then let_key_go(f[7], window) end
+end
+
+-- f: as `cancellable` read it; the job runs.
+local function ask_to_stop(id, f, who)
+  if not f[8] then call('HSET', P .. 'j:' .. id, 'cr', who .. ' ' .. now) end
+  mark(owner(f[6]), 'c/' .. id)
 end

@@ -1,0 +1,1 @@
+"""The scheduler process: any number may run, one of them leads a partition."""
