@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable
 from itertools import count
@@ -170,7 +171,8 @@ def test_no_level_starves_with_keys_and_limiters(desk: Desk, keys: tuple[str, ..
 
 @pytest.mark.server("valkey")
 def test_many_keys_cost_no_more_than_few(desk: Desk) -> None:
-    """A fetch among 100,000 keys runs as many commands as one among ten."""
+    """A fetch among very many keys (MANY_KEYS=100000 by hand) runs as many commands as one among ten."""
+    most = int(os.environ.get("MANY_KEYS", "10000"))
 
     def commands(lanes: int, jobs: int, queue: str) -> float:
         submit_many(desk, [desk.item(queue=queue, lane=f"key{n % lanes}") for n in range(jobs)])
@@ -183,9 +185,9 @@ def test_many_keys_cost_no_more_than_few(desk: Desk) -> None:
         before = sum(row["calls"] for row in stats.values())
         return before / got
 
-    few, many = commands(10, 1_000, "one"), commands(100_000, 100_000, "two")
+    few, many = commands(10, 1_000, "one"), commands(most, most, "two")
 
-    assert many <= 1.5 * few, f"{few} commands a claim with 10 keys, {many} with 100,000"
+    assert many <= 1.5 * few, f"{few} commands a claim with 10 keys, {many} with {most}"
 
 
 # ---------------------------------------------------------------- rates

@@ -335,7 +335,7 @@ class World:
 OFTEN = {"submit": 6, "cycle": 12, "wait": 5, "change_limit": 2, "settle": 2}
 VERBS = ("submit", "cycle", "wait", "cancel", "patch", "purge", "change_limit", "change_queue", "pause", "lose", "settle")
 STEPS = 120
-SEEDS = range(int(os.environ.get("FLOW_MACHINE_SEEDS", "12")))  # more, when somebody asks for them
+SEEDS = range(int(os.environ.get("FLOW_MACHINE_SEEDS", "5")))  # more, when somebody asks for them
 
 
 @pytest.mark.timeout(300)
