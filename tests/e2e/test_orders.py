@@ -51,7 +51,7 @@ def test_one_slot_under_kill_9_is_never_two_and_never_stuck(clean_server, tmp_pa
             if pid in service.children().values() and pid not in killed:
                 os.kill(pid, signal.SIGKILL)
                 killed.add(pid)
-            return len(killed) == 3
+            return len(killed) == 2  # a third time would be the end of a job that is struck each time
 
         eventually(strike, 40, every_s=0.005)
         seen = hands.all_ended(ids, 60)
