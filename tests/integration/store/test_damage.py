@@ -163,7 +163,9 @@ def test_a_foreign_key_costs_no_more_than_what_it_covers(desk: Desk, seed: int) 
         for _ in range(STEPS // 2):
             yard.step()
         found = yard.sweep()
-        if not name.split("}:")[1].startswith(("b:", "r:", "h:", "fp:", "ev", "keeper", "maint", "vt:", "flow:", "swept", "d:", "k:", "u:")):
+        if not name.split("}:")[1].startswith(
+            ("b:", "r:", "h:", "fp:", "ev", "keeper", "maint", "vt:", "flow:", "swept", "d:", "k:", "u:")
+        ):
             assert [repair for repair in found if repair.what == "foreign_key"], f"{name} was not told"
         desk.raw.delete(name)
         yard.foreign = ""
