@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 from support.desk import Desk, desk_at
@@ -47,6 +48,20 @@ def pytest_configure(config: pytest.Config) -> None:
     """Settings of the person who runs the tests are none of the tests' business, nor of the processes they start."""
     for name in [name for name in os.environ if name.startswith("TASKMASTER_") or name == "REDIS_URL"]:
         del os.environ[name]
+    _never_cache_loggers()
+
+
+def _never_cache_loggers() -> None:
+    """A service that runs in a test sets up the log; a logger that is bound for good then is deaf to `capture_logs` ever after."""
+    configure = structlog.configure
+    structlog.configure = lambda *args, **words: configure(*args, **(words | {"cache_logger_on_first_use": False}))  # type: ignore[assignment]
+
+
+@pytest.fixture(autouse=True)
+def _log_as_at_first() -> Iterator[None]:
+    """The level and form that a test has set are its own."""
+    yield
+    structlog.reset_defaults()
 
 
 def pytest_report_header(config: pytest.Config) -> str:
