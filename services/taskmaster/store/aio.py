@@ -38,7 +38,9 @@ class AsyncStore:
     def __init__(self, url: str, *, timeout_s: float = 5.0) -> None:
         self.url = url
         self.timeout_s = timeout_s
-        pool = aredis.BlockingConnectionPool.from_url(url, max_connections=_CONNECTIONS, timeout=timeout_s, **connection_options(timeout_s))
+        # No time-out of the library's own: ours bound every call, and its `wait_for` loses cancellations on Python 3.11.
+        options = connection_options(timeout_s) | {"socket_timeout": None}
+        pool = aredis.BlockingConnectionPool.from_url(url, max_connections=_CONNECTIONS, timeout=timeout_s, **options)
         self._redis = aredis.Redis(connection_pool=pool)
         self._ask: Callable[..., Awaitable[Any]] = self._redis.execute_command
         self._skew_ms: int | None = None
@@ -76,7 +78,7 @@ class AsyncStore:
     def channel(self) -> Channel:
         """A connection of its own for one caller at a time, at a third of the pool's cost a call."""
         pool = self._redis.connection_pool
-        return Channel(lambda: pool.connection_class(**{**pool.connection_kwargs, "socket_timeout": None}), self.timeout_s)
+        return Channel(lambda: pool.connection_class(**pool.connection_kwargs), self.timeout_s)
 
     async def now_ms(self) -> int:
         """The store's clock as well as we know it: ours plus the skew measured once."""

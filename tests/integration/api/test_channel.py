@@ -83,3 +83,24 @@ async def test_large_replies_arrive_whole(clean_server: StoreServer) -> None:
     assert await channel.run(lua("return string.rep('x', 3000000)")) == b"x" * 3_000_000
     await channel.close()
     await store.close()
+
+
+async def test_a_cancelled_caller_of_the_store_ends(clean_server: StoreServer) -> None:
+    """At whatever step of a question the cancellation comes, it is not lost: background work must end when it is told to."""
+    store = AsyncStore(clean_server.url, timeout_s=2)
+
+    async def ask_and_stay() -> None:
+        await store.vitals()
+        await asyncio.Event().wait()
+
+    for steps in range(80):
+        caller = asyncio.create_task(ask_and_stay())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        caller.cancel()
+        await asyncio.wait({caller}, timeout=1)
+        is_cancelled = caller.cancelled()
+        caller.cancel()
+
+        assert is_cancelled, f"lost after {steps} steps"
+    await store.close()
