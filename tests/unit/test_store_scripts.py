@@ -106,6 +106,21 @@ def test_an_include_is_pulled_in_once_before_its_first_use(folder: Path) -> None
     assert lines == ["local call = redis.call", "local base = 1", "local left = base", "local right = base", "return left + right"]
 
 
+def test_libraries_stand_inside_functions_of_their_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What follows a library of enough locals is inside a function, unless that would use more of them than Lua allows."""
+    monkeypatch.setattr(scripts, "LOCALS_MIN", 3)
+    monkeypatch.setattr(scripts, "UPVALUES_MAX", 2)
+    (folder / "lib/few.lua").write_text("local a = 1\n")
+    (folder / "lib/some.lua").write_text('--- @include "lib/few"\nlocal b, c = a, a\n')
+    write(folder, "a", '--- @include "lib/some"\nreturn b + c\n')
+    write(folder, "b", '--- @include "lib/some"\nreturn a + b + c\n')
+
+    inner, flat = (scripts.load(name).text.decode().split("\n\n") for name in "ab")
+
+    assert inner[-2:] == ["local b, c = a, a\nreturn (function()", "return b + c\nend)()\n"]
+    assert flat[-2:] == ["local b, c = a, a", "return a + b + c\n"]
+
+
 def test_a_circle_of_includes_is_an_error(folder: Path) -> None:
     """The message shows the way round."""
     (folder / "lib/left.lua").write_text('--- @include "lib/right"\n')

@@ -30,6 +30,11 @@ _LOCAL = re.compile(
 #: A constant: names in capitals, each with a number. A line of the script's own margin.
 _CONSTANTS = re.compile(r"^local ([A-Z][A-Z_]+(?:, [A-Z][A-Z_]+)*) = (\d+(?:\.\d+)?(?:, \d+(?:\.\d+)?)*)(?: --[^\n]*)?\n", re.MULTILINE)
 _QUOTED = r"'[^'\n]*'|\"[^\"\n]*\"|--[^\n]*"
+#: Where a library ends, in the expanded text.
+_PART = "--- @part\n"
+_DECLARED = re.compile(r"^local (?:function (\w+)|([\w, ]+))", re.MULTILINE)
+#: Locals of outer functions that one function may use (Lua's limit is 60), and how many make another function worth its while.
+UPVALUES_MAX, LOCALS_MIN = 58, 18
 _COMMENT, _WORD = re.compile(r"--.*"), re.compile(r"\w+")
 _SECTIONS = ("FLAGS", "KEYS", "ARGV", "OUT", "REPEAT")
 _FLAGS = {"allow-oom": "flags=allow-oom", "no-writes": "flags=no-writes", "none": ""}
@@ -69,7 +74,7 @@ def _expand(name: str, done: set[str], open_: tuple[str, ...]) -> str:
         out.append(text[at : match.start()])
         at = match.end()
         if match[1] not in done:
-            out.append(_expand(match[1], done, (*open_, name)))
+            out += [_expand(match[1], done, (*open_, name)), _PART]
             done.add(match[1])
     return "".join([*out, text[at:]])
 
@@ -107,6 +112,25 @@ def _needed(text: str) -> str:
     return "".join(reversed([*kept, text[:end]]))
 
 
+def _nested(text: str) -> str:
+    """*text* with libraries inside functions of their own, each in the one before.
+
+    A closure that is made looks for each local that it uses among all those of the function around it that others use already, one by one;
+    what belongs to a function further out is at hand.
+    """
+    parts = text.split(_PART)
+    words = [set(_WORD.findall(_COMMENT.sub("", part))) for part in parts]
+    out, locals_, inside, depth = [parts[0]], {"call"}, 0, 0
+    for place, part in enumerate(parts[1:], 1):
+        for match in _DECLARED.finditer(parts[place - 1]):
+            locals_.update(_WORD.findall(match[1] or match[2]))
+        if len(locals_) - inside >= LOCALS_MIN and len(locals_.intersection(*[set().union(*words[place:])])) <= UPVALUES_MAX:
+            out.append("return (function()\n")
+            inside, depth = len(locals_), depth + 1
+        out.append(part)
+    return "".join([*out, *["end)()\n"] * depth])
+
+
 def _numbered(name: str, text: str) -> str:
     try:
         return _ANSWER.sub(lambda match: str(Status[match[1]].value), text)
@@ -137,7 +161,7 @@ def load(name: str) -> Script:
     if flags not in _FLAGS:
         raise ScriptError(f"{name}.lua: the header's FLAGS is {flags!r}, one of {', '.join(_FLAGS)} is expected")
     shebang = f"#!lua {_FLAGS[flags]}".rstrip()
-    text = f"{shebang}\nlocal call = redis.call\n{_numbered(name, _needed(_inlined(_expand(name, set(), ()))))}".encode()
+    text = f"{shebang}\nlocal call = redis.call\n{_numbered(name, _nested(_needed(_inlined(_expand(name, set(), ())))))}".encode()
     return Script(name, text, hashlib.sha1(text, usedforsecurity=False).hexdigest())
 
 

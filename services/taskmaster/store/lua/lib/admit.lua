@@ -99,10 +99,14 @@ local function prepare_kinds(kinds)
     if kind.rp then
       fields[at + 1], fields[at + 2], fields[at + 3], fields[at + 4], at = 'rt', kind.rt, 'rp', kind.rp, at + 4
     end
-    for _, name in ipairs({ 'ln', 'lf', 'ex' }) do
-      if kind[name] then
-        fields[at + 1], fields[at + 2], at = name, kind[name], at + 2
-      end
+    if kind.ln then
+      fields[at + 1], fields[at + 2], at = 'ln', kind.ln, at + 2
+    end
+    if kind.lf then
+      fields[at + 1], fields[at + 2], at = 'lf', kind.lf, at + 2
+    end
+    if kind.ex then
+      fields[at + 1], fields[at + 2], at = 'ex', kind.ex, at + 2
     end
     if kind.tg then
       fields[at + 1], fields[at + 2], at = 'tg', table.concat(kind.tg, ','), at + 2
@@ -117,7 +121,7 @@ local function prepare_kinds(kinds)
     else
       kind.state, kind.lane = 'w', lane_of(kind.q, kind.pr, kind.ty, kind.ln)
     end
-    kind.fields, kind.made = fields, 0
+    kind.fields, kind.made, kind.room = fields, 0, room_of(kind.q)
   end
 end
 
@@ -130,7 +134,7 @@ local function admit(kinds, items, out)
   for i = 1, n do
     local number, id, key, request, blob = unpack(items, (i - 1) * WIDTH + 1, i * WIDTH)
     local kind = kinds[number]
-    local may_be_refused = kind.may_not or room_of(kind.q).left <= 0
+    local may_be_refused = kind.may_not or kind.room.left <= 0
     local answer = known(kind, id, key, request, kind.rp or may_be_refused)
     if not answer and may_be_refused then answer = refused(kind) end
     if not answer and key ~= '' then
@@ -145,7 +149,9 @@ local function admit(kinds, items, out)
       end
       if kind.ux then hold_unique(kind.ux, id) end
       if kind.ex then into_expiring(id, kind.ex) end
-      for _, tag in ipairs(kind.tg or {}) do add(P .. 'ig:' .. tag, NOW, id) end
+      if kind.tg then
+        for _, tag in ipairs(kind.tg) do add(P .. 'ig:' .. tag, NOW, id) end
+      end
       if kind.lane then
         into_lane(kind.lane, id, false, kind.lf)
       else
@@ -154,7 +160,7 @@ local function admit(kinds, items, out)
       if kind.rp then join_lineage(id, kind.rt, kind.rp) end
       add(P .. 'it:' .. kind.ty, NOW, id)
       tell('s', id)
-      kind.made, rooms[kind.q].left = kind.made + 1, rooms[kind.q].left - 1
+      kind.made, kind.room.left = kind.made + 1, kind.room.left - 1
       blobs[b + 1], blobs[b + 2], b = P .. 'b:' .. id, blob, b + 2
       answer = kind.state
     end

@@ -128,12 +128,17 @@ end
 -- n jobs, as many of each level as it has turns.
 local function fetch_in_bulk(queue, levels, n, is_strict)
   local tags, left, order, share, took = open_turns(queue, is_strict), {}, {}, {}, {}
-  for p, level in pairs(levels) do left[p] = level.size end
   local alone = next(levels)
-  if next(levels, alone) then alone = nil end
+  if not next(levels, alone) then -- nearly always: there is nobody to take turns with
+    had_turns(tags, alone, n)
+    close_turns(tags)
+    for _, id in ipairs(take_from(queue, levels[alone], n)) do lease(id, queue) end
+    return
+  end
+  for p, level in pairs(levels) do left[p] = level.size end
   for i = 1, n do
-    local p = alone or whose_turn(tags, left) -- nearly always there is nobody to take turns with
-    had_turn(tags, p)
+    local p = whose_turn(tags, left)
+    had_turns(tags, p, 1)
     order[i], left[p], share[p] = p, left[p] - 1, (share[p] or 0) + 1
   end
   close_turns(tags)
@@ -156,7 +161,7 @@ local function fetch_in_turns(queue, levels, n, limits, weights, is_strict)
     if is_shut then break end
     if id then
       taken = taken + 1 -- a job that came too late was taken, too: what one call does has a bound
-      had_turn(tags, p)
+      had_turns(tags, p, 1)
       lease(id, queue, needs)
     else
       left[p] = 0

@@ -27,10 +27,12 @@ local function whose_turn(tags, left)
   return best
 end
 
-local function had_turn(tags, p)
+-- n turns of the same level, one after the other.
+local function had_turns(tags, p, n)
   if tags.is_strict then return end
-  tags.V = math.max(tags[p], tags.V)
-  tags[p] = tags.V + STRIDE / WEIGHT[p]
+  local stride = STRIDE / WEIGHT[p]
+  tags.V = math.max(tags[p], tags.V) + (n - 1) * stride
+  tags[p] = tags.V + stride
 end
 
 local function close_turns(tags)
