@@ -27,7 +27,6 @@ class PressureGauge:
         self._partitions = settings.partitions
         self._thresholds = Thresholds(settings.shed_memory_percent, settings.shed_waiting, settings.shed_age_ms)
         self._keeper: asyncio.Task[None] | None = None
-        self._is_over = False
         self._sampled_at = -STALE_S
         self._now = Pressure()
 
@@ -79,14 +78,13 @@ class PressureGauge:
         self._keeper = asyncio.create_task(self._keep(), name="pressure")
 
     async def _keep(self) -> None:
-        while not self._is_over:
+        while True:
             with contextlib.suppress(StoreError):
                 await self.sample()
             await asyncio.sleep(EVERY_S)
 
     async def stop(self) -> None:
         """End the background work. May be called without `start`, and twice."""
-        self._is_over = True
-        while self._keeper is not None and not self._keeper.done():
-            self._keeper.cancel()  # again, if it met a call that took it for the end of its own time
-            await asyncio.wait([self._keeper], timeout=0.2)
+        if self._keeper is not None and not self._keeper.done():
+            self._keeper.cancel()
+            await asyncio.wait([self._keeper], timeout=1.0)
