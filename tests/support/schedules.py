@@ -14,7 +14,6 @@ import msgspec
 from support.desk import ALIVE_MS, Desk, desk_at
 from support.servers import StoreServer
 from taskmaster.engine import schedules as engine
-from taskmaster.engine.plan import Plan, carry_out
 from taskmaster.engine.scheduled_jobs import Jobs, Who
 from taskmaster.engine.scheduled_types import Types
 from taskmaster.model.job import Envelope
@@ -24,6 +23,7 @@ from taskmaster.plugins.catalogue import CatalogueEntry, encode
 from taskmaster.scheduler.rounds import Rounds
 from taskmaster.settings import Settings
 from taskmaster.store import calls
+from taskmaster.store.call import Talk
 from taskmaster.store.schedules import Fire, ScheduleRow
 
 __all__ = ["Town", "publish", "town_at"]
@@ -51,8 +51,8 @@ class Town:
         """Set the clock of the store."""
         self.desk.now = round(dt.datetime.fromisoformat(text).timestamp() * 1_000)
 
-    def run(self, plan: Plan[Any]) -> Any:
-        return carry_out(self.desk.store, plan)
+    def run(self, talk: Talk[Any]) -> Any:
+        return self.desk.store.converse(talk)
 
     def jobs(self, job_type: str = "alpha") -> Jobs:
         return Types(self.desk.store, self.settings).of(job_type)

@@ -20,7 +20,6 @@ import msgspec
 from dramatiq.middleware import Middleware
 
 from support.eventually import eventually
-from taskmaster.engine.steps import Steps, walk
 from taskmaster.model.ids import new_job_id, partition_of
 from taskmaster.model.job import Envelope, Failure
 from taskmaster.model.retry import DEFAULT, Backoff
@@ -28,6 +27,7 @@ from taskmaster.model.states import TERMINAL, state_of
 from taskmaster.plugins.registry import Handler, Registry
 from taskmaster.settings import Settings
 from taskmaster.store import calls, reads
+from taskmaster.store.call import Talk
 from taskmaster.store.client import SyncStore
 from taskmaster.worker.process import Part, WorkerProcess, nursery_for, undertake
 from taskmaster_sdk import Job
@@ -154,9 +154,9 @@ class Hands:
         """The same of many."""
         return [self.ended(job_id, within_s) for job_id in ids]
 
-    def order(self, steps: Steps[Any]) -> Any:
+    def order(self, steps: Talk[Any]) -> Any:
         """Carry out what an operator wants."""
-        return walk(self.store.run, steps)
+        return self.store.converse(steps)
 
     def cancel(self, job_id: str) -> Any:
         return self.store.run(calls.cancel(partition_of(job_id, self.partitions), job_id, who="test", key_window_ms=1_000))

@@ -13,7 +13,6 @@ from taskmaster.api.watch import Seen
 from taskmaster.engine.queries import QueueView, worker_processes
 from taskmaster.engine.queue_rules import findings
 from taskmaster.engine.rules import read_rules
-from taskmaster.engine.steps import walk_async
 from taskmaster.errors import StoreError, StoreRefused
 from taskmaster.store import reads, schedules
 from taskmaster.store.schedules import Schedules
@@ -111,7 +110,7 @@ async def doctor(request: AnyRequest) -> Answer:
     states = [await service.store.run(reads.integrity(p, repairs=REPAIRS)) for p in service.partitions]
     return data(
         {
-            "checks": [*seen.findings, *findings(await walk_async(service.store.run, read_rules(service.settings.partitions)))],
+            "checks": [*seen.findings, *findings(await service.store.converse(read_rules(service.settings.partitions)))],
             "durability": service.settings.durability,
             "server": seen.vitals,
             "partitions": [partition_state(number, state, with_repairs=True) for number, state in enumerate(states)],

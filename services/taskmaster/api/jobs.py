@@ -19,7 +19,6 @@ from taskmaster.api.service import Answer, AnyRequest, Service, data, limit_of, 
 from taskmaster.api.submission import accept, header_key, store
 from taskmaster.engine import control, dlq, queries, strict
 from taskmaster.engine.change import AT_ONCE, Change, change_job
-from taskmaster.engine.steps import walk_async
 from taskmaster.engine.submit import Prepared, trace_context
 from taskmaster.engine.why import explain
 from taskmaster.errors import NotFound
@@ -231,7 +230,7 @@ async def _changed(request: AnyRequest, job_id: str, wanted: Change) -> Answer:
                 f"job {record.id} is not as If-Match says: get it again, and decide anew", jobId=record.id, revision=record.revision
             )
 
-    steps = change_job(
+    talk = change_job(
         queries.id_of(job_id),
         wanted,
         partitions=service.settings.partitions,
@@ -240,7 +239,7 @@ async def _changed(request: AnyRequest, job_id: str, wanted: Change) -> Answer:
         now_ms=await service.store.now_ms(),
         check=check if if_match is not None else None,
     )
-    body = shapes.encode(views.job_of(await walk_async(service.store.run, steps), basic=False))
+    body = shapes.encode(views.job_of(await service.store.converse(talk), basic=False))
     return raw(body, headers={"etag": _tag(body)})
 
 

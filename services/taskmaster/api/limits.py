@@ -14,7 +14,6 @@ from taskmaster.api.service import Answer, AnyRequest, Service, data, of, only
 from taskmaster.engine import strict
 from taskmaster.engine.limits import LimitRule, LimitView, delete_limit, limit_name, list_limits, put_limit
 from taskmaster.engine.rules import read_rules
-from taskmaster.engine.steps import walk_async
 
 __all__ = ["ROUTES"]
 
@@ -23,7 +22,7 @@ BODY_MAX = 1_048_576
 
 
 async def _shown(service: Service, found: list[LimitView]) -> list[shapes.Limit]:
-    rules = await walk_async(service.store.run, read_rules(service.settings.partitions))
+    rules = await service.store.converse(read_rules(service.settings.partitions))
     return [views.limit_of(view, rules) for view in found]
 
 
@@ -32,7 +31,7 @@ async def list_all(request: AnyRequest) -> Answer:
     """What each allows, what is in use, how much waits for it, and what it is attached to."""
     service = of(request)
     only(request)
-    found = await walk_async(service.store.run, list_limits(service.settings.partitions))
+    found = await service.store.converse(list_limits(service.settings.partitions))
     return data(shapes.LimitList(items=await _shown(service, found)))
 
 
@@ -41,7 +40,7 @@ async def show_limit(request: AnyRequest, name: FromPath[str]) -> Answer:
     """The same of one."""
     service = of(request)
     only(request)
-    found = await walk_async(service.store.run, list_limits(service.settings.partitions, name))
+    found = await service.store.converse(list_limits(service.settings.partitions, name))
     [shown] = await _shown(service, found)
     return data(shown, headers=etag(shown.revision))
 
@@ -59,8 +58,8 @@ async def put_one(request: AnyRequest, name: FromPath[str]) -> Answer:
     only(request)
     rule = strict.convert(strict.decode(await bodies.read(request, BODY_MAX)), LimitRule)
     word, known = word_of(None, ""), known_revision(request)
-    steps = put_limit(limit_name(name), rule, word, partitions=service.settings.partitions, known=known)
-    [shown] = await _shown(service, [await walk_async(service.store.run, steps)])
+    talk = put_limit(limit_name(name), rule, word, partitions=service.settings.partitions, known=known)
+    [shown] = await _shown(service, [await service.store.converse(talk)])
     return data(shown, headers=etag(shown.revision))
 
 
@@ -70,7 +69,7 @@ async def delete_one(request: AnyRequest, name: FromPath[str]) -> None:
     service = of(request)
     only(request)
     word, known = word_of(None, ""), known_revision(request)
-    await walk_async(service.store.run, delete_limit(name, word, partitions=service.settings.partitions, known=known))
+    await service.store.converse(delete_limit(name, word, partitions=service.settings.partitions, known=known))
 
 
 ROUTES: list[HTTPRouteHandler] = [list_all, show_limit, put_one, delete_one]

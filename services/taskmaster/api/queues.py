@@ -20,9 +20,9 @@ from taskmaster.engine.queries import QueueView
 from taskmaster.engine.queue_rules import QueueChange, change_queue, drain_queue, resume_queue
 from taskmaster.engine.retention import kept_of
 from taskmaster.engine.rules import read_rules, set_pause
-from taskmaster.engine.steps import Steps, walk_async
 from taskmaster.errors import NotFound
 from taskmaster.store import reads
+from taskmaster.store.call import Talk
 from taskmaster.store.flow import Rules
 from taskmaster_sdk.jobs import NAME
 
@@ -69,7 +69,7 @@ def _shown(service: Service, view: QueueView, rules: Sequence[Rules]) -> shapes.
 async def _answer(service: Service, name: str) -> Answer:
     """The queue as it stands, with the revision of its settings."""
     view = await _one(service, name)
-    shown = _shown(service, view, await walk_async(service.store.run, read_rules(service.settings.partitions)))
+    shown = _shown(service, view, await service.store.converse(read_rules(service.settings.partitions)))
     return data(shown, headers=etag(shown.revision))
 
 
@@ -79,7 +79,7 @@ async def list_queues(request: AnyRequest) -> Answer:
     service = of(request)
     only(request)
     found = await overview(service, timed=TIMED_ALL)
-    rules = await walk_async(service.store.run, read_rules(service.settings.partitions))
+    rules = await service.store.converse(read_rules(service.settings.partitions))
     return data(shapes.QueueList(items=[_shown(service, view, rules) for view in found]))
 
 
@@ -104,18 +104,16 @@ async def patch_queue(request: AnyRequest, name: FromPath[str]) -> Answer:
     known = known_revision(request)
     if known is not None:
         wanted = msgspec.structs.replace(wanted, revision=known)
-    await walk_async(
-        service.store.run, change_queue(name, wanted, word_of(wanted.by, wanted.reason), partitions=service.settings.partitions)
-    )
+    await service.store.converse(change_queue(name, wanted, word_of(wanted.by, wanted.reason), partitions=service.settings.partitions))
     return await _answer(service, name)
 
 
-async def _ordered(request: AnyRequest, name: str, steps: Steps[Any]) -> Answer:
+async def _ordered(request: AnyRequest, name: str, talk: Talk[Any]) -> Answer:
     """Give the order, if there is such a queue."""
     service = of(request)
     only(request)
     await _one(service, name)
-    await walk_async(service.store.run, steps)
+    await service.store.converse(talk)
     return await _answer(service, name)
 
 
@@ -128,8 +126,8 @@ async def _ordered(request: AnyRequest, name: str, steps: Steps[Any]) -> Answer:
 )
 async def pause(request: AnyRequest, name: FromPath[str]) -> Answer:
     """No job of it begins until it is resumed; new ones are taken, and those that run go on."""
-    steps = set_pause(f"q/{name}", "pause", of(request).settings.partitions, await word(request))
-    return await _ordered(request, name, steps)
+    talk = set_pause(f"q/{name}", "pause", of(request).settings.partitions, await word(request))
+    return await _ordered(request, name, talk)
 
 
 @post(

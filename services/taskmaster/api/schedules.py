@@ -20,7 +20,6 @@ from taskmaster.api.service import Answer, AnyRequest, Service, data, header, li
 from taskmaster.api.submission import header_key
 from taskmaster.engine import scheduled_jobs, strict
 from taskmaster.engine import schedules as engine
-from taskmaster.engine.plan import carry_out_async
 from taskmaster.engine.scheduled_jobs import Jobs, Who
 from taskmaster.engine.schedules import Body
 from taskmaster.errors import InvalidRequest
@@ -66,8 +65,8 @@ async def put_schedule(request: AnyRequest, schedule_id: FromPath[str]) -> Answe
     scheduled_jobs.home(schedule_id, service.settings.partitions)
     body = strict.convert(strict.decode(await bodies.read(request, service.settings.max_body_bytes)), Body)
     jobs = await _jobs(service, body.type)
-    plan = engine.put(schedule_id, body.definition, jobs, Who("api"), enabled=body.enabled, known=_known(request))
-    row, is_new = await carry_out_async(service.store, plan)
+    talk = engine.put(schedule_id, body.definition, jobs, Who("api"), enabled=body.enabled, known=_known(request))
+    row, is_new = await service.store.converse(talk)
     return await _answer(service, row, 201 if is_new else 200)
 
 
@@ -80,10 +79,10 @@ async def patch_schedule(request: AnyRequest, schedule_id: FromPath[str]) -> Ans
     enabled = change.pop("enabled", None)
     if not isinstance(enabled, bool | None):
         raise InvalidRequest("enabled: true or false is meant", errors=[{"pointer": "/enabled", "message": "true or false is meant"}])
-    row = await carry_out_async(service.store, engine.show(schedule_id, service.settings.partitions))
+    row = await service.store.converse(engine.show(schedule_id, service.settings.partitions))
     jobs = await _jobs(service, engine.merge_patch(scheduled_jobs.spec_of(row), change).type)
-    plan = engine.patch(schedule_id, change, jobs, Who("api"), enabled=enabled, known=_known(request))
-    return await _answer(service, await carry_out_async(service.store, plan))
+    talk = engine.patch(schedule_id, change, jobs, Who("api"), enabled=enabled, known=_known(request))
+    return await _answer(service, await service.store.converse(talk))
 
 
 @get("/schedules", summary="Schedules, by id", responses={200: ResponseSpec(views.ScheduleList)})
@@ -98,7 +97,7 @@ async def list_schedules(
     limit = limit_of(rows)
     if after is not None and not NAME.fullmatch(after):
         raise BadParameter("this cursor belongs to no list of schedules; begin without one", parameter="cursor")
-    found = await carry_out_async(service.store, engine.paged(service.settings.partitions, after=after or "", limit=limit + 1))
+    found = await service.store.converse(engine.paged(service.settings.partitions, after=after or "", limit=limit + 1))
     now_ms = await service.store.now_ms()
     items = [views.schedule_of(row, now_ms) for row in found[:limit]]
     return data(views.ScheduleList(items=items, next_cursor=found[limit - 1].id if len(found) > limit else None))
@@ -109,7 +108,7 @@ async def show_schedule(request: AnyRequest, schedule_id: FromPath[str]) -> Answ
     """With its next runs, what became of the last one, and in words when it runs."""
     service = of(request)
     only(request)
-    return await _answer(service, await carry_out_async(service.store, engine.show(schedule_id, service.settings.partitions)))
+    return await _answer(service, await service.store.converse(engine.show(schedule_id, service.settings.partitions)))
 
 
 @delete("/schedules/{schedule_id:str}", status_code=200, summary="Remove a schedule", responses={200: ResponseSpec(views.Deleted)})
@@ -117,7 +116,7 @@ async def delete_schedule(request: AnyRequest, schedule_id: FromPath[str]) -> An
     """Nothing is fired for it after the answer; its jobs stay. What a plugin declares comes back with the next worker: pause it."""
     service = of(request)
     only(request)
-    await carry_out_async(service.store, engine.delete(schedule_id, service.settings.partitions, Who("api"), known=_known(request)))
+    await service.store.converse(engine.delete(schedule_id, service.settings.partitions, Who("api"), known=_known(request)))
     return data(views.Deleted(schedule_id=schedule_id))
 
 
@@ -161,8 +160,8 @@ async def trigger_schedule(request: AnyRequest, schedule_id: FromPath[str]) -> A
         raise BadParameter(f"an Idempotency-Key of at most {KEY_MAX} characters is meant", parameter="Idempotency-Key")
     row, jobs = await _row_and_jobs(service, schedule_id)
     now_ms, window_ms = await service.store.now_ms(), service.settings.idempotency_window_ms
-    plan = scheduled_jobs.trigger(row, jobs, Who(order.by, order.reason), now_ms, request_id=key, key_window_ms=window_ms)
-    job_id = await carry_out_async(service.store, plan)
+    talk = scheduled_jobs.trigger(row, jobs, Who(order.by, order.reason), now_ms, request_id=key, key_window_ms=window_ms)
+    job_id = await service.store.converse(talk)
     return data(views.Triggered(schedule_id=schedule_id, job_id=job_id), 202, {"location": f"/jobs/{job_id}"})
 
 
@@ -181,8 +180,8 @@ async def backfill_schedule(request: AnyRequest, schedule_id: FromPath[str]) -> 
     row, jobs = await _row_and_jobs(service, schedule_id)
     now_ms, window_ms = await service.store.now_ms(), service.settings.idempotency_window_ms
     from_ms, to_ms = (round(moment.timestamp() * 1_000) for moment in (body.from_, body.to))
-    plan = scheduled_jobs.backfill(row, jobs, Who(body.by), now_ms, from_ms, to_ms, key_window_ms=window_ms)
-    return data(views.backfill_of(schedule_id, await carry_out_async(service.store, plan)))
+    talk = scheduled_jobs.backfill(row, jobs, Who(body.by), now_ms, from_ms, to_ms, key_window_ms=window_ms)
+    return data(views.backfill_of(schedule_id, await service.store.converse(talk)))
 
 
 @get("/schedules/{schedule_id:str}/preview", summary="What is to come", responses={200: ResponseSpec(views.Preview)})
@@ -201,7 +200,7 @@ async def preview_schedule(
         moment = None if after is None else msgspec.convert(after, Moment)
     except msgspec.ValidationError as error:
         raise BadParameter("after: an instant with its offset is meant, such as 2027-01-31T09:00:00Z", parameter="after") from error
-    row = await carry_out_async(service.store, engine.show(schedule_id, service.settings.partitions))
+    row = await service.store.converse(engine.show(schedule_id, service.settings.partitions))
     after_ms = round(moment.timestamp() * 1_000) if moment else await service.store.now_ms()
     schedule = scheduled_jobs.spec_of(row)
     return data(views.preview_of(schedule, model.next_instants(schedule, after_ms, int(count or PREVIEW_DEFAULT))))
@@ -216,7 +215,7 @@ async def list_fires(
     """Fired, skipped, queued, refused or missed: each instant is told, the newest first."""
     service = of(request)
     only(request, "limit")
-    found = await carry_out_async(service.store, engine.fires(schedule_id, service.settings.partitions, limit=limit_of(rows)))
+    found = await service.store.converse(engine.fires(schedule_id, service.settings.partitions, limit=limit_of(rows)))
     return data(views.FireList(items=[views.fire_of(fire) for fire in found]))
 
 
@@ -224,8 +223,8 @@ async def _switch(request: AnyRequest, schedule_id: str, *, enabled: bool) -> An
     service = of(request)
     only(request)
     order = await _order(request)
-    plan = engine.switch(schedule_id, service.settings.partitions, Who(order.by, order.reason), enabled=enabled)
-    return await _answer(service, await carry_out_async(service.store, plan))
+    talk = engine.switch(schedule_id, service.settings.partitions, Who(order.by, order.reason), enabled=enabled)
+    return await _answer(service, await service.store.converse(talk))
 
 
 async def _order(request: AnyRequest) -> OrderBody:
@@ -236,7 +235,7 @@ async def _order(request: AnyRequest) -> OrderBody:
 
 
 async def _row_and_jobs(service: Service, schedule_id: str) -> tuple[ScheduleRow, Jobs]:
-    row = await carry_out_async(service.store, engine.show(schedule_id, service.settings.partitions))
+    row = await service.store.converse(engine.show(schedule_id, service.settings.partitions))
     return row, await _jobs(service, scheduled_jobs.spec_of(row).type)
 
 

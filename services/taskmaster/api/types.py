@@ -18,7 +18,6 @@ from taskmaster.engine import strict
 from taskmaster.engine.catalogue import AT_ONCE_S
 from taskmaster.engine.queue_rules import TypeChange, change_type
 from taskmaster.engine.rules import read_rules, set_pause
-from taskmaster.engine.steps import walk_async
 from taskmaster.engine.submit import unknown_type
 from taskmaster.errors import NotFound, UnknownJobType
 from taskmaster.plugins.catalogue import CatalogueEntry
@@ -42,7 +41,7 @@ async def _entry(service: Service, job_type: str) -> CatalogueEntry:
 
 
 async def _answer(service: Service, entry: CatalogueEntry) -> Answer:
-    rules = await walk_async(service.store.run, read_rules(service.settings.partitions))
+    rules = await service.store.converse(read_rules(service.settings.partitions))
     shown = views.type_of(entry, rules, key_required_by_default=service.settings.idempotency == "required")
     return data(shown, headers=etag(shown.revision))
 
@@ -54,7 +53,7 @@ async def list_types(request: AnyRequest) -> Answer:
     only(request)
     await service.catalogue.look(AT_ONCE_S)
     required = service.settings.idempotency == "required"
-    rules = await walk_async(service.store.run, read_rules(service.settings.partitions))
+    rules = await service.store.converse(read_rules(service.settings.partitions))
     items = [views.type_of(entry, rules, key_required_by_default=required) for entry in service.catalogue.types.entries.values()]
     return data(shapes.JobTypeList(items=items))
 
@@ -83,7 +82,7 @@ async def patch_type(request: AnyRequest, job_type: FromPath[str]) -> Answer:
         wanted = msgspec.structs.replace(wanted, revision=known)
     entry = await _entry(service, job_type)
     word = word_of(wanted.by, wanted.reason)
-    await walk_async(service.store.run, change_type(job_type, wanted, word, partitions=service.settings.partitions))
+    await service.store.converse(change_type(job_type, wanted, word, partitions=service.settings.partitions))
     return await _answer(service, entry)
 
 
@@ -91,7 +90,7 @@ async def _order_type(request: AnyRequest, job_type: str, what: Literal["pause",
     service, order = of(request), await word(request)
     only(request)
     entry = await _entry(service, job_type)
-    await walk_async(service.store.run, set_pause(f"t/{job_type}", what, service.settings.partitions, order))
+    await service.store.converse(set_pause(f"t/{job_type}", what, service.settings.partitions, order))
     return await _answer(service, entry)
 
 
@@ -140,7 +139,7 @@ async def _plugin(service: Service, name: str) -> Answer:
     if entries is None:
         shown = name[:64].encode("utf-8", "backslashreplace").decode()
         raise NotFound(f"no plugin {shown!r} has published a job type; GET /plugins lists those that have", plugin=shown)
-    rules = await walk_async(service.store.run, read_rules(service.settings.partitions))
+    rules = await service.store.converse(read_rules(service.settings.partitions))
     return data(views.plugin_of(name, entries, rules))
 
 
@@ -150,7 +149,7 @@ async def list_plugins(request: AnyRequest) -> Answer:
     service = of(request)
     only(request)
     await service.catalogue.look(AT_ONCE_S)
-    rules = await walk_async(service.store.run, read_rules(service.settings.partitions))
+    rules = await service.store.converse(read_rules(service.settings.partitions))
     items = [views.plugin_of(name, entries, rules) for name, entries in sorted(_plugins(service).items())]
     return data(shapes.PluginList(items=items))
 
@@ -166,7 +165,7 @@ async def _order_plugin(request: AnyRequest, name: str, what: Literal["pause", "
     service, order = of(request), await word(request)
     only(request)
     await _plugin(service, name)
-    await walk_async(service.store.run, set_pause(f"p/{name}", what, service.settings.partitions, order))
+    await service.store.converse(set_pause(f"p/{name}", what, service.settings.partitions, order))
     return await _plugin(service, name)
 
 

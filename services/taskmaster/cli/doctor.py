@@ -78,7 +78,6 @@ def _store(settings: Settings, *, sweep: bool) -> Iterator[Check]:
     from taskmaster.engine.queries import worker_processes
     from taskmaster.engine.queue_rules import findings
     from taskmaster.engine.rules import read_rules
-    from taskmaster.engine.steps import walk
     from taskmaster.store import reads
 
     try:
@@ -102,7 +101,7 @@ def _store(settings: Settings, *, sweep: bool) -> Iterator[Check]:
         if orphans:
             names = ", ".join(sorted(orphans))
             yield Check("waiting types", "warn", names, "no live worker can run these: install their plugin and restart the workers")
-        for finding in findings(walk(store.run, read_rules(settings.partitions))):
+        for finding in findings(store.converse(read_rules(settings.partitions))):
             yield Check(finding.rule, "warn" if finding.level == "warn" else "info", finding.observed, finding.message)
     except StoreError as error:
         yield Check("store", "fail", masked_url(url), error.message, EX_UNAVAILABLE)

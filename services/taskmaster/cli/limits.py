@@ -13,8 +13,8 @@ from taskmaster.cli.store import connect
 if TYPE_CHECKING:  # the command line starts without the engine
     from taskmaster.api.shapes import Limit
     from taskmaster.engine.limits import LimitView
-    from taskmaster.engine.steps import Steps
     from taskmaster.settings import Settings
+    from taskmaster.store.call import Talk
 
 __all__ = ["limits"]
 
@@ -83,7 +83,7 @@ def put(name: str, revision: int | None, reason: str, as_json: bool, **given: An
     rule = strict.convert({name: value for name, value in wanted.items() if value}, LimitRule)
     word = Word(getpass.getuser()[:40], reason)
 
-    def made() -> Steps[list[LimitView]]:
+    def made() -> Talk[list[LimitView]]:
         return [(yield from put_limit(limit_name(name), rule, word, partitions=settings.partitions, known=revision))]
 
     _print(_shown(settings, made()), as_json=as_json)
@@ -101,27 +101,25 @@ def delete(name: str, revision: int | None, reason: str, **texts: str | None) ->
     """
     from taskmaster.engine.limits import delete_limit
     from taskmaster.engine.rules import Word
-    from taskmaster.engine.steps import walk
 
     settings = settings_from(texts)
     store = connect(settings)
     try:
         word = Word(getpass.getuser()[:40], reason)
-        walk(store.run, delete_limit(name, word, partitions=settings.partitions, known=revision))
+        store.converse(delete_limit(name, word, partitions=settings.partitions, known=revision))
     finally:
         store.close()
     click.echo(f"limiter {name} is gone")
 
 
-def _shown(settings: Settings, steps: Steps[list[LimitView]]) -> list[Limit]:
+def _shown(settings: Settings, talk: Talk[list[LimitView]]) -> list[Limit]:
     from taskmaster.api import views
     from taskmaster.engine.rules import read_rules
-    from taskmaster.engine.steps import walk
 
     store = connect(settings)
     try:
-        found = walk(store.run, steps)
-        rules = walk(store.run, read_rules(settings.partitions))
+        found = store.converse(talk)
+        rules = store.converse(read_rules(settings.partitions))
     finally:
         store.close()
     return [views.limit_of(view, rules) for view in found]

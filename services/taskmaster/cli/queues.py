@@ -14,8 +14,8 @@ from taskmaster.errors import NotFound
 
 if TYPE_CHECKING:  # the command line starts without the engine
     from taskmaster.api.shapes import Queue
-    from taskmaster.engine.steps import Steps
     from taskmaster.settings import Settings
+    from taskmaster.store.call import Talk
     from taskmaster.store.client import SyncStore
 
 __all__ = ["queues"]
@@ -153,30 +153,27 @@ def _look(store: SyncStore, settings: Settings, name: str) -> list[Queue]:
     from taskmaster.engine import queries
     from taskmaster.engine.retention import kept_of
     from taskmaster.engine.rules import read_rules
-    from taskmaster.engine.steps import walk
     from taskmaster.store import reads
 
     rows = [row for partition in range(settings.partitions) for row in store.run(reads.queues(partition, queue=name))]
-    rules = walk(store.run, read_rules(settings.partitions))
+    rules = store.converse(read_rules(settings.partitions))
     found = queries.merge_queues(rows)
     usual = settings.queue_concurrency
     return [views.queue_of(view, rules, usual.get(view.name, settings.concurrency), kept_of(settings, view.name)) for view in found]
 
 
-def _order(settings: Settings, name: str, steps: Steps[Any] | None, *, as_json: bool, is_there: bool = True) -> None:
+def _order(settings: Settings, name: str, talk: Talk[Any] | None, *, as_json: bool, is_there: bool = True) -> None:
     """Give the order, if there is one, to a queue that must be there already or not, and print the queue.
 
     Raises:
         NotFound: it is not.
     """
-    from taskmaster.engine.steps import walk
-
     store = connect(settings)
     try:
         if is_there and not (name and _look(store, settings, name)):
             raise NotFound(f"there is no queue {name!r}; `taskmaster queues list` names those that had a job", queue=name)
-        if steps is not None:
-            walk(store.run, steps)
+        if talk is not None:
+            store.converse(talk)
         [shown] = _look(store, settings, name)
     finally:
         store.close()

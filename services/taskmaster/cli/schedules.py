@@ -16,9 +16,9 @@ from taskmaster.cli.store import connect
 from taskmaster.errors import InvalidRequest
 
 if TYPE_CHECKING:  # the command line starts without the engine
-    from taskmaster.engine.plan import Plan
     from taskmaster.engine.scheduled_jobs import Jobs, Who
     from taskmaster.settings import Settings
+    from taskmaster.store.call import Talk
     from taskmaster.store.client import SyncStore
     from taskmaster.store.schedules import ScheduleRow
 
@@ -93,8 +93,8 @@ def put(schedule_id: str, body: str, as_json: bool, **given: Any) -> None:
     except msgspec.ValidationError as error:
         raise click.UsageError(str(error)) from error
     with _at(given) as desk:
-        plan = engine.put(schedule_id, made.definition, desk.jobs(made.type), _who(), enabled=made.enabled)
-        row, _ = desk.run(plan)
+        talk = engine.put(schedule_id, made.definition, desk.jobs(made.type), _who(), enabled=made.enabled)
+        row, _ = desk.run(talk)
         desk.show(row, as_json=as_json)
 
 
@@ -139,8 +139,8 @@ def trigger(schedule_id: str, key: str, **texts: str | None) -> None:
     with _at(texts) as desk:
         row = desk.row(schedule_id)
         jobs, window_ms = desk.jobs(scheduled_jobs.spec_of(row).type), desk.settings.idempotency_window_ms
-        plan = scheduled_jobs.trigger(row, jobs, _who(), desk.store.now_ms(), request_id=key, key_window_ms=window_ms)
-        click.echo(desk.run(plan))
+        talk = scheduled_jobs.trigger(row, jobs, _who(), desk.store.now_ms(), request_id=key, key_window_ms=window_ms)
+        click.echo(desk.run(talk))
 
 
 @schedules.command()
@@ -213,11 +213,10 @@ class _Desk:
         self.store = store
         self.settings = settings
 
-    def run(self, plan: Plan[Any]) -> Any:
-        from taskmaster.engine.plan import carry_out
+    def run(self, talk: Talk[Any]) -> Any:
 
         try:
-            return carry_out(self.store, plan)
+            return self.store.converse(talk)
         except InvalidRequest as error:
             details = "".join(f"\n  {item['pointer'] or '/'}: {item['message']}" for item in error.facts.get("errors", ()))
             raise type(error)(error.message + details, **error.facts) from error

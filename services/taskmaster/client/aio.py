@@ -17,7 +17,6 @@ from taskmaster.engine.change import change_job
 from taskmaster.engine.enqueue import AsyncEnqueuer, Result
 from taskmaster.engine.gather import CHUNK, Gather
 from taskmaster.engine.receipts import Checked, SubmittedJob, check_all, receipt
-from taskmaster.engine.steps import walk_async
 from taskmaster.engine.submit import Submission, prepare, trace_context
 from taskmaster.engine.waiting import Waiting
 from taskmaster.errors import StoreError, StoreUnavailable, TaskMasterError
@@ -150,10 +149,10 @@ class AsyncClient:
         """As `Client.change`."""
         wanted, parts, settings = core.change_of(changes), self._here(), self._settings
         find, now_ms = (await parts.catalogue.need(())).find, await parts.store.now_ms()
-        steps = change_job(
+        talk = change_job(
             queries.id_of(job_id), wanted, partitions=settings.partitions, find=find, max_bytes=settings.max_body_bytes, now_ms=now_ms
         )
-        return await walk_async(parts.store.run, steps)
+        return await parts.store.converse(talk)
 
     async def run_now(self, job_id: str) -> JobRecord:
         """As `Client.run_now`."""

@@ -16,7 +16,6 @@ from taskmaster.engine.change import change_job
 from taskmaster.engine.enqueue import Enqueuer, Result
 from taskmaster.engine.gather import CHUNK
 from taskmaster.engine.receipts import Checked, SubmittedJob, check_all, receipt
-from taskmaster.engine.steps import walk
 from taskmaster.engine.submit import Submission, prepare, trace_context
 from taskmaster.engine.waiting import wait_until
 from taskmaster.errors import StoreError, StoreUnavailable, TaskMasterError
@@ -218,10 +217,10 @@ class Client:
         """
         wanted, parts, settings = core.change_of(changes), self._here(), self._settings
         find, now_ms = parts.catalogue.need(()).find, parts.store.now_ms()
-        steps = change_job(
+        talk = change_job(
             queries.id_of(job_id), wanted, partitions=settings.partitions, find=find, max_bytes=settings.max_body_bytes, now_ms=now_ms
         )
-        return walk(parts.run, steps)
+        return parts.store.converse(talk, within_s=parts.within_s)
 
     def run_now(self, job_id: str) -> JobRecord:
         """Make a delayed job due now, also one that waits for its next attempt. Raises as `change`."""

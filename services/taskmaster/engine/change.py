@@ -11,7 +11,6 @@ from msgspec import UNSET, UnsetType
 
 from taskmaster.engine import queries
 from taskmaster.engine.options import FAR_MAX_MS, Instant, Tags, instant_ms, out_of_range, tags_of
-from taskmaster.engine.steps import Steps
 from taskmaster.engine.submit import payload_json
 from taskmaster.errors import Conflict, InvalidRequest, NotFound, RevisionMismatch
 from taskmaster.model.ids import partition_of
@@ -20,6 +19,7 @@ from taskmaster.model.states import PRIORITIES, Priority
 from taskmaster.plugins.catalogue import CatalogueEntry
 from taskmaster.plugins.validation import Validator
 from taskmaster.store import flow, reads
+from taskmaster.store.call import Talk
 from taskmaster.store.status import Status
 
 __all__ = ["AT_ONCE", "Change", "change_job"]
@@ -62,7 +62,7 @@ def change_job(
     max_bytes: int,
     now_ms: int,
     check: Callable[[JobRecord], None] | None = None,
-) -> Steps[JobRecord]:
+) -> Talk[JobRecord]:
     """The job with the change made, or as it was where that is what was wanted. A waiting job that is to run at once keeps its place.
 
     Args:

@@ -9,10 +9,10 @@ import msgspec
 
 from taskmaster.engine.options import out_of_range
 from taskmaster.engine.rules import Word, give, shares
-from taskmaster.engine.steps import Steps
 from taskmaster.errors import Conflict, NotFound
 from taskmaster.model.lanes import KEY_MAX, key_name
 from taskmaster.store import flow
+from taskmaster.store.call import Talk
 from taskmaster.store.flow import LimitRow
 from taskmaster_sdk.jobs import NAME
 
@@ -76,7 +76,7 @@ def limit_name(text: str) -> str:
     return text
 
 
-def put_limit(name: str, rule: LimitRule, word: Word, *, partitions: int, known: int | None = None) -> Steps[LimitView]:
+def put_limit(name: str, rule: LimitRule, word: Word, *, partitions: int, known: int | None = None) -> Talk[LimitView]:
     """Make a limiter or change it; whoever waits for it is looked at anew.
 
     Args:
@@ -96,7 +96,7 @@ def put_limit(name: str, rule: LimitRule, word: Word, *, partitions: int, known:
     return (yield from _find(name, partitions))
 
 
-def delete_limit(name: str, word: Word, *, partitions: int, known: int | None = None) -> Steps[None]:
+def delete_limit(name: str, word: Word, *, partitions: int, known: int | None = None) -> Talk[None]:
     """Take a limiter away: what names it is not limited by it any more.
 
     Raises:
@@ -107,7 +107,7 @@ def delete_limit(name: str, word: Word, *, partitions: int, known: int | None = 
     yield from _give(name, [{}] * partitions, word, known)
 
 
-def list_limits(partitions: int, name: str = "") -> Steps[list[LimitView]]:
+def list_limits(partitions: int, name: str = "") -> Talk[list[LimitView]]:
     """All rates and concurrencies, sorted by name; or the one of that name.
 
     Raises:
@@ -125,7 +125,7 @@ def list_limits(partitions: int, name: str = "") -> Steps[list[LimitView]]:
     return [_view(by_name[name]) for name in sorted(by_name)]
 
 
-def _find(name: str, partitions: int) -> Steps[LimitView]:
+def _find(name: str, partitions: int) -> Talk[LimitView]:
     rows: list[LimitRow] = []
     for partition in range(partitions) if NAME.fullmatch(name) else ():
         rows += yield flow.limits(partition, name)
@@ -135,7 +135,7 @@ def _find(name: str, partitions: int) -> Steps[LimitView]:
     return _view(rows)
 
 
-def _give(name: str, fields: Sequence[Mapping[str, str | int]], word: Word, known: int | None) -> Steps[int]:
+def _give(name: str, fields: Sequence[Mapping[str, str | int]], word: Word, known: int | None) -> Talk[int]:
     def revision(rows: list[LimitRow]) -> int:
         kind = rows[0].fields.get("kind", "rate")
         if kind not in _KIND:

@@ -10,10 +10,10 @@ from msgspec import UNSET, UnsetType
 
 from taskmaster.engine.options import out_of_range
 from taskmaster.engine.rules import By, Pause, Reason, Word, give, pause_of, set_pause, shares
-from taskmaster.engine.steps import Steps
 from taskmaster.errors import InvalidRequest
 from taskmaster.model.lanes import KEY_MAX, key_name
 from taskmaster.store import flow
+from taskmaster.store.call import Talk
 from taskmaster.store.flow import Rules
 from taskmaster.store.safety import Finding
 from taskmaster_sdk.jobs import LIMITS_MAX, NAME
@@ -154,7 +154,7 @@ def findings(found: Sequence[Rules]) -> list[Finding]:
     return told
 
 
-def change_queue(queue: str, wanted: QueueChange, word: Word, *, partitions: int) -> Steps[int]:
+def change_queue(queue: str, wanted: QueueChange, word: Word, *, partitions: int) -> Talk[int]:
     """Change settings of a queue, which need not have had a job yet; their revision. Workers follow within seconds.
 
     Raises:
@@ -165,7 +165,7 @@ def change_queue(queue: str, wanted: QueueChange, word: Word, *, partitions: int
     return (yield from _put(queue, fields, word, wanted.revision))
 
 
-def drain_queue(queue: str, word: Word, *, partitions: int, now_ms: int) -> Steps[None]:
+def drain_queue(queue: str, word: Word, *, partitions: int, now_ms: int) -> Talk[None]:
     """Take no new jobs for *queue*, and work off those it has. Already so: the first one's word stands."""
     rules: Rules = yield flow.rules(0, [queue])
     if not rules.queues.get(queue, {}).get("drain"):
@@ -173,7 +173,7 @@ def drain_queue(queue: str, word: Word, *, partitions: int, now_ms: int) -> Step
         yield from _put(queue, [{"drain": entry}] * partitions, word, None)
 
 
-def resume_queue(queue: str, word: Word, *, partitions: int) -> Steps[None]:
+def resume_queue(queue: str, word: Word, *, partitions: int) -> Talk[None]:
     """End a pause and a draining."""
     rules: Rules = yield flow.rules(0, [queue])
     if rules.queues.get(queue, {}).get("drain"):
@@ -181,7 +181,7 @@ def resume_queue(queue: str, word: Word, *, partitions: int) -> Steps[None]:
     yield from set_pause(f"q/{queue}", "resume", partitions, word)
 
 
-def change_type(job_type: str, wanted: TypeChange, word: Word, *, partitions: int) -> Steps[int]:
+def change_type(job_type: str, wanted: TypeChange, word: Word, *, partitions: int) -> Talk[int]:
     """Say which limiters a job type needs; the revision of that.
 
     Raises:
@@ -200,7 +200,7 @@ def change_type(job_type: str, wanted: TypeChange, word: Word, *, partitions: in
     )
 
 
-def _put(queue: str, fields: Sequence[Mapping[str, str | int]], word: Word, known: int | None) -> Steps[int]:
+def _put(queue: str, fields: Sequence[Mapping[str, str | int]], word: Word, known: int | None) -> Talk[int]:
     return (
         yield from give(
             len(fields),

@@ -8,10 +8,9 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
-from taskmaster.engine.steps import Steps
 from taskmaster.errors import Conflict, RevisionMismatch
 from taskmaster.store import flow
-from taskmaster.store.call import Call
+from taskmaster.store.call import Call, Talk
 from taskmaster.store.flow import Changed, Rules
 from taskmaster.store.status import Status
 
@@ -59,7 +58,7 @@ def shares(total: int, partitions: int) -> list[int]:
     return [total // partitions + (number < total % partitions) for number in range(partitions)]
 
 
-def read_rules(partitions: int, queues: Sequence[str] = ()) -> Steps[list[Rules]]:
+def read_rules(partitions: int, queues: Sequence[str] = ()) -> Talk[list[Rules]]:
     """The orders in force, by partition; of these queues, or of all."""
     found: list[Rules] = []
     for partition in range(partitions):
@@ -75,7 +74,7 @@ def give(
     read: Callable[[int], Call[Any]],
     revision: Callable[[Any], int],
     known: int | None = None,
-) -> Steps[int]:
+) -> Talk[int]:
     """Give the same order in every partition; the revision that the first one has then.
 
     Each is bound to the revision that was read just before, so that a copy of it that comes late does nothing.
@@ -107,7 +106,7 @@ def give(
     return first
 
 
-def set_pause(scope: str, what: Literal["pause", "resume"], partitions: int, word: Word) -> Steps[int]:
+def set_pause(scope: str, what: Literal["pause", "resume"], partitions: int, word: Word) -> Talk[int]:
     """Pause or resume `q/<queue>`, `t/<type>` or `p/<plugin>`. Already so: nothing happens, and the first one's word stands.
 
     Raises:

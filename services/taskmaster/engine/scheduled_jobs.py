@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import msgspec
 
-from taskmaster.engine.plan import Plan
 from taskmaster.engine.submit import Bounds, Submission, prepare
 from taskmaster.errors import Conflict, InvalidRequest, NotFound, StoreDefect, StoreUnavailable
 from taskmaster.model import schedule as model
@@ -17,6 +16,7 @@ from taskmaster.model.template import render, utc_text, words_of
 from taskmaster.plugins.catalogue import CatalogueEntry
 from taskmaster.plugins.validation import Validator
 from taskmaster.store import schedules as calls
+from taskmaster.store.call import Talk
 from taskmaster.store.calls import NewJob
 from taskmaster.store.schedules import ScheduleRow, Step
 from taskmaster.store.status import Status
@@ -92,7 +92,7 @@ def job_of(schedule_id: str, schedule: Schedule, at_ms: int, jobs: Jobs, now_ms:
     return msgspec.structs.replace(job, id=new_job_id(now_ms, slot), key=digest("schedule", schedule_id, mark or str(at_ms)))
 
 
-def trigger(row: ScheduleRow, jobs: Jobs, who: Who, now_ms: int, *, request_id: str, key_window_ms: int) -> Plan[str]:
+def trigger(row: ScheduleRow, jobs: Jobs, who: Who, now_ms: int, *, request_id: str, key_window_ms: int) -> Talk[str]:
     """A job of the schedule now, besides its own; equal request ids make one. Paused or over does not matter. The job's id.
 
     Raises:
@@ -111,7 +111,7 @@ class Backfilled(NamedTuple):
     job_ids: tuple[str, ...]
 
 
-def backfill(row: ScheduleRow, jobs: Jobs, who: Who, now_ms: int, from_ms: int, to_ms: int, *, key_window_ms: int) -> Plan[Backfilled]:
+def backfill(row: ScheduleRow, jobs: Jobs, who: Who, now_ms: int, from_ms: int, to_ms: int, *, key_window_ms: int) -> Talk[Backfilled]:
     """Jobs for the instants of a range that is over, by the present definition. An instant that has a job gets no other: repeat it freely.
 
     Raises:
@@ -147,7 +147,7 @@ def _instants(schedule: Schedule, now_ms: int, from_ms: int, to_ms: int) -> list
     return found
 
 
-def _extra(row: ScheduleRow, at_ms: int, jobs: Jobs, who: Who, now_ms: int, mark: str, key_window_ms: int) -> Plan[tuple[bool, str]]:
+def _extra(row: ScheduleRow, at_ms: int, jobs: Jobs, who: Who, now_ms: int, mark: str, key_window_ms: int) -> Talk[tuple[bool, str]]:
     schedule = spec_of(row)
     partition = home(row.id, jobs.settings.partitions)[1]
     step = Step(slot="extra", from_=mark or str(at_ms), at=str(at_ms), due=at_ms, by=who.name)

@@ -11,13 +11,13 @@ from typing import Any
 
 import msgspec
 
-from taskmaster.engine.plan import Plan
 from taskmaster.engine.scheduled_jobs import Jobs, Who, home, job_of, no_such, spec_of
 from taskmaster.errors import Conflict, InvalidRequest, StoreUnavailable
 from taskmaster.model import schedule as model
 from taskmaster.model.schedule import Schedule
 from taskmaster.plugins.schedules import Declared
 from taskmaster.store import schedules as calls
+from taskmaster.store.call import Talk
 from taskmaster.store.schedules import Changed, Fire, ScheduleRow, Schedules
 from taskmaster.store.status import Status
 
@@ -44,7 +44,7 @@ class Body(Schedule, frozen=True, kw_only=True):
 # ---------------------------------------------------------------- looking
 
 
-def show(schedule_id: str, partitions: int) -> Plan[ScheduleRow]:
+def show(schedule_id: str, partitions: int) -> Talk[ScheduleRow]:
     """The schedule.
 
     Raises:
@@ -56,7 +56,7 @@ def show(schedule_id: str, partitions: int) -> Plan[ScheduleRow]:
     return found.rows[0]
 
 
-def paged(partitions: int, *, after: str = "", limit: int = _PAGE) -> Plan[list[ScheduleRow]]:
+def paged(partitions: int, *, after: str = "", limit: int = _PAGE) -> Talk[list[ScheduleRow]]:
     """The first *limit* schedules behind *after*, by id, of all partitions."""
     rows: list[ScheduleRow] = []
     for partition in range(partitions):
@@ -65,7 +65,7 @@ def paged(partitions: int, *, after: str = "", limit: int = _PAGE) -> Plan[list[
     return sorted(rows)[:limit]
 
 
-def fires(schedule_id: str, partitions: int, *, limit: int) -> Plan[list[Fire]]:
+def fires(schedule_id: str, partitions: int, *, limit: int) -> Talk[list[Fire]]:
     """What became of its last instants, newest first.
 
     Raises:
@@ -82,7 +82,7 @@ def fires(schedule_id: str, partitions: int, *, limit: int) -> Plan[list[Fire]]:
 
 def put(
     schedule_id: str, schedule: Schedule, jobs: Jobs, who: Who, *, enabled: bool | None = None, known: int | None = None
-) -> Plan[tuple[ScheduleRow, bool]]:
+) -> Talk[tuple[ScheduleRow, bool]]:
     """Make the schedule or give it this definition; whether it is new. Paused stays paused unless *enabled* says otherwise.
 
     Args:
@@ -103,7 +103,7 @@ def put(
 
 def patch(
     schedule_id: str, change: Mapping[str, Any], jobs: Jobs, who: Who, *, enabled: bool | None, known: int | None
-) -> Plan[ScheduleRow]:
+) -> Talk[ScheduleRow]:
     """Change some fields, by JSON Merge Patch. Raises what `put` raises, and NotFound."""
 
     def changed(row: ScheduleRow | None) -> Schedule:
@@ -130,7 +130,7 @@ def merge_patch(schedule: Schedule, change: Mapping[str, Any]) -> Schedule:
         raise InvalidRequest(f"the schedule as changed: {error}", errors=[{"pointer": "", "message": str(error)}]) from error
 
 
-def switch(schedule_id: str, partitions: int, who: Who, *, enabled: bool) -> Plan[ScheduleRow]:
+def switch(schedule_id: str, partitions: int, who: Who, *, enabled: bool) -> Talk[ScheduleRow]:
     """Pause it, or let it go on with the first instant from now. Nothing is fired for a paused one after the answer.
 
     Raises:
@@ -140,7 +140,7 @@ def switch(schedule_id: str, partitions: int, who: Who, *, enabled: bool) -> Pla
     return row
 
 
-def delete(schedule_id: str, partitions: int, who: Who, *, known: int | None = None) -> Plan[None]:
+def delete(schedule_id: str, partitions: int, who: Who, *, known: int | None = None) -> Talk[None]:
     """Remove it with its history; its jobs stay. Nothing is fired for it after the answer.
 
     Raises:
@@ -154,7 +154,7 @@ def delete(schedule_id: str, partitions: int, who: Who, *, known: int | None = N
         raise _changed_since(schedule_id, answer.version)
 
 
-def declare(declared: Declared, jobs: Jobs) -> Plan[Status]:
+def declare(declared: Declared, jobs: Jobs) -> Talk[Status]:
     """Bring in what a plugin declares.
 
     OK: it is new, or a later version of what the plugin had declared. ALREADY: this version or a later one is there. DONE: a person has
@@ -205,7 +205,7 @@ def _change(
     enabled: bool | None,
     known: int | None,
     jobs: Jobs | None,
-) -> Plan[tuple[ScheduleRow, bool]]:
+) -> Talk[tuple[ScheduleRow, bool]]:
     """Read, decide, and write if it is still as it was read; decide anew if it fired meanwhile. *decide* None: the definition stays."""
     partition, op = home(schedule_id, partitions)[1], secrets.token_hex(8)
     for _ in range(_TRIES):

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import msgspec
 
-from taskmaster.engine.plan import carry_out
 from taskmaster.engine.scheduled_types import Types
 from taskmaster.engine.schedules import declare, paged
 from taskmaster.errors import InvalidRequest
@@ -49,7 +48,7 @@ class Declarations:
         self._looks += 1
         for one in list(self._left):
             try:
-                answer = carry_out(self._store, declare(one, self._types.of(one.schedule.type)))
+                answer = self._store.converse(declare(one, self._types.of(one.schedule.type)))
             except InvalidRequest as error:
                 if self._looks < LOOKS:
                     continue
@@ -68,7 +67,7 @@ class Declarations:
     def _tell_orphans(self) -> None:
         """A schedule whose declaration is gone goes on: only a person removes it."""
         after = ""
-        while rows := carry_out(self._store, paged(self._settings.partitions, after=after, limit=_PAGE)):
+        while rows := self._store.converse(paged(self._settings.partitions, after=after, limit=_PAGE)):
             after = rows[-1].id
             for row in rows:
                 facts = msgspec.json.decode(row.fields["decl"]) if "decl" in row.fields else {}

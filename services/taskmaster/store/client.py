@@ -65,12 +65,12 @@ class SyncStore:
         """
         return call.decode(_resending(call, self._ask, self._drop, self._now_ms, within_s, give_up))
 
-    def converse(self, talk: Talk[T]) -> T:
-        """Carry out *talk*, call by call. Raises what `run` raises, and what the talk does."""
+    def converse(self, talk: Talk[T], *, within_s: float = 0.0) -> T:
+        """Carry out *talk*, call by call, each as `run` does. Raises what `run` raises, and what the talk does."""
         try:
             call = next(talk)
             while True:
-                call = talk.send(self.run(call))
+                call = talk.send(self.run(call, within_s=within_s))
         except StopIteration as end:
             return cast("T", end.value)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -14,7 +15,6 @@ from support.servers import StoreServer
 from taskmaster.engine.limits import LimitRule, LimitView, list_limits, put_limit
 from taskmaster.engine.queue_rules import QueueChange, change_queue, queue_rules
 from taskmaster.engine.rules import Word, pause_of, read_rules, shares
-from taskmaster.engine.steps import walk
 from taskmaster.errors import Conflict, InvalidRequest, RevisionMismatch
 from taskmaster.model.lanes import KEY_MAX
 from taskmaster.store import flow
@@ -36,23 +36,35 @@ def store(clean_server: StoreServer) -> Iterator[SyncStore]:
     made.close()
 
 
-def faster(store: SyncStore, times: int) -> Callable[[Call[Any]], Any]:
-    """Runs calls; so many orders for limiters find that somebody else has just given one."""
-    left = [times]
+class Faster(SyncStore):
+    """Somebody else gives an order for the same limiter just before ours, so many times."""
 
-    def run(call: Call[Any]) -> Any:
-        if call.script.name == "limit_put" and left[0]:
-            left[0] -= 1
-            store.run(
-                flow.put_limit(call.partition, str(call.args[0]), {"kind": "slots", "max": 1}, flow.Order(f"rival{left[0]}", None, "b", ""))
-            )
-        return store.run(call)
+    def __init__(self, url: str, times: int) -> None:
+        super().__init__(url)
+        self._left = times
 
-    return run
+    def run(self, call: Call[Any], **how: Any) -> Any:
+        if call.script.name == "limit_put" and self._left:
+            self._left -= 1
+            rival = flow.Order(f"rival{self._left}", None, "b", "")
+            super().run(flow.put_limit(call.partition, str(call.args[0]), {"kind": "slots", "max": 1}, rival))
+        return super().run(call, **how)
 
 
-def put(run: Callable[[Call[Any]], Any], name: str, rule: LimitRule, partitions: int = 1, known: int | None = None) -> LimitView:
-    return walk(run, put_limit(name, rule, WORD, partitions=partitions, known=known))
+class Recorded(SyncStore):
+    """Keeps the calls that it runs."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.sent: list[Call[Any]] = []
+
+    def run(self, call: Call[Any], **how: Any) -> Any:
+        self.sent.append(call)
+        return super().run(call, **how)
+
+
+def put(store: SyncStore, name: str, rule: LimitRule, partitions: int = 1, known: int | None = None) -> LimitView:
+    return store.converse(put_limit(name, rule, WORD, partitions=partitions, known=known))
 
 
 @given(st.integers(0, 10**9), st.integers(1, 1_024))
@@ -77,8 +89,8 @@ def test_a_rule_comes_back_as_it_was_given(
     """However many partitions share it, and whatever its fairness keys are called."""
     rule, name = LimitRule("rate", most, 1_000, burst, None if overrides is None else "fairnessKey", overrides or {}), next(NAMES)
 
-    view = put(store.run, name, rule, partitions)
-    [listed] = walk(store.run, list_limits(partitions, name))
+    view = put(store, name, rule, partitions)
+    [listed] = store.converse(list_limits(partitions, name))
 
     assert view.rule == listed.rule == rule
     assert sum(int(store.run(flow.limits(number, name))[0].fields["max"]) for number in range(partitions)) == most
@@ -90,37 +102,34 @@ def test_each_partition_needs_one_of_everything(store: SyncStore, field: str) ->
     rule: dict[str, Any] = {"max": 9, "burst": 9, "overrides": {"k": 9}} | {field: {"k": 2} if field == "overrides" else 2}
 
     with pytest.raises(InvalidRequest) as caught:
-        put(store.run, "few", LimitRule("rate", per_ms=5, by="fairnessKey", **rule), 3)
+        put(store, "few", LimitRule("rate", per_ms=5, by="fairnessKey", **rule), 3)
 
     assert caught.value.facts["errors"][0]["pointer"].startswith(f"/{field}")
-    assert walk(store.run, list_limits(3)) == []
+    assert store.converse(list_limits(3)) == []
 
 
 def test_an_order_is_decided_anew_when_somebody_was_faster(store: SyncStore) -> None:
     """Without a revision the last one wins, in every partition; with one, whoever has seen less is refused; and nobody tries for ever."""
-    assert put(faster(store, 3), "few", LimitRule("concurrency", 5), 2).rule.max == 5
-    now = walk(store.run, list_limits(2, "few"))[0].revision
-    with pytest.raises(RevisionMismatch) as caught:
-        put(store.run, "few", LimitRule("concurrency", 6), 2, known=now - 1)
-    assert caught.value.facts["revision"] == now
-    with pytest.raises(Conflict, match="all the time"):
-        put(faster(store, 99), "few", LimitRule("concurrency", 7))
+    with closing(Faster(store.url, 3)) as beaten, closing(Faster(store.url, 99)) as always_beaten:
+        assert put(beaten, "few", LimitRule("concurrency", 5), 2).rule.max == 5
+        now = store.converse(list_limits(2, "few"))[0].revision
+        with pytest.raises(RevisionMismatch) as caught:
+            put(store, "few", LimitRule("concurrency", 6), 2, known=now - 1)
+        assert caught.value.facts["revision"] == now
+        with pytest.raises(Conflict, match="all the time"):
+            put(always_beaten, "few", LimitRule("concurrency", 7))
 
 
 def test_a_late_copy_of_an_order_does_nothing(store: SyncStore) -> None:
     """An order that was sent twice and overtaken by another one is not carried out again."""
-    sent: list[Call[Any]] = []
+    with closing(Recorded(store.url)) as first:
+        put(first, "few", LimitRule("concurrency", 5))
+        put(store, "few", LimitRule("concurrency", 6))
+        for call in first.sent:
+            store.run(call)
 
-    def run(call: Call[Any]) -> Any:
-        sent.append(call)
-        return store.run(call)
-
-    put(run, "few", LimitRule("concurrency", 5))
-    put(store.run, "few", LimitRule("concurrency", 6))
-    for call in sent:
-        store.run(call)
-
-    assert walk(store.run, list_limits(1, "few"))[0].rule.max == 6
+    assert first.sent
+    assert store.converse(list_limits(1, "few"))[0].rule.max == 6
 
 
 @many
@@ -131,10 +140,10 @@ def test_settings_of_a_queue_come_back_as_they_were_given(
     """What is left out of a later change stays."""
     name = next(NAMES)
     wanted = QueueChange(limits=("b", "a"), strict=True, weights=weights, max_length=length, concurrency=3)
-    walk(store.run, change_queue(name, wanted, WORD, partitions=partitions))
-    walk(store.run, change_queue(name, QueueChange(strict=None), WORD, partitions=partitions))
+    store.converse(change_queue(name, wanted, WORD, partitions=partitions))
+    store.converse(change_queue(name, QueueChange(strict=None), WORD, partitions=partitions))
 
-    rules = queue_rules(walk(store.run, read_rules(partitions)), name)
+    rules = queue_rules(store.converse(read_rules(partitions)), name)
 
     assert (rules.limits, rules.strict, rules.weights, rules.max_length, rules.concurrency) == (("b", "a"), False, weights, length, 3)
     assert rules.revision == 2
