@@ -92,6 +92,11 @@ class StoreProxy:
         with self._lock:
             self._to_drop[script] += times
 
+    def pass_replies(self, script: str) -> None:
+        """No more answers of *script* are lost."""
+        with self._lock:
+            self._to_drop.pop(script, None)
+
     def halve_request(self, script: str, times: int = 1) -> None:
         """Pass on half of the next requests for *script*, and close their connections."""
         with self._lock:

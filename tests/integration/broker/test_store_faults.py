@@ -104,10 +104,12 @@ def test_results_are_held_while_nothing_answers(clean_server):
 def test_a_claim_whose_answer_came_too_late_does_not_begin(clean_server):
     """The lease began when the call first ran: an answer that comes after two thirds of it is no licence to start."""
     with StoreProxy(clean_server) as proxy, Worker(proxy.url, [count], direct=clean_server.url, lease_ms=1_500) as worker:
-        eventually(lambda: proxy.seen["bzpopmin"] >= 2)  # both consumers sleep: no other round takes a loss for itself
         worker.process._heart.stop()
-        proxy.drop_reply("cycle", 6)  # resent for 0.02 + 0.05 + 0.1 + 0.2 + 0.5 + 0.5 s
+        proxy.drop_reply("cycle", 1_000)
         job_id = worker.submit("count", {})
+        claimed_ms = int(eventually(lambda: worker.look(job_id).fields.get("sa")))
+        eventually(lambda: worker.store.now_ms() > claimed_ms + 1_000)
+        proxy.pass_replies("cycle")
         seen = worker.until(job_id, lambda seen: seen.handed_back > 0, 15)
         assert (seen.reason, runs[job_id]) == ("lease_uncertain", 0)
         assert worker.ended(job_id, 15).state == "completed"
