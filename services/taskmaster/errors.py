@@ -18,7 +18,7 @@
     ├── QueueFull                 as many jobs wait in the queue as may
     ├── EffectUnsettled           an effect of the job's lineage may or may not have happened
     ├── NotEnded                  a job was waited for, and has not ended in that time
-    ├── NotCompleted              a job whose result was asked for has failed or was cancelled
+    ├── NotCompleted              a job whose result was asked for has not completed
     ├── Overloaded                a queue is too far behind for this priority
     ├── StoreError
     │   ├── StoreUnavailable      no answer in time: whether it took effect is unknown; the same request may be repeated

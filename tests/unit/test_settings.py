@@ -122,7 +122,7 @@ def test_choices_are_read_in_any_case(tmp_path: Path) -> None:
         ("RETENTION", "email-queue.completed.count=-1", "queue.state.count=n"),
         ("RETENTION", "email-queue.completed.age_ms=soon", "queue.state.count=n"),
         ("KEEP_AGE_MS", "0", "from 1000 to"),
-        ("SCOPES", "dlq:everything", "some of jobs:submit, jobs:cancel, dlq:replay, dlq:discard"),
+        ("SCOPES", "dlq:everything", "some of jobs:submit, jobs:cancel, jobs:delete, dlq:replay, dlq:discard"),
     ],
 )
 def test_a_wrong_value_is_reported_with_its_place_and_what_would_do(name: str, value: str, expected: str, tmp_path: Path) -> None:

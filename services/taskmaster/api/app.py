@@ -22,9 +22,11 @@ from taskmaster.api import (
     operations,
     problems,
     queues,
+    records,
     schedules,
     submission,
     types,
+    workers,
 )
 from taskmaster.api.pressure import PressureGauge
 from taskmaster.api.service import Answer, AnyRequest, Service, data, only
@@ -127,6 +129,7 @@ def _document() -> dict[str, Any]:
 _ROUTES = [
     *submission.ROUTES,
     *jobs.ROUTES,
+    *records.ROUTES,
     *groups.ROUTES,
     *dlq.ROUTES,
     *effects.ROUTES,
@@ -135,6 +138,7 @@ _ROUTES = [
     *breakers.ROUTES,
     *types.ROUTES,
     *limits.ROUTES,
+    *workers.ROUTES,
     *schedules.ROUTES,
     *health.ROUTES,
 ]

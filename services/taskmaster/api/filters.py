@@ -11,7 +11,7 @@ import msgspec
 from taskmaster.api.problems import BadParameter
 from taskmaster.model.letters import LetterFilter
 
-__all__ = ["FINGERPRINT", "PARAMETERS", "letters_of", "milliseconds"]
+__all__ = ["FINGERPRINT", "PARAMETERS", "instant_of", "letters_of", "milliseconds"]
 
 #: The query parameters of a filter.
 PARAMETERS = ("type", "queue", "fingerprint", "reason", "failedAfter", "failedBefore", "text", "pluginVersion")
@@ -44,8 +44,8 @@ def letters_of(
         queue=_matching(queue, _NAME),
         fingerprint=_matching(fingerprint, FINGERPRINT),
         reason=_matching(reason, _NAME),
-        failed_after_ms=_instant(failed_after, "failedAfter"),
-        failed_before_ms=_instant(failed_before, "failedBefore"),
+        failed_after_ms=instant_of(failed_after, "failedAfter"),
+        failed_before_ms=instant_of(failed_before, "failedBefore"),
         text=text or "",
         version=_matching(plugin_version, _VERSION),
     )
@@ -55,7 +55,12 @@ def _matching(text: str | None, pattern: re.Pattern[str]) -> str:
     return "" if text is None else text if pattern.fullmatch(text) else "-"
 
 
-def _instant(text: str | None, name: str) -> int:
+def instant_of(text: str | None, name: str) -> int:
+    """The instant of a parameter as Unix milliseconds; 0: it was not given.
+
+    Raises:
+        BadParameter: it is none.
+    """
     if text is None:
         return 0
     try:

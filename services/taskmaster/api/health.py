@@ -10,9 +10,11 @@ from taskmaster.api import queues, shapes
 from taskmaster.api.service import Answer, AnyRequest, Service, data, of, only
 from taskmaster.api.store_state import Doctor, partition_state
 from taskmaster.api.watch import Seen
-from taskmaster.engine.queries import QueueView, worker_processes
+from taskmaster.api.workers import live_workers
+from taskmaster.engine.queries import QueueView
 from taskmaster.engine.queue_rules import findings
 from taskmaster.engine.rules import read_rules
+from taskmaster.engine.workers import worker_processes
 from taskmaster.errors import StoreError, StoreRefused
 from taskmaster.store import reads, schedules
 from taskmaster.store.schedules import Schedules
@@ -77,7 +79,7 @@ async def health(request: AnyRequest) -> Answer:
     try:
         round_trip_s = await service.store.ping()
         seen = await service.watch.look()
-        workers, scheduling = await _workers(service), await _scheduling(service)
+        workers, scheduling = worker_processes(await live_workers(service)), await _scheduling(service)
         found = [*store_rules(seen), *rules(await queues.overview(service)), *schedule_rules(scheduling)]
     except StoreError as error:
         down = shapes.Health(status="unhealthy", rules=[], store={"ok": False, "problem": error.code, "roundTripMs": None}, workers=0)
@@ -116,11 +118,6 @@ async def doctor(request: AnyRequest) -> Answer:
             "partitions": [partition_state(number, state, with_repairs=True) for number, state in enumerate(states)],
         }
     )
-
-
-async def _workers(service: Service) -> int:
-    """Living worker processes."""
-    return worker_processes([row for p in service.partitions for row in await service.store.run(reads.workers(p))])
 
 
 async def _scheduling(service: Service) -> list[Schedules]:

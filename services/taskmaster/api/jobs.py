@@ -14,6 +14,7 @@ from litestar.params import FromPath, QueryParameter
 
 from taskmaster.api import bodies, cursor, shapes, views
 from taskmaster.api.documents import with_body
+from taskmaster.api.filters import instant_of
 from taskmaster.api.problems import BadParameter, PreconditionFailed
 from taskmaster.api.service import Answer, AnyRequest, Service, data, limit_of, of, only, raw
 from taskmaster.api.submission import accept, header_key, store
@@ -24,7 +25,7 @@ from taskmaster.engine.why import explain
 from taskmaster.errors import NotFound
 from taskmaster.model.job import JobRecord
 from taskmaster.model.lanes import key_name
-from taskmaster.model.states import CODE, PRIORITIES, STATES, State
+from taskmaster.model.states import CODE, PRIORITIES, STATES, TERMINAL, State
 from taskmaster.store import calls, reads
 
 __all__ = ["ROUTES", "record_of", "replay_answer", "replay_request"]
@@ -61,27 +62,42 @@ async def list_jobs(
     tag: Annotated[str | None, QueryParameter()] = None,
     priority: Annotated[str | None, QueryParameter(description=f"one of {', '.join(PRIORITIES)}")] = None,
     fairness_key: Annotated[str | None, QueryParameter(name="fairnessKey")] = None,
+    created_after: Annotated[str | None, QueryParameter(name="createdAfter", description="an instant: created then or later")] = None,
+    created_before: Annotated[str | None, QueryParameter(name="createdBefore", description="an instant: created earlier")] = None,
+    finished_after: Annotated[str | None, QueryParameter(name="finishedAfter", description="an instant: ended then or later")] = None,
+    finished_before: Annotated[str | None, QueryParameter(name="finishedBefore", description="an instant: ended earlier")] = None,
     after: Annotated[str | None, QueryParameter(name="cursor", description="nextCursor of the page before")] = None,
     rows: Annotated[str | None, QueryParameter(name="limit", description="1 to 200")] = None,
 ) -> Answer:
-    """By creation; with a tag by when they got it; else in a state's own order where one is asked for. A page may be short, even empty,
-    and still have a next one.
+    """By creation; with a tag by when they got it; else in a state's own order where one is asked for. `finishedAfter` and `finishedBefore`
+    need a state that has ended; with `createdAfter` or `createdBefore` the order is that of creation. A page may be short, even empty, and
+    still have a next one.
     """
     service = of(request)
-    only(request, "state", "type", "queue", "tag", "priority", "fairnessKey", "cursor", "limit")
+    times = {
+        "createdAfter": created_after,
+        "createdBefore": created_before,
+        "finishedAfter": finished_after,
+        "finishedBefore": finished_before,
+    }
+    only(request, "state", "type", "queue", "tag", "priority", "fairnessKey", *times, "cursor", "limit")
     limit = limit_of(rows)
     state = _state_of(wanted)
     if priority is not None and priority not in PRIORITIES:
         raise BadParameter(f"there is no such priority; it is one of {', '.join(PRIORITIES)}", parameter="priority")
-    filters = ("jobs", state or "", job_type or "", queue or "", tag or "", priority or "", fairness_key or "")
+    filters = (
+        "jobs",
+        state or "",
+        job_type or "",
+        queue or "",
+        tag or "",
+        priority or "",
+        fairness_key or "",
+        *(text or "" for text in times.values()),
+    )
     place = cursor.unpack(after, *filters)
-    index: reads.Index = "created"
-    if tag is not None:
-        index = "tagged"
-    elif state in ("completed", "failed", "cancelled"):
-        index = "finished"
-    elif state in ("waiting", "delayed", "active"):
-        index = state
+    created, finished = _span(times, "createdAfter", "createdBefore"), _span(times, "finishedAfter", "finishedBefore")
+    index, (since_ms, before_ms) = _index_of(state, created, finished, is_tagged=tag is not None)
     asked: dict[str, Any] = {
         "state": CODE[state] if state else "",
         "job_type": _name(job_type),
@@ -89,6 +105,8 @@ async def list_jobs(
         "tag": "" if tag is None else tag if _TAG.fullmatch(tag) else "-",
         "priority": PRIORITIES.index(priority) if priority else None,
         "fairness_key": key_name(fairness_key) if fairness_key else "",
+        "since_ms": since_ms,
+        "before_ms": before_ms,
     }
     pages = [await service.store.run(reads.find(p, index, **asked, after=place, limit=limit)) for p in service.partitions]
     found, place_next = queries.merge_pages(pages, limit)
@@ -96,8 +114,30 @@ async def list_jobs(
     answer = shapes.JobList(items=[views.summary_of(queries.summary_of(row)) for row in found], next_cursor=word)
     if word is None:
         return data(answer)
-    asked_for = {"state": wanted, "type": job_type, "queue": queue, "tag": tag, "priority": priority, "fairnessKey": fairness_key}
+    asked_for = {"state": wanted, "type": job_type, "queue": queue, "tag": tag, "priority": priority, "fairnessKey": fairness_key} | times
     return data(answer, headers={"link": cursor.next_link("/jobs", word, **asked_for, limit=rows)})
+
+
+def _span(times: dict[str, str | None], after: str, before: str) -> tuple[int, int]:
+    """From when on, and until before when, in Unix ms; 0: not bounded."""
+    return instant_of(times[after], after), instant_of(times[before], before)
+
+
+def _index_of(
+    state: State | None, created: tuple[int, int], finished: tuple[int, int], *, is_tagged: bool
+) -> tuple[reads.Index, tuple[int, int]]:
+    """Where to look, and the span of time that bounds it."""
+    if any(created):
+        if any(finished) or is_tagged:
+            raise BadParameter("times of creation go with no tag and no times of the end", parameter="createdAfter")
+        return "created", created
+    if any(finished) and (state not in TERMINAL or is_tagged):
+        raise BadParameter("times of the end go with no tag, and need a state: completed, failed or cancelled", parameter="state")
+    if is_tagged:
+        return "tagged", finished
+    if state in TERMINAL:
+        return "finished", finished
+    return (state if state in ("waiting", "delayed", "active") else "created"), finished
 
 
 def _state_of(text: str | None) -> State | None:

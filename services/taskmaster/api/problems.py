@@ -76,6 +76,7 @@ _KINDS: dict[str, _Kind] = {
     "not-found": _Kind(404, "There is no such thing"),
     "method-not-allowed": _Kind(405, "This method does nothing here"),
     "conflict": _Kind(409, "The present state does not allow this"),
+    "not-completed": _Kind(409, "The job has no result"),
     "queue-draining": _Kind(409, "The queue takes no new jobs"),
     "unique-conflict": _Kind(409, "Another job has this work"),
     "revision-mismatch": _Kind(409, "It was changed since"),

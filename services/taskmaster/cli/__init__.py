@@ -27,6 +27,7 @@ from taskmaster.cli.schedules import schedules
 from taskmaster.cli.submit import submit
 from taskmaster.cli.up import up
 from taskmaster.cli.worker import worker
+from taskmaster.cli.workers import workers
 from taskmaster.errors import TaskMasterError
 
 __all__ = ["main"]
@@ -58,6 +59,7 @@ for command in (
     up,
     api,
     worker,
+    workers,
     scheduler,
     submit,
     import_,

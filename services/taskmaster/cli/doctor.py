@@ -75,9 +75,9 @@ def _checks(settings: Settings, *, sweep: bool) -> Iterator[Check]:
 
 
 def _store(settings: Settings, *, sweep: bool) -> Iterator[Check]:
-    from taskmaster.engine.queries import worker_processes
     from taskmaster.engine.queue_rules import findings
     from taskmaster.engine.rules import read_rules
+    from taskmaster.engine.workers import worker_processes, worker_views
     from taskmaster.store import reads
 
     try:
@@ -94,7 +94,9 @@ def _store(settings: Settings, *, sweep: bool) -> Iterator[Check]:
             level = "fail" if finding.level == "refuse" else finding.level
             yield Check(finding.rule, level, finding.observed, finding.message, EX_CONFIG if level == "fail" else EX_OK)
         yield from _sweeps(store, settings, sweep=sweep)
-        alive = worker_processes([row for partition in range(settings.partitions) for row in store.run(reads.workers(partition))])
+        alive = worker_processes(
+            worker_views(row for partition in range(settings.partitions) for row in store.run(reads.workers(partition)))
+        )
         message = "" if alive else "accepted jobs wait until one is started: `taskmaster up` or `taskmaster worker`"
         yield Check("workers", "ok" if alive else "warn", f"{alive} processes alive", message)
         orphans = {name for p in range(settings.partitions) for row in store.run(reads.queues(p)) for name in row.orphan_types}

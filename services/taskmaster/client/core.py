@@ -21,7 +21,6 @@ from taskmaster.engine.submit import KEY_MAX, Prepared, Submission, holds_nan, t
 from taskmaster.errors import (
     InvalidPayload,
     InvalidRequest,
-    NotCompleted,
     NotEnded,
     StoreError,
     StoreUnavailable,
@@ -316,9 +315,5 @@ def result_of(record: JobRecord) -> Any:
     Raises:
         NotCompleted: it did not complete.
     """
-    if record.state == "completed":
-        return _decode(record.result) if record.result else None
-    failure = record.failure
-    error = f"{failure.error}: {failure.message}" if failure else ""
-    why = f": {error or record.reason}" if error or record.reason else ""
-    raise NotCompleted(f"job {record.id} is {record.state}{why}", jobId=record.id, state=record.state, reason=record.reason, error=error)
+    result = queries.completed(record).result
+    return _decode(result) if result else None

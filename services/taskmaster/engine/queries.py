@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
-from taskmaster.errors import NotFound, StoreDefect
+from taskmaster.errors import NotCompleted, NotFound, StoreDefect
 from taskmaster.model.ids import created_ms, is_job_id
 from taskmaster.model.job import Attempt, Counts, DeadLetter, Envelope, Failure, JobRecord
 from taskmaster.model.retention import ENDED, Ended
 from taskmaster.model.states import PRIORITIES, TERMINAL, state_of
-from taskmaster.store.reads import Found, Page, QueueRow, Shown, WorkerRow
+from taskmaster.store.reads import Found, Page, QueueRow, Shown
 
 __all__ = [
     "AttemptView",
     "Consumer",
     "QueueView",
     "attempts_of",
+    "completed",
     "consumer_of",
     "dead_letter",
     "empty_queue",
@@ -29,7 +30,6 @@ __all__ = [
     "merge_pages",
     "merge_queues",
     "summary_of",
-    "worker_processes",
 ]
 
 _envelope = msgspec.json.Decoder(Envelope).decode
@@ -312,12 +312,20 @@ def _percentiles(values: list[int]) -> dict[str, int] | None:
     return {f"p{p}": values[max(0, -(-len(values) * p // 100) - 1)] for p in (50, 95, 99)}
 
 
+def completed(record: JobRecord) -> JobRecord:
+    """*record*, if it has a result to show.
+
+    Raises:
+        NotCompleted: it has not ended, or did not complete.
+    """
+    if record.state == "completed":
+        return record
+    failure = record.failure
+    error = f"{failure.error}: {failure.message}" if failure else ""
+    why = f": {error or record.reason}" if error or record.reason else ""
+    raise NotCompleted(f"job {record.id} is {record.state}{why}", jobId=record.id, state=record.state, reason=record.reason, error=error)
+
+
 def is_ended(record: Any) -> bool:
     """Whether a job will not change any more."""
     return record is None or record.state in TERMINAL
-
-
-def worker_processes(rows: Iterable[WorkerRow]) -> int:
-    """Living worker processes by their consumers, of which each has several; the one that runs suspects alone does not count."""
-    who = {row.info for row in rows}
-    return sum(not msgspec.json.decode(info).get("suspects") for info in who)

@@ -6,6 +6,6 @@ from typing import Final, Literal
 
 __all__ = ["ORDINARY", "Scope"]
 
-Scope = Literal["jobs:submit", "jobs:cancel", "dlq:replay", "dlq:discard", "effects:settle"]
+Scope = Literal["jobs:submit", "jobs:cancel", "jobs:delete", "dlq:replay", "dlq:discard", "effects:settle"]
 #: All but what destroys records.
 ORDINARY: Final[tuple[Scope, ...]] = ("jobs:submit", "jobs:cancel", "dlq:replay", "effects:settle")

@@ -350,9 +350,9 @@ def cancel(partition: int, job_id: str, *, who: str, key_window_ms: int) -> Call
     return Call(load("cancel"), partition, (job_id, who[:40], key_window_ms), decode)
 
 
-def purge(partition: int, ids: Sequence[str]) -> Call[tuple[Status, ...]]:
-    """Forget terminal jobs; OK, GONE or CONFLICT an id."""
-    return Call(load("purge"), partition, (_pack(ids),), lambda raw: tuple(Status(row[0]) for row in raw))
+def purge(partition: int, ids: Sequence[str], *, who: str = "", reason: str = "") -> Call[tuple[Status, ...]]:
+    """Forget terminal jobs; OK, GONE or CONFLICT an id. *who* wanted it and why goes into the audit; nobody: it does not."""
+    return Call(load("purge"), partition, (_pack(ids), who[:200], reason[:200]), lambda raw: tuple(Status(row[0]) for row in raw))
 
 
 def prune(partition: int, limits: Limits) -> Call[bool]:

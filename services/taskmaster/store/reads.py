@@ -17,6 +17,7 @@ __all__ = [
     "Index",
     "Integrity",
     "LastSweep",
+    "Lineage",
     "Page",
     "QueueRow",
     "Refusal",
@@ -27,6 +28,7 @@ __all__ = [
     "dead",
     "find",
     "integrity",
+    "lineage",
     "pressure",
     "queues",
     "show",
@@ -37,6 +39,8 @@ __all__ = [
 Index = Literal["created", "tagged", "finished", "waiting", "delayed", "active", "dead"]
 #: Consumers that `workers` answers at most.
 WORKERS_MAX = 1_000
+#: Jobs that `lineage` answers at most.
+LINEAGE_MAX = 200
 
 
 class Shown(NamedTuple):
@@ -182,6 +186,9 @@ def find(
     tag: str = "",
     priority: int | None = None,
     fairness_key: str = "",
+    consumers: Sequence[str] | None = None,
+    since_ms: int = 0,
+    before_ms: int = 0,
 ) -> Call[Page]:
     """One page of an index, newest first, behind *after* (score, id).
 
@@ -192,16 +199,39 @@ def find(
     arrival in the lanes, by creation where there are too many; delayed: by due time; active: by creation, the 5,000 whose leases end first;
     dead: dead-letter records by failure, those that *letters* means.
 
-    *fairness_key*: as `model.lanes.key_name` spells it.
+    *fairness_key*: as `model.lanes.key_name` spells it. *consumers*: of those that run. *since_ms*, *before_ms*: by the time that orders
+    the index; created, tagged and finished only. Dead letters have these in *letters*.
     """
-    if letters is not None and letters.failed_before_ms and (not after[0] or float(after[0]) >= letters.failed_before_ms):
-        after = (str(letters.failed_before_ms), "")  # behind all of that time
-    wanted: dict[str, str | int | None] = {"tg": tag or None, "pr": priority, "key": fairness_key or None}
+    if letters is not None:
+        before_ms = letters.failed_before_ms
+    if before_ms and (not after[0] or float(after[0]) >= before_ms):
+        after = (str(before_ms), "")  # behind all of that time
+    wanted = {"tg": tag or None, "pr": priority, "key": fairness_key or None, "by": consumers, "since": since_ms or None}
     jobs = _pack({name: value for name, value in wanted.items() if value is not None})
     return Call(load("find"), partition, (index, state, job_type, queue, letters.spelled() if letters else "", jobs, *after, limit), _page)
 
 
 _pack = msgspec.msgpack.Encoder().encode
+
+
+class Lineage(NamedTuple):
+    """Jobs that came of one another. *rows*: id, whether it has a dead-letter record, fields as in its hash (none: the job is gone)."""
+
+    root: str
+    rows: tuple[tuple[str, bool, dict[str, bytes]], ...]
+    is_more: bool
+
+
+def lineage(partition: int, job_id: str) -> Call[Lineage | None]:
+    """The jobs that a job has in its lineage, at most 200; None when nothing is known of it."""
+
+    def decode(raw: list[Any]) -> Lineage | None:
+        if not raw:
+            return None
+        rows = ((row[0].decode(), bool(row[1]), {row[i].decode(): row[i + 1] for i in range(2, len(row), 2)}) for row in raw[2:])
+        return Lineage(raw[0].decode(), tuple(rows), bool(raw[1]))
+
+    return Call(load("lineage"), partition, (job_id, LINEAGE_MAX), decode)
 
 
 class QueueRow(NamedTuple):
@@ -259,20 +289,21 @@ def catalogue(partition: int) -> Call[dict[str, bytes]]:
 
 
 class WorkerRow(NamedTuple):
-    """One live consumer. `info` is JSON."""
+    """One live consumer. `info` and `plugin_set` are JSON; the latter is with the first of each `cap` only."""
 
     id: str
     cap: str
     info: bytes
     since_ms: int
     alive_until_ms: int
+    plugin_set: bytes
 
 
 def workers(partition: int) -> Call[tuple[WorkerRow, ...]]:
     """The consumers that are alive, at most 1,000."""
 
     def decode(raw: list[Any]) -> tuple[WorkerRow, ...]:
-        return tuple(WorkerRow(row[0].decode(), row[1].decode(), row[2], int(row[3]), int(float(row[4]))) for row in raw)
+        return tuple(WorkerRow(row[0].decode(), row[1].decode(), row[2], int(row[3]), int(float(row[4])), row[5]) for row in raw)
 
     return Call(load("workers"), partition, (WORKERS_MAX,), decode)
 

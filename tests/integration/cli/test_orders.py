@@ -56,6 +56,27 @@ def test_every_command_explains_itself_and_its_exit_codes(command: tuple[str, st
     assert "Exit codes" in " ".join(result.output.split())
 
 
+def test_workers_are_listed(run: Run, clean_server: StoreServer) -> None:
+    """A row each; without any, exit code 1."""
+    with desk_at(clean_server) as desk:
+        info = '{"host":"here","pid":7,"name":"2","queues":{"mails":8}}'
+        desk.run(
+            calls.register(
+                0, wid="x", cap="d", info=info, plugin_set='{"mail":"post==2.1"}', types=["mail"], catalogue=[], alive_ms=60_000, gen="g"
+            )
+        )
+    listed = told(run("workers", "--json"))["items"]
+    text = run("workers").output
+    clean_server.call("FLUSHALL")
+
+    assert [(one["workerId"], one["queues"], one["plugins"]) for one in listed if one["host"]] == [
+        ("here-7", {"mails": 8}, {"post": "2.1"})
+    ]
+    assert "here-7" in text
+    assert "post 2.1" in text
+    assert run("workers").exit_code == 1
+
+
 def test_doctor_tells_of_names_without_a_rule_and_of_pauses(run: Run) -> None:
     """Both may be meant, so they are no failure."""
     run("queues", "set", "mails", "--limit", "typo")

@@ -469,6 +469,7 @@ REPEATS: dict[str, Callable[[Desk], tuple[Call[Any], Any]]] = {
     "show": _read(lambda job_id: reads.show(0, job_id)),
     "dead": _read(lambda job_id: reads.dead(0, job_id)),
     "find": _read(lambda _: reads.find(0, "created")),
+    "lineage": _read(lambda job_id: reads.lineage(0, job_id)),
     "queues": _read(lambda _: reads.queues(0)),
     "workers": _read(lambda _: reads.workers(0)),
     "catalogue": _read(lambda _: reads.catalogue(0)),

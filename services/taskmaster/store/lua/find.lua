@@ -3,7 +3,8 @@ FLAGS  no-writes
 KEYS   meta HASH tm:{p}:meta; all others are formed under its tag
 ARGV   index (created | tagged | finished | waiting | delayed | active | dead), state (its letter, '' = any; needed by finished), type ('' = any), queue ('' = any),
        filter of dead letters (JSON, lib/letters; '' for all else),
-       filter of jobs (MessagePack map of those wanted: tg tag, needed by tagged; pr priority 0-3; key fairness key as lanes spell it),
+       filter of jobs (MessagePack map of those wanted: tg tag, needed by tagged; pr priority 0-3; key fairness key as lanes spell it; by ids of consumers, one of
+       which runs it; since lowest score),
        score of the row before the page, its member (both '' = from the beginning), rows at most, now ('' = server time)
 OUT    1 when there may be more, score and member of the last one looked at ('' when none was), then a row each: [id, score, field, value, ...]
 REPEAT reads only ]]
@@ -36,7 +37,8 @@ local function types()
   return out
 end
 
-local keys = {}
+local keys, runners = {}, {}
+for _, wid in ipairs(jobs.by or {}) do runners[wid] = true end
 
 -- The lanes of waiting jobs; nil when there are too many.
 local function lanes()
@@ -96,15 +98,16 @@ end
 
 local function is_wanted(id)
   if index == 'dead' then return is_meant(id, filter) end
-  local f = call('HMGET', P .. 'j:' .. id, 'st', 'ty', 'q', 'pr', 'ln', 'tg')
+  local f = call('HMGET', P .. 'j:' .. id, 'st', 'ty', 'q', 'pr', 'ln', 'tg', 'tk')
   if not f[2] or (state ~= '' and f[1] ~= state) or (ty ~= '' and f[2] ~= ty) or (queue ~= '' and f[3] ~= queue) then return false end
   if jobs.pr and (tonumber(f[4] or nil) or 2) ~= jobs.pr then return false end
   if jobs.key and string.match(f[5] or '', '^[^~]*') ~= jobs.key then return false end
+  if jobs.by and not runners[string.match(f[7] or '', '^[^.]*')] then return false end
   return not jobs.tg or string.find(',' .. (f[6] or '') .. ',', ',' .. jobs.tg .. ',', 1, true)
 end
 
 local record = index == 'dead' and 'd:' or 'j:'
-local oldest = tonumber(filter.after) or -math.huge
+local oldest = tonumber(filter.after or jobs.since) or -math.huge
 local next_one = walk(sources, math.max(4, math.min(limit + 1, math.floor(400 / math.max(1, #keys)))), true)
 local out, looked, bytes = { 0, '', '' }, 0, 0
 local score, member = next_one(true)
