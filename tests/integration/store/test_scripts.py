@@ -675,6 +675,21 @@ def test_no_level_waits_longer_than_its_bound_whatever_arrives(desk: Desk, slots
                 assert overtaken[level] <= BOUNDS[level]
 
 
+def test_a_level_saves_up_no_turns_while_it_has_no_work(desk: Desk) -> None:
+    """Two levels that come back are equal, however long each was away: the higher one is first."""
+    wid = desk.register("w1")
+
+    def served(level: int, jobs: int) -> None:
+        desk.run(calls.submit(0, [desk.item(priority=level) for _ in range(jobs)]))
+        assert len(desk.claim(wid, jobs)) == jobs
+
+    for level, jobs in ((3, 1), (2, 10), (1, 1), (2, 20)):
+        served(level, jobs)
+    low, normal, high = (desk.submit(priority=level) for level in (3, 2, 1))
+
+    assert [desk.claim(wid) for _ in range(3)] == [[high], [low], [normal]]
+
+
 def test_levels_with_work_share_claims_by_weight(desk: Desk) -> None:
     """Critical, high, normal and low are claimed 8 : 4 : 2 : 1."""
     wid = desk.register("w1")
