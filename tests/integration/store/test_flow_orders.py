@@ -425,3 +425,12 @@ def test_queues_count_what_waits_in_lanes(desk: Desk) -> None:
     desk.run(calls.submit(0, [desk.item(lane=f"many{n}", priority=0) for n in range(900)]))
     (row,) = desk.run(reads.queues(0, queue="one"))
     assert abs(row.by_priority[0] - 900) <= 9
+
+
+def test_the_first_attempt_of_a_job_that_may_expire_is_the_first(desk: Desk) -> None:
+    """When it must not begin any more has no part in the count of its attempts."""
+    wid, job_id = desk.register("w1"), desk.submit(expires_ms=desk.now + 60_000)
+
+    (claim,) = desk.cycle(wid, (1, "one")).claims
+
+    assert (claim.id, claim.epoch, claim.attempt, claim.failures) == (job_id, 1, 1, 0)

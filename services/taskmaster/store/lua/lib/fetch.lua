@@ -34,7 +34,7 @@ local function lease(id, queue, needs)
     end
     rem(P .. 'exp', id) -- it begins in time
   end
-  f = f[2] and call('HMGET', key, 'st', 'ep', 'hb', 'fl') or f -- not the first attempt
+  f = f[2] and call('HMGET', key, 'st', 'ep', 'hb', 'fl') or {} -- the first attempt has none of these yet
   local epoch = (tonumber(f[2]) or 0) + 1
   call('HSET', key, 'st', 'a', 'ep', epoch == 1 and '1' or epoch, 'tk', claimer.token, 'sa', NOW)
   if needs and needs[1] then
