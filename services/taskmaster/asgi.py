@@ -17,7 +17,7 @@ from litestar import Litestar
 
 from taskmaster.api.app import create_app, end_waits
 from taskmaster.settings import Settings
-from taskmaster.telemetry import events, logs
+from taskmaster.telemetry import events, logs, tracing
 
 if sys.platform == "win32":
     from asyncio import new_event_loop
@@ -42,10 +42,13 @@ def serve(settings: Settings) -> int:
         ConfigurationError: the settings name no store.
     """
     app = create_app(settings)
+    traced = tracing.start(settings, "api")
     with contextlib.closing(_reserve(settings.host, settings.port)) as reserved:
         address, port = reserved.getsockname()[:2]
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
             runner.run(_serve(app, address, port))
+    if traced is not None:
+        traced.stop(0.5)
     return 0
 
 

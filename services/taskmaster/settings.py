@@ -1,8 +1,8 @@
 """Every setting, read once when a process starts and passed down from there. Nothing else reads the environment.
 
-A value comes from the last of these that has it: default, `REDIS_URL` (for the store's address alone), the TOML file, the `.env` file, the
-environment, the command line. The raw values are merged first and converted together, so that a wrong value is reported with the
-place it came from, and one that is overridden does no harm.
+A value comes from the last of these that has it: default, a name that others gave it (`REDIS_URL`, `OTEL_EXPORTER_OTLP_ENDPOINT`), the TOML
+file, the `.env` file, the environment, the command line. The raw values are merged first and converted together, so that a wrong value is
+reported with the place it came from, and one that is overridden does no harm.
 
 In the environment and in `.env` a setting is called `TASKMASTER_` + its upper-case name; an empty value counts as none. In TOML it has its
 own name, at the top level. An unknown name is an error everywhere, except `TASKMASTER_PLUGIN_…`, which belongs to plugins.
@@ -116,6 +116,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     sweep_every_ms: Annotated[
         int, Meta(ge=1_000, le=604_800_000, description="from one sweep over the store's records and indexes to the next")
     ] = 600_000
+    otlp_endpoint: Annotated[
+        str | None, Meta(description="OpenTelemetry collector that traces go to, such as http://collector:4317; without it there are none")
+    ] = None
+    otlp_protocol: Annotated[Literal["grpc", "http/protobuf"], Meta(description="how the collector is spoken to")] = "grpc"
+    trace_ratio: Annotated[
+        float, Meta(ge=0, le=1, description="share of traces that are recorded, of those that begin here; what comes with one keeps to it")
+    ] = 1.0
+    trace_url: Annotated[str | None, Meta(description="where people look at a trace: http://jaeger:16686/trace/{trace_id}")] = None
     durability: Annotated[
         Literal["default", "strict"], Meta(description="strict: run only on a store that writes every job to disk before its answer")
     ] = "default"
@@ -132,8 +140,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 #: Every setting, in the order in which they are shown.
 NAMES: Final[tuple[str, ...]] = tuple(name for name in Settings.__struct_fields__ if name not in ("sources", "plugin_environ"))
 _LISTS: Final = frozenset({"queues", "plugins", "scopes"})
-_CHOICES: Final = frozenset({"idempotency", "log_level", "log_format", "durability"})
+_CHOICES: Final = frozenset({"idempotency", "log_level", "log_format", "otlp_protocol", "durability"})
 _SCHEMES: Final = ("redis", "rediss", "unix")
+#: Names that others have given to settings of ours. Ours beat them, wherever they stand.
+_FOREIGN: Final = {
+    "REDIS_URL": "redis_url",
+    "OTEL_EXPORTER_OTLP_ENDPOINT": "otlp_endpoint",
+    "OTEL_EXPORTER_OTLP_PROTOCOL": "otlp_protocol",
+}
 
 
 class Shown(NamedTuple):
@@ -165,8 +179,8 @@ def load(cli: Mapping[str, str | None], environ: Mapping[str, str], cwd: Path) -
     """
     dotenv = _read_env_file(cwd / ENV_FILE)
     layers = [
-        _from_redis_url(dotenv, ENV_FILE),
-        _from_redis_url(environ, "environment"),
+        _from_foreign(dotenv, ENV_FILE),
+        _from_foreign(environ, "environment"),
         _from_toml(cli.get("config") or environ.get("TASKMASTER_CONFIG") or dotenv.get("TASKMASTER_CONFIG"), cwd),
         _from_names(dotenv, ENV_FILE),
         _from_names(environ, "environment"),
@@ -223,9 +237,9 @@ def _hostless(scheme: str, path: str, query: str) -> str:
     return f"{scheme}://{path}{'?' + query if query else ''}"
 
 
-def _from_redis_url(names: Mapping[str, str], source: str) -> dict[str, _Raw]:
-    url = names.get("REDIS_URL", "")
-    return {"redis_url": _Raw(url, "REDIS_URL", f"{source} (REDIS_URL)")} if url else {}
+def _from_foreign(names: Mapping[str, str], source: str) -> dict[str, _Raw]:
+    given = ((foreign, name, names.get(foreign, "").strip()) for foreign, name in _FOREIGN.items())
+    return {name: _Raw(value, foreign, f"{source} ({foreign})") for foreign, name, value in given if value}
 
 
 def _from_names(names: Mapping[str, str], source: str) -> dict[str, _Raw]:
@@ -319,6 +333,10 @@ def _parsed(name: str, raw: _Raw) -> Any:
     value = raw.value
     if name == "redis_url":
         _check_url(raw)
+    if name in ("otlp_endpoint", "trace_url") and not _is_web(value):
+        raise _wrong(name, raw)
+    if name == "trace_url" and "{trace_id}" not in value:
+        raise _wrong(name, raw)
     if not isinstance(value, str):
         return value
     if name in _LISTS:
@@ -347,8 +365,17 @@ def _check_url(raw: _Raw) -> None:
         raise ConfigurationError(message, name="redis_url", source=raw.source)
 
 
+def _is_web(value: Any) -> bool:
+    try:
+        parts = urlsplit(value) if isinstance(value, str) else urlsplit("")
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
 def _wrong(name: str, raw: _Raw) -> ConfigurationError:
-    message = f"{raw.spelled} is {raw.value!r} ({raw.source}): expected {_expected(name)}"
+    value = masked_url(raw.value) if name == "otlp_endpoint" and isinstance(raw.value, str) else raw.value
+    message = f"{raw.spelled} is {value!r} ({raw.source}): expected {_expected(name)}"
     return ConfigurationError(message, name=name, source=raw.source)
 
 
@@ -361,11 +388,14 @@ def _expected(name: str) -> str:
         return f"some of {', '.join(get_args(Scope))}, separated by commas"
     if name in _LISTS:
         return "names separated by commas"
+    if name in ("otlp_endpoint", "trace_url"):
+        return "an address, http:// or https://" + (", with {trace_id} in it" if name == "trace_url" else "")
     hint = get_type_hints(Settings, include_extras=True)[name]
     if name in _CHOICES:
         return " or ".join(get_args(hint.__origin__))
     limits = [meta for meta in hint.__metadata__ if meta.ge is not None]
-    return f"a whole number from {limits[0].ge} to {limits[0].le}" if limits else "a text that is not empty"
+    kind = "a number" if name == "trace_ratio" else "a whole number"
+    return f"{kind} from {limits[0].ge} to {limits[0].le}" if limits else "a text that is not empty"
 
 
 def _decode(kind: type, value: Any) -> Any:
@@ -387,4 +417,6 @@ def _text(name: str, value: Any) -> str:
 def _shown(name: str, value: Any) -> str:
     if name == "redis_url":
         return masked_url(value) if value else "(embedded)"
+    if name == "otlp_endpoint":
+        return masked_url(value) if value else "(none)"
     return _text(name, value) or ("(all)" if name in _LISTS else "(none)")

@@ -26,7 +26,9 @@ class JobContext:
         max_attempts: executions at most.
         root_id: the job that this one is a replay of, over all replays; its own id if it is none. The key for effects.
         deadline: when this attempt must have ended, seconds of `time.monotonic`.
-        logger: records carry job id, type, queue and attempt.
+        plugin: name and version of the code that runs, `name==version`.
+        trace_id: of what this attempt does, 32 hex digits; empty when its job came without a trace and none is recorded.
+        logger: records carry all of these but `max_attempts`, `root_id` and `deadline`.
         host: the host's own record of this attempt; nothing of it is promised.
     """
 
@@ -40,8 +42,10 @@ class JobContext:
         "host",
         "job_id",
         "max_attempts",
+        "plugin",
         "queue",
         "root_id",
+        "trace_id",
         "type",
     )
 
@@ -58,6 +62,8 @@ class JobContext:
         report: Callable[[JobContext, float, str], None] | None = None,
         guards: Callable[[JobContext], Guards] | None = None,
         host: Any = None,
+        plugin: str = "",
+        trace_id: str = "",
     ) -> None:
         self.job_id = job_id
         self.type = type
@@ -69,6 +75,8 @@ class JobContext:
         self._report = report
         self._guards = guards
         self.host = host
+        self.plugin = plugin
+        self.trace_id = trace_id
         self._cancelled = False
         self._logger: logging.LoggerAdapter[logging.Logger] | None = None
 
@@ -76,7 +84,8 @@ class JobContext:
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
         """A standard logger that adds this attempt's facts to every record."""
         if self._logger is None:
-            facts = {"jobId": self.job_id, "type": self.type, "queue": self.queue, "attempt": self.attempt}
+            facts: dict[str, Any] = {"jobId": self.job_id, "type": self.type, "queue": self.queue, "attempt": self.attempt}
+            facts |= {name: value for name, value in (("plugin", self.plugin), ("traceId", self.trace_id)) if value}
             self._logger = logging.LoggerAdapter(logging.getLogger(f"taskmaster.job.{self.type}"), facts)
         return self._logger
 

@@ -86,6 +86,7 @@ class Job:
         errors: what exceptions of the handler mean.
         fallback: called instead of the handler while the breaker is open; None: the job waits.
         limits: names of limiters that each attempt needs, whoever runs it; what they allow is set where TaskMaster is operated.
+        trace: link: each attempt begins a trace of its own, linked to its submission; child: it belongs to the submission's.
     """
 
     name: str
@@ -105,6 +106,7 @@ class Job:
     errors: Mapping[ErrorKey, Meaning] = field(default_factory=dict)
     fallback: Callable[..., Any] | None = None
     limits: tuple[str, ...] = ()
+    trace: Literal["link", "child"] = "link"
 
     @property
     def is_async(self) -> bool:
@@ -132,6 +134,7 @@ def job(
     errors: Mapping[ErrorKey, Meaning] | None = None,
     fallback: Callable[..., Any] | None = None,
     limits: Iterable[str] = (),
+    trace: Literal["link", "child"] = "link",
 ) -> Callable[[Callable[..., Any]], Job]:
     """Make a function `(payload, ctx)` the handler of job type *name*. Works on functions and on bound methods.
 
@@ -155,6 +158,10 @@ def job(
 
     *limits* names limiters, at most 8, that every job of the type needs: `taskmaster limits put stripe --rate 100 --per-ms 1000` says what
     one allows, over all workers. A name that nobody has given a rule limits nothing.
+
+    *trace* says how an attempt stands to what submitted its job, where tracing is on. "link": it begins a trace of its own with a link to
+    the submission, which is right for work that runs later, often, or for many callers. "child": its span is a child of the submission's,
+    so that request, attempts and what they submit are one trace: right for work that somebody waits for.
 
     Raises:
         ValueError: a name, number or signature that cannot be, with what would do.
@@ -187,6 +194,9 @@ def job(
     if isinstance(limits, str) or len(names) > LIMITS_MAX or not all(isinstance(one, str) and NAME.fullmatch(one) for one in names):
         raise ValueError(f"{name}: limits is {limits!r}, at most {LIMITS_MAX} names are meant: 1 to 64 of a-z 0-9 . _ - each")
 
+    if trace not in ("link", "child"):
+        raise ValueError(f"{name}: trace is {trace!r}, allowed are 'link' and 'child'")
+
     def declare(fn: Callable[..., Any]) -> Job:
         if fallback is not None:
             _payload_type(name, fallback)  # it takes (payload, ctx) as well
@@ -195,7 +205,7 @@ def job(
         description = " ".join((inspect.getdoc(fn) or "").split("\n\n")[0].split())
         payload = _payload_type(name, fn)
         policy = backoff or Backoff()
-        words = (key_required, description, example, isolation, memory_mb, dependency, meanings, fallback, names)
+        words = (key_required, description, example, isolation, memory_mb, dependency, meanings, fallback, names, trace)
         return Job(name, fn, payload, queue, attempts, policy, timeout_s, tuple(fatal), *words)
 
     return declare

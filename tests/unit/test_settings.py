@@ -55,6 +55,44 @@ def test_redis_url_is_the_last_resort_for_the_stores_address(tmp_path: Path) -> 
     assert sources(settings)["redis_url"] == "environment (REDIS_URL)"
 
 
+def test_the_collectors_address_is_also_taken_from_opentelemetrys_names(tmp_path: Path) -> None:
+    """Ours win over them, wherever they stand."""
+    theirs = {"OTEL_EXPORTER_OTLP_ENDPOINT": "https://theirs:4318", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
+
+    settings = load({}, theirs | {"TASKMASTER_OTLP_PROTOCOL": "GRPC"}, tmp_path)
+
+    assert (settings.otlp_endpoint, settings.otlp_protocol) == ("https://theirs:4318", "grpc")
+    assert sources(settings)["otlp_endpoint"] == "environment (OTEL_EXPORTER_OTLP_ENDPOINT)"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        ("OTLP_ENDPOINT", "collector:4317", "an address, http:// or https://"),
+        ("OTLP_ENDPOINT", "http://", "an address, http:// or https://"),
+        ("OTLP_PROTOCOL", "http/json", "grpc or http/protobuf"),
+        ("TRACE_RATIO", "1.5", "a number from 0 to 1"),
+        ("TRACE_URL", "http://jaeger/trace/", "with {trace_id} in it"),
+        ("TRACE_URL", "javascript:alert('{trace_id}')", "an address, http:// or https://"),
+    ],
+)
+def test_a_wrong_setting_of_traces_says_what_would_do(tmp_path: Path, name: str, value: str, wanted: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        load({}, {PREFIX + name: value}, tmp_path)
+
+    assert wanted in raised.value.message
+
+
+def test_a_password_of_the_collector_is_never_shown(tmp_path: Path) -> None:
+    settings = load({}, {"TASKMASTER_OTLP_ENDPOINT": "https://me:s3cret@host:1"}, tmp_path)
+    shown = {one.name: one.value for one in describe(settings)}["otlp_endpoint"]
+
+    assert shown == "https://me:***@host:1"
+    with pytest.raises(ConfigurationError) as raised:
+        load({}, {"TASKMASTER_OTLP_ENDPOINT": "gopher://me:s3cret@host:1"}, tmp_path)
+    assert "s3cret" not in raised.value.message
+
+
 def test_an_empty_variable_counts_as_none(tmp_path: Path) -> None:
     """Compose files pass variables on empty when nobody set them."""
     settings = load({}, {"TASKMASTER_PORT": "", "TASKMASTER_REDIS_URL": " ", "REDIS_URL": ""}, tmp_path)

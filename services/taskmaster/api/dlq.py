@@ -14,7 +14,7 @@ from taskmaster.api import bodies, cursor, dlq_shapes, shapes, views
 from taskmaster.api.documents import with_body
 from taskmaster.api.filters import PARAMETERS, letters_of
 from taskmaster.api.jobs import ReplayBody, replay_answer, replay_request
-from taskmaster.api.service import Answer, AnyRequest, Service, data, limit_of, of, only
+from taskmaster.api.service import Answer, AnyRequest, Service, data, limit_of, of, only, sending_of
 from taskmaster.engine import dlq, queries, strict
 from taskmaster.errors import NotFound
 from taskmaster.model.ids import is_job_id
@@ -96,13 +96,14 @@ async def replay_dead(request: AnyRequest, entry_id: FromPath[str]) -> Answer:
     """The new job has a new id and the record's payload; the record stays as it is. An Idempotency-Key header makes a repeat safe."""
     service = of(request)
     service.require("dlq:replay")
-    wanted = await replay_request(request)
-    letter, _ = await _entry(service, entry_id)
-    shown = await service.store.run(reads.show(service.partition(entry_id), entry_id, ""))
-    record = queries.job_of(entry_id, shown) if shown is not None else None
-    now_ms = await service.store.now_ms()
-    prepared = dlq.replay_of_dead(letter, record, wanted, partitions=service.settings.partitions, now_ms=now_ms)
-    return await replay_answer(service, prepared)
+    with sending_of(request) as span:
+        wanted = await replay_request(request, span.traceparent)
+        letter, _ = await _entry(service, entry_id)
+        shown = await service.store.run(reads.show(service.partition(entry_id), entry_id, ""))
+        record = queries.job_of(entry_id, shown) if shown is not None else None
+        now_ms = await service.store.now_ms()
+        prepared = dlq.replay_of_dead(letter, record, wanted, partitions=service.settings.partitions, now_ms=now_ms)
+        return await replay_answer(service, prepared, span)
 
 
 class DiscardBody(msgspec.Struct, forbid_unknown_fields=True):

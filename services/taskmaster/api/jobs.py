@@ -16,11 +16,12 @@ from taskmaster.api import bodies, cursor, shapes, views
 from taskmaster.api.documents import with_body
 from taskmaster.api.filters import instant_of
 from taskmaster.api.problems import BadParameter, PreconditionFailed
-from taskmaster.api.service import Answer, AnyRequest, Service, data, limit_of, of, only, raw
+from taskmaster.api.service import Answer, AnyRequest, Service, data, limit_of, of, only, raw, sending_of
 from taskmaster.api.submission import accept, header_key, store
 from taskmaster.engine import control, dlq, queries, strict
 from taskmaster.engine.change import AT_ONCE, Change, change_job
-from taskmaster.engine.submit import Prepared, trace_context
+from taskmaster.engine.producing import Sending
+from taskmaster.engine.submit import Prepared
 from taskmaster.engine.why import explain
 from taskmaster.errors import NotFound
 from taskmaster.model.job import JobRecord
@@ -185,7 +186,7 @@ async def show_job(
         record = await service.waiting.until(service.partition(known), known, look=look, is_enough=queries.is_ended, within_s=wait_s)
     else:
         record = await look()
-    body = shapes.encode(views.job_of(record, basic=view == "basic"))
+    body = shapes.encode(views.job_of(record, basic=view == "basic", trace_url=service.trace_url))
     headers["etag"] = tag = _tag(body)
     if _is_known(request.headers.get("if-none-match"), tag):
         return raw(b"", 304, headers)
@@ -222,8 +223,9 @@ async def show_status(request: AnyRequest, job_id: FromPath[str]) -> Answer:
 async def show_attempts(request: AnyRequest, job_id: FromPath[str]) -> Answer:
     """Who ran it, when, with which version of the plugin, and how that ended; oldest first."""
     only(request)
-    record, shown = await record_of(of(request), job_id, "h")
-    return data(shapes.AttemptList(items=[views.attempt_of(view) for view in queries.attempts_of(record, shown)]))
+    service = of(request)
+    record, shown = await record_of(service, job_id, "h")
+    return data(shapes.AttemptList(items=[views.attempt_of(view, service.trace_url) for view in queries.attempts_of(record, shown)]))
 
 
 @get("/jobs/{job_id:str}/why", summary="What keeps a job from running", responses={200: ResponseSpec(shapes.Why)})
@@ -264,7 +266,7 @@ async def _changed(request: AnyRequest, job_id: str, wanted: Change) -> Answer:
     if_match = request.headers.get("if-match")
 
     def check(record: JobRecord) -> None:
-        shown = (_tag(shapes.encode(views.job_of(record, basic=basic))) for basic in (False, True))
+        shown = (_tag(shapes.encode(views.job_of(record, basic=basic, trace_url=service.trace_url))) for basic in (False, True))
         if if_match is not None and not any(_is_known(if_match, tag) for tag in shown):
             raise PreconditionFailed(
                 f"job {record.id} is not as If-Match says: get it again, and decide anew", jobId=record.id, revision=record.revision
@@ -279,7 +281,7 @@ async def _changed(request: AnyRequest, job_id: str, wanted: Change) -> Answer:
         now_ms=await service.store.now_ms(),
         check=check if if_match is not None else None,
     )
-    body = shapes.encode(views.job_of(await service.store.converse(talk), basic=False))
+    body = shapes.encode(views.job_of(await service.store.converse(talk), basic=False, trace_url=service.trace_url))
     return raw(body, headers={"etag": _tag(body)})
 
 
@@ -305,22 +307,23 @@ async def run_now(request: AnyRequest, job_id: FromPath[str]) -> Answer:
     return await _changed(request, job_id, AT_ONCE)
 
 
-async def replay_request(request: AnyRequest) -> dlq.Request:
+async def replay_request(request: AnyRequest, traceparent: str) -> dlq.Request:
     """What is asked of a replay; its body may be empty."""
     body = await bodies.read(request, 4_096)
     wanted = strict.convert(strict.decode(body), ReplayBody) if body.strip() else ReplayBody()
-    header, trace = request.headers.get("idempotency-key"), request.headers.get("traceparent", "")
+    header = request.headers.get("idempotency-key")
     request_id = header_key(header) if header is not None else ""
     if len(request_id) > 255:
         raise BadParameter("the Idempotency-Key header has more than 255 characters", parameter="Idempotency-Key")
     by = f"api: {wanted.reason}" if wanted.reason else "api"
-    return dlq.Request(request_id, by, trace_context(trace), wanted.accept_unknown)
+    return dlq.Request(request_id, by, traceparent, wanted.accept_unknown)
 
 
-async def replay_answer(service: Service, prepared: Prepared) -> Answer:
+async def replay_answer(service: Service, prepared: Prepared, span: Sending) -> Answer:
     """Store a replay, and answer as for a submission, with the lineage."""
     stored = await store(service, prepared)
     accepted, job = await accept(service, stored), stored[0]
+    span.stored(accepted.queue, accepted.type, accepted.job_id)
     fields = msgspec.structs.asdict(accepted)
     replayed = shapes.Replayed(**fields, replayed_from_job_id=job.replayed_from, replayed_at=accepted.created_at, root_job_id=job.root_id)
     told = {"location": f"/jobs/{accepted.job_id}"}
@@ -339,11 +342,12 @@ async def replay_job(request: AnyRequest, job_id: FromPath[str]) -> Answer:
     """The new job has a new id and the old one's payload; the old one stays as it is. An Idempotency-Key header makes a repeat safe."""
     service = of(request)
     service.require("dlq:replay")
-    wanted = await replay_request(request)
-    record, _ = await record_of(service, job_id, "b")
-    now_ms = await service.store.now_ms()
-    prepared = dlq.replay_of_job(record, wanted, partitions=service.settings.partitions, now_ms=now_ms)
-    return await replay_answer(service, prepared)
+    with sending_of(request) as span:
+        wanted = await replay_request(request, span.traceparent)
+        record, _ = await record_of(service, job_id, "b")
+        now_ms = await service.store.now_ms()
+        prepared = dlq.replay_of_job(record, wanted, partitions=service.settings.partitions, now_ms=now_ms)
+        return await replay_answer(service, prepared, span)
 
 
 ROUTES: list[HTTPRouteHandler] = [

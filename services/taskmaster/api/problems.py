@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import secrets
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ from litestar.exceptions import HTTPException
 from litestar.response.base import ASGIResponse
 
 from taskmaster.errors import InvalidRequest, StoreError, TaskMasterError
+from taskmaster.model.trace import accepted, trace_id_of
 from taskmaster.telemetry import events, logs
 
 __all__ = [
@@ -29,7 +29,8 @@ __all__ = [
 MEDIA_TYPE = "application/problem+json"
 #: What a client is told to wait before it repeats a request that the store or a queue could not take.
 RETRY_AFTER_S = 1
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+#: Where a request's scope holds the context of what it submits.
+TRACE = "taskmaster.traceparent"
 
 
 class UnsupportedMediaType(InvalidRequest):
@@ -108,9 +109,9 @@ class Problem(msgspec.Struct, rename="camel", kw_only=True):
 
 
 def trace_id(request: Request[Any, Any, Any]) -> str:
-    """The trace that the caller named in `traceparent`, else a new one: 32 hex digits."""
-    found = _TRACEPARENT.fullmatch(request.headers.get("traceparent", ""))
-    return found[1] if found else secrets.token_hex(16)
+    """The trace of this request, 32 hex digits: the one that is recorded, else the one that the caller named, else a new one."""
+    known = str(request.scope.get(TRACE, "")) or accepted(request.headers.get("traceparent"))
+    return trace_id_of(known) or secrets.token_hex(16)
 
 
 def describe(error: TaskMasterError, *, instance: str, trace: str) -> dict[str, Any]:

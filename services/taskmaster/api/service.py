@@ -13,19 +13,21 @@ from litestar.types import Receive, Scope, Send
 
 from taskmaster.api import shapes
 from taskmaster.api.pressure import PressureGauge
-from taskmaster.api.problems import BadParameter
+from taskmaster.api.problems import TRACE, BadParameter
 from taskmaster.api.watch import Watch
 from taskmaster.engine.catalogue import Catalogue
 from taskmaster.engine.enqueue import AsyncEnqueuer
 from taskmaster.engine.gather import Gather
+from taskmaster.engine.producing import Sending, sending
 from taskmaster.engine.waiting import Waiting
 from taskmaster.errors import Forbidden
 from taskmaster.model import scopes
 from taskmaster.model.ids import partition_of
+from taskmaster.model.trace import accepted, url_of
 from taskmaster.settings import Settings
 from taskmaster.store.aio import AsyncStore
 
-__all__ = ["LIMIT_DEFAULT", "LIMIT_MAX", "Answer", "AnyRequest", "Service", "data", "header", "limit_of", "of", "only", "raw"]
+__all__ = ["LIMIT_DEFAULT", "LIMIT_MAX", "Answer", "AnyRequest", "Service", "data", "header", "limit_of", "of", "only", "raw", "sending_of"]
 
 AnyRequest = Request[Any, Any, Any]
 LIMIT_DEFAULT, LIMIT_MAX = 50, 200
@@ -64,6 +66,10 @@ class Service:
                 "or use the command line",
                 scope=scope,
             )
+
+    def trace_url(self, trace_id: str | None) -> str | None:
+        """Where people look at that trace, by the setting."""
+        return url_of(self.settings.trace_url, trace_id or "")
 
     @property
     def partitions(self) -> range:
@@ -115,6 +121,13 @@ def header(request: AnyRequest, name: bytes) -> str | None:
         if known == name:
             return value.decode("latin-1")
     return None
+
+
+def sending_of(request: AnyRequest) -> Sending:
+    """What this request submits, for a `with` block, under the caller's trace context; its problems tell the same trace."""
+    span = sending(accepted(header(request, b"traceparent")))
+    cast("dict[str, Any]", request.scope)[TRACE] = span.traceparent
+    return span
 
 
 def only(request: AnyRequest, *known: str) -> None:

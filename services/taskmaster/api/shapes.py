@@ -184,7 +184,9 @@ class JobSummary(Shape, kw_only=True):
 
 
 class JobBasic(JobSummary, kw_only=True):
-    """Everything about a job but payload and result. `fallback`: its result is that of its type's fallback, its dependency being down."""
+    """Everything about a job but payload and result. `fallback`: its result is that of its type's fallback, its dependency being down.
+    `traceId` is its submission's; `traceUrl`, where that can be looked at, is null unless the service has been told where traces are.
+    """
 
     progress_note: str | None
     failed_reason: str | None
@@ -203,6 +205,8 @@ class JobBasic(JobSummary, kw_only=True):
     lifo: bool
     origin: str
     traceparent: str | None
+    trace_id: str | None
+    trace_url: str | None
     replayed_at: str | None
     replayed_by: str | None
 
@@ -222,7 +226,7 @@ class JobList(Shape, kw_only=True):
 
 
 class Attempt(Shape, kw_only=True):
-    """One delivery. `endedAt` is null while it runs."""
+    """One delivery. `endedAt` is null while it runs; `traceId` is null unless it was recorded."""
 
     number: int
     outcome: str
@@ -234,6 +238,8 @@ class Attempt(Shape, kw_only=True):
     plugin_version: str | None
     error: str | None
     message: str | None
+    trace_id: str | None
+    trace_url: str | None
 
 
 class AttemptList(Shape, kw_only=True):

@@ -12,10 +12,10 @@ from litestar.openapi.datastructures import ResponseSpec
 from taskmaster.api import bodies, problems, shapes
 from taskmaster.api.documents import with_body
 from taskmaster.api.problems import KeyConflict
-from taskmaster.api.service import Answer, AnyRequest, Service, data, header, of
+from taskmaster.api.service import Answer, AnyRequest, Service, data, header, of, sending_of
 from taskmaster.engine import queries, strict
 from taskmaster.engine.receipts import Checked, Stored, receipt
-from taskmaster.engine.submit import Prepared, Submission, prepare, trace_context
+from taskmaster.engine.submit import Prepared, Submission, prepare
 from taskmaster.errors import InvalidRequest, Overloaded, StoreError, StoreFilling, TaskMasterError
 from taskmaster.model.states import PRIORITIES
 from taskmaster.store import reads
@@ -41,8 +41,10 @@ async def submit(request: AnyRequest) -> Answer:
     service.require("jobs:submit")
     body = await bodies.read(request, service.settings.max_body_bytes)
     submission = with_key(strict.convert(strict.decode(body), Submission), header(request, b"idempotency-key"))
-    prepared = await check(service, submission, header(request, b"traceparent"))
-    accepted = await accept(service, await store(service, prepared))
+    with sending_of(request) as span:
+        stored = await store(service, await check(service, submission, span.traceparent))
+        accepted = await accept(service, stored)
+        span.stored(accepted.queue, accepted.type, accepted.job_id)
     told = {"location": f"/jobs/{accepted.job_id}"}
     if accepted.duplicate:
         told["idempotency-replayed"] = "true"
@@ -78,7 +80,7 @@ def header_key(header: str) -> str:
     return key
 
 
-async def check(service: Service, submission: Submission, traceparent: str | None) -> Prepared:
+async def check(service: Service, submission: Submission, traceparent: str) -> Prepared:
     """The record to be stored.
 
     Raises:
@@ -87,8 +89,7 @@ async def check(service: Service, submission: Submission, traceparent: str | Non
     """
     entry, validator = await service.catalogue.of(submission.type)
     now_ms = await service.store.now_ms()
-    trace = trace_context(traceparent)
-    return prepare(submission, entry, validator, service.settings, now_ms, "api", traceparent=trace)
+    return prepare(submission, entry, validator, service.settings, now_ms, "api", traceparent=traceparent)
 
 
 async def store(service: Service, prepared: Prepared) -> Stored:
@@ -151,7 +152,12 @@ async def submit_bulk(request: AnyRequest) -> Answer:
         raise InvalidRequest(f"jobs: {message}", errors=[{"pointer": "/jobs", "message": message}])
     service.watch.admit()
     await service.store.now_ms()  # a store that is away is one problem, not one for each item
-    traceparent = request.headers.get("traceparent")
+    with sending_of(request) as span:
+        span.many(len(bulk.jobs))
+        return await _submit_bulk(service, bulk, span.traceparent, problems.trace_id(request), str(request.scope["path"]))
+
+
+async def _submit_bulk(service: Service, bulk: Bulk, traceparent: str, trace: str, instance: str) -> Answer:
     checked: list[Checked] = []
     for item in bulk.jobs:
         try:
@@ -168,7 +174,6 @@ async def submit_bulk(request: AnyRequest) -> Answer:
     if all(isinstance(one, StoreError) for one in stored):
         raise next(one for one in stored if isinstance(one, StoreError))
     results = [await _accepted(service, one) for one in stored]
-    trace, instance = problems.trace_id(request), str(request.scope["path"])
     items = [
         shapes.BulkItem(status="accepted", job=one)
         if isinstance(one, shapes.Accepted)

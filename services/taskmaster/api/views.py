@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -20,6 +20,7 @@ from taskmaster.model import lanes
 from taskmaster.model.job import DeadLetter, Failure, JobRecord
 from taskmaster.model.retention import Ended, Kept
 from taskmaster.model.retry import Backoff, schedule_ms
+from taskmaster.model.trace import trace_id_of
 from taskmaster.plugins.catalogue import CatalogueEntry
 from taskmaster.store.flow import Rules
 
@@ -40,6 +41,9 @@ __all__ = [
     "why_of",
     "worker_of",
 ]
+
+#: The address of a trace, by its id; None without one.
+TraceUrl = Callable[[str], str | None]
 
 _raw_decoder = msgspec.json.Decoder(msgspec.Raw)
 
@@ -130,8 +134,8 @@ def summary_of(record: JobRecord) -> shapes.JobSummary:
     return shapes.JobSummary(**_summary(record))
 
 
-def job_of(record: JobRecord, *, basic: bool) -> shapes.JobBasic:
-    """GET /jobs/{id}. The record must have its envelope.
+def job_of(record: JobRecord, *, basic: bool, trace_url: TraceUrl) -> shapes.JobBasic:
+    """GET /jobs/{id}. The record must have its envelope. *trace_url*: of a trace id.
 
     Raises:
         StoreDefect: it has none.
@@ -157,6 +161,8 @@ def job_of(record: JobRecord, *, basic: bool) -> shapes.JobBasic:
         "lifo": record.is_lifo,
         "origin": envelope.origin,
         "traceparent": envelope.traceparent or None,
+        "trace_id": trace_id_of(envelope.traceparent) or None,
+        "trace_url": trace_url(trace_id_of(envelope.traceparent)),
         "replayed_at": instant(record.created_ms) if record.replayed_from else None,
         "replayed_by": envelope.replayed_by or None,
     }
@@ -177,7 +183,7 @@ def worker_of(consumer: Consumer) -> shapes.Worker:
     return shapes.Worker(consumer=consumer.id, host=consumer.host, pid=consumer.pid, name=consumer.name)
 
 
-def attempt_of(view: AttemptView) -> shapes.Attempt:
+def attempt_of(view: AttemptView, trace_url: TraceUrl) -> shapes.Attempt:
     """An item of GET /jobs/{id}/attempts."""
     plugin, _, version = view.plugin.partition("==")
     return shapes.Attempt(
@@ -191,6 +197,8 @@ def attempt_of(view: AttemptView) -> shapes.Attempt:
         plugin_version=version or None,
         error=view.error or None,
         message=view.message or None,
+        trace_id=view.trace_id or None,
+        trace_url=trace_url(view.trace_id),
     )
 
 
@@ -216,7 +224,7 @@ def dead_of(letter: DeadLetter, consumer: Consumer) -> shapes.DeadEntry:
         plugin=plugin or None,
         plugin_version=version or None,
         worker=worker_of(consumer) if consumer.id else None,
-        trace_id=envelope.traceparent.split("-")[1] if envelope.traceparent.count("-") == 3 else None,
+        trace_id=trace_id_of(envelope.traceparent) or None,
         idempotency_key=envelope.key or None,
         root_job_id=letter.root_id,
         replayed_from_job_id=envelope.replayed_from or None,

@@ -248,7 +248,8 @@ class PartitionConsumer(Consumer):
     def _told(self, finish: calls.Finish, code: int) -> None:
         message = self.held.pop((finish.id, finish.token), None)
         if code > Status.ALREADY:
-            log.warning(events.JOB_OUTCOME_REFUSED, jobId=finish.id, outcome=finish.outcome, code=Status(code).name.lower())
+            facts = message.facts if message is not None else {"jobId": finish.id}
+            log.warning(events.JOB_OUTCOME_REFUSED, **facts, outcome=finish.outcome, code=Status(code).name.lower())
         elif message is not None and message.failure is not None:
             self._tell_failure(message, finish, message.failure)
 
@@ -278,10 +279,7 @@ class PartitionConsumer(Consumer):
         final = finish.outcome == "f" or (not is_spared and message.claim.failures + 1 >= message.envelope.attempts)
         log.warning(
             events.JOB_DEAD_LETTERED if final else events.JOB_SPARED if is_spared else events.JOB_FAILED,
-            jobId=finish.id,
-            type=message.envelope.type,
-            queue=message.claim.queue,
-            attempt=message.claim.attempt,
+            **message.facts,
             error=failure.error,
             fingerprint=failure.fingerprint,
             reason=finish.reason or ("attempts_exhausted" if final else "retrying"),

@@ -100,7 +100,7 @@ class Deadlines:
                 return  # it has just let go
             message.is_over = True
             message.thread_id = None
-        log.error(events.JOB_ABANDONED, jobId=message.claim.id, type=message.envelope.type, grace_s=self.grace_s)
+        log.error(events.JOB_ABANDONED, **message.facts, grace_s=self.grace_s)
         worker.settle(message, None, ended_early(message))
         worker.retire("a handler did not stop")
 
@@ -108,11 +108,11 @@ class Deadlines:
         """Its lease is not kept any more, and nobody here will tell its end: its place is free."""
         with self._worker.interrupting:
             message.is_over = True
-        log.error(events.JOB_ABANDONED, jobId=message.claim.id, type=message.envelope.type, grace_s=self.grace_s)
+        log.error(events.JOB_ABANDONED, **message.facts, grace_s=self.grace_s)
         message.consumer.ack(message)
         self._worker.retire("an attempt did not end")
 
     @staticmethod
     def _tell(message: JobMessage) -> None:
         event = events.JOB_TIMED_OUT if time.monotonic() >= message.deadline else events.JOB_CANCELLING
-        log.warning(event, jobId=message.claim.id, type=message.envelope.type)
+        log.warning(event, **message.facts)

@@ -135,9 +135,7 @@ class AttemptGuards:
         if not self._desk.trusts(message):  # the answer was long on its way
             self._desk.tell(message, effect, call, False, b"")
             raise LeaseLost("the lease was not confirmed lately")
-        log.info(
-            events.JOB_SIDE_EFFECT_STARTED, jobId=message.claim.id, type=message.envelope.type, effect=name, attempt=message.claim.attempt
-        )
+        log.info(events.JOB_SIDE_EFFECT_STARTED, **message.facts, effect=name)
         hit("effect.reserved")
         return Reservation("ok", str(call))
 
@@ -150,9 +148,7 @@ class AttemptGuards:
         hit("effect.before_done")
         status = self._desk.tell(self._message, effect, int(licence), happened, result)
         if status > Status.ALREADY:
-            log.warning(
-                events.JOB_SIDE_EFFECT_REFUSED, jobId=self._message.claim.id, effect=effect, happened=happened, code=status.name.lower()
-            )
+            log.warning(events.JOB_SIDE_EFFECT_REFUSED, **self._message.facts, effect=effect, happened=happened, code=status.name.lower())
         elif happened:
             self._done.add(effect)
         hit("effect.done")

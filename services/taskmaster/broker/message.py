@@ -12,11 +12,14 @@ import msgspec
 from dramatiq.broker import MessageProxy
 
 from taskmaster.model.ids import created_ms
-from taskmaster.model.job import Attempt, Envelope, Failure
+from taskmaster.model.job import Envelope, Failure
 from taskmaster.model.outcome import Rejected
+from taskmaster.model.trace import trace_id_of
 from taskmaster.store.calls import Claim, Finish
 
 if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+
     from taskmaster.broker.broker import HandlerActor
     from taskmaster.broker.consumer import PartitionConsumer
     from taskmaster.broker.guards import AttemptGuards
@@ -54,6 +57,8 @@ class JobMessage(MessageProxy):
         guards: of its effects, once it has asked for one.
         is_fallback: the breaker of its dependency is open, and it runs the fallback of its type.
         is_recovered: it found an effect done by an earlier attempt.
+        traceparent: context of what this attempt does: its span's, or its submission's where there is none; or empty.
+        span: that records it; None where it is not recorded.
     """
 
     failed = False
@@ -72,6 +77,7 @@ class JobMessage(MessageProxy):
     guards: AttemptGuards | None = None
     is_recovered = False
     is_fallback = False
+    span: Span | None = None
 
     def __init__(
         self, claim: Claim, envelope: Envelope, actor: HandlerActor, consumer: PartitionConsumer, token: str, now_ms: int, now: float
@@ -83,6 +89,21 @@ class JobMessage(MessageProxy):
         self.token = token
         self.claimed_ms = now_ms
         self.claimed_at = self.confirmed_at = now
+        self.traceparent = envelope.traceparent
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What every log line about this attempt says."""
+        facts = {
+            "jobId": self.claim.id,
+            "type": self.envelope.type,
+            "queue": self.claim.queue,
+            "attempt": self.claim.attempt,
+            "plugin": self.actor.plugin,
+        }
+        if self.traceparent:
+            facts["traceId"] = trace_id_of(self.traceparent)
+        return facts
 
     @property
     def handler(self) -> Callable[..., Any]:
@@ -139,15 +160,15 @@ class JobMessage(MessageProxy):
         return self._lazy
 
     def row(self, outcome: str) -> str:
-        """This attempt as a line of the job's history, JSON; empty for a first attempt that completed: its facts are in the job."""
-        if outcome == "completed" and self.claim.epoch == 1:
+        """This attempt as a line of the job's history, JSON; empty for a first attempt that completed: its facts are in the job, but for
+        the trace of one that is recorded.
+        """
+        if outcome == "completed" and self.claim.epoch == 1 and self.span is None:
             return ""
         ended_ms = self.claimed_ms + int((time.monotonic() - self.claimed_at) * 1_000)
         error, message = (self.failure.error, self.failure.message[:200]) if self.failure else ("", "")
-        attempt = Attempt(
-            self.claim.epoch, outcome, self.claimed_ms, ended_ms, self.token.partition(".")[0], error, message, self.actor.plugin
-        )
-        return _encode(attempt).decode()
+        row = (self.claim.epoch, outcome, self.claimed_ms, ended_ms, self.token.partition(".")[0], error, message, self.actor.plugin)
+        return _encode(row if self.span is None else (*row, trace_id_of(self.traceparent))).decode()
 
 
 class Left(msgspec.Struct, frozen=True, array_like=True):

@@ -303,9 +303,9 @@ class JobWorker(Worker):
             self.broker.emit_before("process_message", message)
         except BaseException as error:
             reason = error.args[0] if isinstance(error, NotRun) and error.args else "guard_failed"
-            log.warning(events.JOB_NOT_RUN, jobId=message.claim.id, reason=reason, error=type(error).__name__)
+            log.warning(events.JOB_NOT_RUN, **message.facts, reason=reason, error=type(error).__name__)
             if not isinstance(error, NotRun | SkipMessage):
-                log.error(events.JOB_NOT_RUN, jobId=message.claim.id, exc_info=error)
+                log.error(events.JOB_NOT_RUN, **message.facts, exc_info=error)
             message.finish = Finish(message.claim.id, message.token, "s", delay_ms=NOT_RUN_DELAY_MS, reason=str(reason))
             message.consumer.ack(message)
             return False
@@ -317,7 +317,7 @@ class JobWorker(Worker):
             self.broker.emit_after("process_message", message, result=result, exception=error)
         except BaseException as failed:
             message.finish = None
-            log.error(events.JOB_OUTCOME_REFUSED, jobId=message.claim.id, reason="hook_failed", exc_info=failed)
+            log.error(events.JOB_OUTCOME_REFUSED, **message.facts, reason="hook_failed", exc_info=failed)
         message.consumer.ack(message)
 
     def run_isolated(self, message: JobMessage) -> None:
@@ -330,7 +330,7 @@ class JobWorker(Worker):
                 raise NurseryLost("this process was made without one")
             result, error = self.runners.run(message)
         except NurseryLost as lost:
-            log.error(events.JOB_NOT_RUN, jobId=message.claim.id, reason="no_runner", error=str(lost))
+            log.error(events.JOB_NOT_RUN, **message.facts, reason="no_runner", error=str(lost))
             message.finish = Finish(message.claim.id, message.token, "s", delay_ms=NOT_RUN_DELAY_MS, reason="no_runner")
             message.consumer.ack(message)
             self.retire("no child process can be started")

@@ -60,7 +60,7 @@ def job(job_id: str, wait_s: float, is_why: bool, as_json: bool, **given: Any) -
         if changes:
             client.change(job_id, **changes)
         record = follow(client, job_id, wait_s)
-    show(record, as_json=as_json)
+    show(record, settings, as_json=as_json)
     sys.exit(EX_FAILED if wait_s and record.state != "completed" else EX_OK)
 
 
@@ -138,11 +138,12 @@ def show_why(store: SyncStore, settings: Settings, job_id: str, *, as_json: bool
         click.echo(f"{'may begin':<20} {told.estimated_start_at}")
 
 
-def show(record: JobRecord, *, as_json: bool) -> None:
+def show(record: JobRecord, settings: Settings, *, as_json: bool) -> None:
     """Print the job."""
     from taskmaster.api import views
+    from taskmaster.model.trace import url_of
 
-    full = views.job_of(record, basic=False)
+    full = views.job_of(record, basic=False, trace_url=lambda trace_id: url_of(settings.trace_url, trace_id))
     if as_json:
         echo_json(full)
         return
@@ -162,6 +163,7 @@ def show(record: JobRecord, *, as_json: bool) -> None:
         "finished": full.finished_at,
         "error": full.failed_reason,
         "result": record.result.decode(errors="replace"),
+        "trace": full.trace_url or full.trace_id,
         "replay of": full.replayed_from_job_id,
     }
     for name, text in lines.items():

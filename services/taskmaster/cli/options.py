@@ -18,9 +18,11 @@ C = TypeVar("C", bound=Callable[..., Any])
 
 #: Settings of those who only need the store.
 STORE = ("data_dir", "redis_url", "partitions", "durability")
-API = (*STORE, "host", "port", "idempotency", "store_timeout_ms", "max_body_bytes", "log_level", "log_format")
-SCHEDULER = (*STORE, "idempotency", "idempotency_window_ms", "store_timeout_ms", "max_body_bytes", "log_level", "log_format")
-WORKER = tuple(name for name in NAMES if name not in ("host", "port", "idempotency", "max_body_bytes"))
+#: Of those that trace.
+TRACES = ("otlp_endpoint", "otlp_protocol", "trace_ratio")
+API = (*STORE, *TRACES, "trace_url", "host", "port", "idempotency", "store_timeout_ms", "max_body_bytes", "log_level", "log_format")
+SCHEDULER = (*STORE, *TRACES, "idempotency", "idempotency_window_ms", "store_timeout_ms", "max_body_bytes", "log_level", "log_format")
+WORKER = tuple(name for name in NAMES if name not in ("host", "port", "idempotency", "max_body_bytes", "trace_url"))
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 

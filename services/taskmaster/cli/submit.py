@@ -73,7 +73,7 @@ def submit(job_type: str, payload: str, wait_s: float, as_json: bool, **given: A
             raise type(told)(told.message + details, **told.facts) from told
         if wait_s:
             record = follow(client, told.id, wait_s)
-            show(record, as_json=as_json)
+            show(record, settings, as_json=as_json)
             sys.exit(EX_OK if record.state == "completed" else EX_FAILED)
     if as_json:
         echo_json({"status": "accepted", "jobId": told.id, "type": job_type, "duplicate": told.duplicate})

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Sequence
+from contextlib import aclosing
 from itertools import islice
 from types import TracebackType
 from typing import Any, Self, Unpack
@@ -16,13 +17,15 @@ from taskmaster.engine.catalogue import Catalogue
 from taskmaster.engine.change import change_job
 from taskmaster.engine.enqueue import AsyncEnqueuer, Result
 from taskmaster.engine.gather import CHUNK, Gather
+from taskmaster.engine.producing import Sending, sending
 from taskmaster.engine.receipts import Checked, SubmittedJob, check_all, receipt
-from taskmaster.engine.submit import Submission, prepare, trace_context
+from taskmaster.engine.submit import Submission, prepare
 from taskmaster.engine.waiting import Waiting
 from taskmaster.errors import StoreError, StoreUnavailable, TaskMasterError
 from taskmaster.model.ids import partition_of
 from taskmaster.model.job import JobRecord
 from taskmaster.model.states import State
+from taskmaster.model.trace import accepted
 from taskmaster.settings import Settings
 from taskmaster.store import calls, reads
 from taskmaster.store.address import store_url
@@ -79,17 +82,27 @@ class AsyncClient:
         """As `Client.submit`."""
         parts, submission = self._here(), core.submission_of(job_type, payload, key, options)
         entry, validator = (await parts.catalogue.need((submission.type,))).find(submission.type)
-        now_ms, trace = await parts.store.now_ms(), trace_context(traceparent)
-        prepared = prepare(submission, entry, validator, self._settings, now_ms, self._origin, traceparent=trace)
-        return receipt(*await parts.enqueuer.one(prepared))
+        now_ms = await parts.store.now_ms()
+        with sending(accepted(traceparent)) as span:
+            prepared = prepare(submission, entry, validator, self._settings, now_ms, self._origin, traceparent=span.traceparent)
+            job, answer = await parts.enqueuer.one(prepared)
+            span.stored(job.queue, job.type, job.id)
+            return receipt(job, answer)
 
     async def submit_many(
         self, items: Iterable[Item] | AsyncIterable[Item], *, mode: Mode = "independent", traceparent: str = ""
     ) -> AsyncIterator[Outcome]:
         """As `Client.submit_many`. Checking 500 items holds the loop for some 5 ms."""
-        parts, trace = self._here(), trace_context(traceparent)
+        with sending(accepted(traceparent)) as span:
+            async with aclosing(self._submit_many(items, mode, span)) as outcomes:
+                async for outcome in outcomes:
+                    yield outcome
+
+    async def _submit_many(self, items: Iterable[Item] | AsyncIterable[Item], mode: Mode, span: Sending) -> AsyncGenerator[Outcome]:
+        parts, trace = self._here(), span.traceparent
         if mode == "atomic":
             checked = await self._check(parts, core.batch_of(await _taken(items, core.ATOMIC_MAX + 1)), trace)
+            span.many(len(checked))
             for job in core.all_or_none(await parts.enqueuer.atomic(checked)):
                 yield job
             return
@@ -103,7 +116,9 @@ class AsyncClient:
                 for outcome in core.one_by_one(results, first):
                     yield outcome
                 first += len(results)
-            for outcome in core.one_by_one(await under_way if under_way else [], first):
+            results = await under_way if under_way else []
+            span.many(first + len(results))
+            for outcome in core.one_by_one(results, first):
                 yield outcome
         except StoreError as error:
             error.facts.setdefault("index", first)
@@ -163,13 +178,16 @@ class AsyncClient:
     ) -> SubmittedJob:
         """As `Client.replay`."""
         parts, known = self._here(), queries.id_of(job_id)
-        request = core.replay_request(request_id, reason, traceparent, accept_unknown)
         partition = partition_of(known, self._settings.partitions)
-        shown = await parts.store.run(reads.show(partition, known, "b"))
-        dead = await parts.store.run(reads.dead(partition, known)) if shown is None else None
-        now_ms = await parts.store.now_ms()
-        prepared = core.replay_of(known, shown, dead, request, partitions=self._settings.partitions, now_ms=now_ms)
-        return receipt(*await parts.enqueuer.one(prepared))
+        with sending(accepted(traceparent)) as span:
+            request = core.replay_request(request_id, reason, span.traceparent, accept_unknown)
+            shown = await parts.store.run(reads.show(partition, known, "b"))
+            dead = await parts.store.run(reads.dead(partition, known)) if shown is None else None
+            now_ms = await parts.store.now_ms()
+            prepared = core.replay_of(known, shown, dead, request, partitions=self._settings.partitions, now_ms=now_ms)
+            job, answer = await parts.enqueuer.one(prepared)
+            span.stored(job.queue, job.type, job.id)
+            return receipt(job, answer)
 
     async def close(self) -> None:
         """As `Client.close`; who waits gets an answer now."""

@@ -17,7 +17,7 @@ from taskmaster.engine.enqueue import Result
 from taskmaster.engine.gather import CHUNK
 from taskmaster.engine.options import UniqueWork
 from taskmaster.engine.receipts import SubmittedJob, outcomes
-from taskmaster.engine.submit import KEY_MAX, Prepared, Submission, holds_nan, trace_context
+from taskmaster.engine.submit import KEY_MAX, Prepared, Submission, holds_nan
 from taskmaster.errors import (
     InvalidPayload,
     InvalidRequest,
@@ -272,7 +272,7 @@ def replay_request(request_id: str, reason: str, traceparent: str, accept_unknow
         if len(text) > longest:
             message = f"at most {longest} characters are taken"
             raise InvalidRequest(f"{name}: {message}", errors=[{"pointer": f"/{name}", "message": message}])
-    return dlq.Request(request_id, f"client: {reason}" if reason else "client", trace_context(traceparent), accept_unknown)
+    return dlq.Request(request_id, f"client: {reason}" if reason else "client", traceparent, accept_unknown)
 
 
 def replay_of(

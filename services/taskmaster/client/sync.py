@@ -15,13 +15,15 @@ from taskmaster.engine.catalogue import BlockingCatalogue
 from taskmaster.engine.change import change_job
 from taskmaster.engine.enqueue import Enqueuer, Result
 from taskmaster.engine.gather import CHUNK
+from taskmaster.engine.producing import Sending, sending
 from taskmaster.engine.receipts import Checked, SubmittedJob, check_all, receipt
-from taskmaster.engine.submit import Submission, prepare, trace_context
+from taskmaster.engine.submit import Submission, prepare
 from taskmaster.engine.waiting import wait_until
 from taskmaster.errors import StoreError, StoreUnavailable, TaskMasterError
 from taskmaster.model.ids import partition_of
 from taskmaster.model.job import JobRecord
 from taskmaster.model.states import State
+from taskmaster.model.trace import accepted
 from taskmaster.settings import Settings
 from taskmaster.store import calls, reads
 from taskmaster.store.address import store_url
@@ -86,7 +88,8 @@ class Client:
             payload: a dict, dataclass or msgspec struct that fits the type's schema.
             key: idempotency key, 1..255 characters: equal keys of one type name one job, so that a repeat is safe. Without one (where
                 settings and type allow that) a repeat is another job.
-            traceparent: W3C trace context; one that is malformed counts as none.
+            traceparent: W3C trace context; one that is malformed counts as none. Without one it is what runs here: the current span of an
+                application that traces with OpenTelemetry, or the job whose handler this is.
             options: see `Options`.
 
         Raises:
@@ -96,9 +99,12 @@ class Client:
         """
         parts, submission = self._here(), core.submission_of(job_type, payload, key, options)
         entry, validator = parts.catalogue.need((submission.type,)).find(submission.type)
-        now_ms, trace = parts.store.now_ms(), trace_context(traceparent)
-        prepared = prepare(submission, entry, validator, self._settings, now_ms, self._origin, traceparent=trace)
-        return receipt(*parts.enqueuer.one(prepared))
+        now_ms = parts.store.now_ms()
+        with sending(accepted(traceparent)) as span:
+            prepared = prepare(submission, entry, validator, self._settings, now_ms, self._origin, traceparent=span.traceparent)
+            job, answer = parts.enqueuer.one(prepared)
+            span.stored(job.queue, job.type, job.id)
+            return receipt(job, answer)
 
     def submit_many(self, items: Iterable[Item], *, mode: Mode = "independent", traceparent: str = "") -> Iterator[Outcome]:
         """Store many jobs; what became of each comes in order. Nothing is sent before the first is asked for.
@@ -118,9 +124,14 @@ class Client:
                 been stored, as may those behind it. With keys it is safe to repeat all: what is stored is found again.
             InvalidRequest: atomic: fact `items` says which cannot be accepted, and why.
         """
-        parts, trace = self._here(), trace_context(traceparent)
+        with sending(accepted(traceparent)) as span:
+            yield from self._submit_many(items, mode, span)
+
+    def _submit_many(self, items: Iterable[Item], mode: Mode, span: Sending) -> Iterator[Outcome]:
+        parts, trace = self._here(), span.traceparent
         if mode == "atomic":
             checked = self._check(parts, core.batch_of(items), trace)
+            span.many(len(checked))
             yield from core.all_or_none(parts.enqueuer.atomic(checked))
             return
         under_way: Future[list[Result]] | None = None
@@ -133,7 +144,9 @@ class Client:
                     under_way = None if core.is_lost(results) else _begin(sender, parts.enqueuer, checked)
                     yield from core.one_by_one(results, first)
                     first += len(results)
-                yield from core.one_by_one(under_way.result() if under_way else [], first)
+                results = under_way.result() if under_way else []
+                span.many(first + len(results))
+                yield from core.one_by_one(results, first)
             except StoreError as error:
                 error.facts.setdefault("index", first)
                 raise
@@ -245,12 +258,15 @@ class Client:
             StoreError: as `submit`.
         """
         parts, known = self._here(), queries.id_of(job_id)
-        request = core.replay_request(request_id, reason, traceparent, accept_unknown)
         partition = partition_of(known, self._settings.partitions)
-        shown = parts.run(reads.show(partition, known, "b"))
-        dead = parts.run(reads.dead(partition, known)) if shown is None else None
-        prepared = core.replay_of(known, shown, dead, request, partitions=self._settings.partitions, now_ms=parts.store.now_ms())
-        return receipt(*parts.enqueuer.one(prepared))
+        with sending(accepted(traceparent)) as span:
+            request = core.replay_request(request_id, reason, span.traceparent, accept_unknown)
+            shown = parts.run(reads.show(partition, known, "b"))
+            dead = parts.run(reads.dead(partition, known)) if shown is None else None
+            prepared = core.replay_of(known, shown, dead, request, partitions=self._settings.partitions, now_ms=parts.store.now_ms())
+            job, answer = parts.enqueuer.one(prepared)
+            span.stored(job.queue, job.type, job.id)
+            return receipt(job, answer)
 
     def close(self) -> None:
         """Close the connections. A later call opens them again."""

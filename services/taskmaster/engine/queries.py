@@ -172,6 +172,7 @@ class AttemptView(NamedTuple):
     plugin: str
     error: str
     message: str
+    trace_id: str
 
 
 def attempts_of(record: JobRecord, shown: Shown) -> list[AttemptView]:
@@ -196,6 +197,7 @@ def _view(shown: Shown, job_type: str, row: Attempt) -> AttemptView:
         plugin=row.plugin or _plugin(plugin_set, job_type),
         error=row.error,
         message=row.message,
+        trace_id=row.trace_id,
     )
 
 

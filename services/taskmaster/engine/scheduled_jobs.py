@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from taskmaster.engine.producing import sending
 from taskmaster.engine.submit import Bounds, Submission, prepare
 from taskmaster.errors import Conflict, InvalidRequest, NotFound, StoreDefect, StoreUnavailable
 from taskmaster.model import schedule as model
@@ -86,10 +87,13 @@ def job_of(schedule_id: str, schedule: Schedule, at_ms: int, jobs: Jobs, now_ms:
     payload = render(schedule.payload, words_of(schedule_id, at_ms, model.local_time(schedule, at_ms)))
     key = f"{schedule_id}@{mark or utc_text(at_ms)}"
     submission = Submission(type=schedule.type, idempotency_key=key, payload=payload, queue=schedule.queue, priority=schedule.priority)
-    _, job = prepare(submission, jobs.entry, jobs.validator, jobs.settings, now_ms, "schedule")
     slot, _ = home(schedule_id, jobs.settings.partitions)
-    # Beside its schedule, and under a key that no submission of others can have.
-    return msgspec.structs.replace(job, id=new_job_id(now_ms, slot), key=digest("schedule", schedule_id, mark or str(at_ms)))
+    with sending(operation="create") as span:
+        _, job = prepare(submission, jobs.entry, jobs.validator, jobs.settings, now_ms, "schedule", traceparent=span.traceparent)
+        # Beside its schedule, and under a key that no submission of others can have.
+        job = msgspec.structs.replace(job, id=new_job_id(now_ms, slot), key=digest("schedule", schedule_id, mark or str(at_ms)))
+        span.stored(job.queue, job.type, job.id)
+    return job
 
 
 def trigger(row: ScheduleRow, jobs: Jobs, who: Who, now_ms: int, *, request_id: str, key_window_ms: int) -> Talk[str]:

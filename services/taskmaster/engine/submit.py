@@ -6,7 +6,6 @@ import datetime as dt
 import difflib
 import hashlib
 import math
-import re
 from binascii import b2a_base64
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -36,14 +35,12 @@ __all__ = [
     "payload_json",
     "prepare",
     "renew",
-    "trace_context",
     "unknown_type",
 ]
 
 #: Caps that no submission can exceed.
 ATTEMPTS_MAX, TIMEOUT_MAX_MS, DELAY_MAX_MS, KEY_MAX = 100, 86_400_000, FAR_MAX_MS, 255
 
-_TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _RANK: dict[str, int] = {name: rank for rank, name in enumerate(PRIORITIES)}
 _encode = msgspec.json.Encoder().encode
@@ -276,11 +273,6 @@ def _decide(submission: Submission, entry: CatalogueEntry, settings: Bounds, now
         tags=options.tags_of(submission.tags or ()),
         unique=unique,
     )
-
-
-def trace_context(traceparent: str | None) -> str:
-    """The W3C trace context of a request; empty for none, or for one that is malformed."""
-    return traceparent if traceparent and _TRACEPARENT.fullmatch(traceparent) else ""
 
 
 def renew(job: NewJob, now_ms: int) -> NewJob:

@@ -53,8 +53,10 @@ _encode = msgspec.json.Encoder().encode
 def seal(envelope: Envelope) -> str:
     """The blob of *envelope*: JSON without the defaults at its end."""
     e = envelope
-    if e.traceparent or e.replayed_from or e.replayed_by or e.root_id or e.fairness_key or e.tags or e.limits or e.unique_key:
+    if e.replayed_from or e.replayed_by or e.root_id or e.fairness_key or e.tags or e.limits or e.unique_key:
         return _encode(e).decode()
+    if e.traceparent:
+        return _encode((e.type, e.payload, e.key, e.origin, e.attempts, e.timeout_ms, e.backoff, e.traceparent)).decode()
     if e.attempts == 5 and e.timeout_ms == 60_000 and e.backoff == DEFAULT:
         return _encode((e.type, e.payload, e.key, e.origin)).decode()
     return _encode((e.type, e.payload, e.key, e.origin, e.attempts, e.timeout_ms, e.backoff)).decode()
@@ -79,7 +81,10 @@ class Failure(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Attempt(msgspec.Struct, frozen=True, array_like=True):
-    """One ended attempt: a row of the job's history, JSON. Times are Unix milliseconds by the store's clock."""
+    """One ended attempt: a row of the job's history, JSON. Times are Unix milliseconds by the store's clock.
+
+    `trace_id` is the attempt's own, which may be another one than its submission's; empty when it was not recorded.
+    """
 
     epoch: int
     outcome: str
@@ -89,6 +94,7 @@ class Attempt(msgspec.Struct, frozen=True, array_like=True):
     error: str = ""
     message: str = ""
     plugin: str = ""
+    trace_id: str = ""
 
 
 class JobRecord(msgspec.Struct, frozen=True):

@@ -14,7 +14,7 @@ from taskmaster.scheduler.loop import Loop
 from taskmaster.scheduler.rounds import Rounds
 from taskmaster.settings import Settings
 from taskmaster.store.client import SyncStore
-from taskmaster.telemetry import events
+from taskmaster.telemetry import events, tracing
 from taskmaster.telemetry.logs import get
 
 __all__ = ["run"]
@@ -27,6 +27,7 @@ def run(settings: Settings, url: str) -> int:
     log = get()
     setproctitle("taskmaster: scheduler")
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)  # before any thread is there: they are waited for below
+    traced = tracing.start(settings, "scheduler")
     store = SyncStore(url, timeout_s=settings.store_timeout_ms / 1_000)
     types, wid = Types(store, settings), secrets.token_hex(8)
     partitions = [Rounds(store, partition, wid, settings, types) for partition in range(settings.partitions)]
@@ -41,6 +42,8 @@ def run(settings: Settings, url: str) -> int:
     for rounds in partitions:
         rounds.leave()
     store.close()
+    if traced is not None:
+        traced.stop()
     log.info(events.SCHEDULER_STOPPED, pid=os.getpid())
     sys.stdout.flush()
     return 0

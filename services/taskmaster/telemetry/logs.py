@@ -15,9 +15,11 @@ import structlog
 from taskmaster.telemetry import events
 from taskmaster.telemetry.stream import LogStream
 
-__all__ = ["configure", "get"]
+__all__ = ["FACTS", "configure", "get"]
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+#: What a line about an attempt says of it; the SDK's logger puts them on records of handlers.
+FACTS = ("jobId", "type", "queue", "attempt", "plugin", "traceId")
 #: Libraries that log more than an operator wants at the level of our own events.
 _QUIET = ("apscheduler", "dramatiq", "granian", "_granian", "asyncio", "httpx")
 
@@ -26,7 +28,7 @@ def _extras(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[
     """Fields that a standard LoggerAdapter put on the record."""
     record = event.get("_record")
     if record is not None:
-        event.update({name: record.__dict__[name] for name in ("jobId", "type", "queue", "attempt") if name in record.__dict__})
+        event.update({name: record.__dict__[name] for name in FACTS if name in record.__dict__})
     return event
 
 

@@ -24,6 +24,7 @@ from taskmaster.broker.consumer import Identity, PartitionConsumer
 from taskmaster.broker.deadlines import Deadlines
 from taskmaster.broker.guards import GuardDesk
 from taskmaster.broker.isolation import runner
+from taskmaster.broker.isolation.frames import SpanRecord
 from taskmaster.broker.isolation.nursery import Nursery
 from taskmaster.broker.isolation.pool import ATTEMPTS_MAX, RESIDENT_MAX_MB, RunnerPool
 from taskmaster.broker.message import JobMessage, Left
@@ -42,7 +43,7 @@ from taskmaster.store import calls, flow
 from taskmaster.store.client import SyncStore
 from taskmaster.store.flow import Rules
 from taskmaster.store.keys import LOST_BAND
-from taskmaster.telemetry import events
+from taskmaster.telemetry import events, tracing
 from taskmaster.telemetry.logs import get
 from taskmaster.worker.heart import Duty, Rounds
 
@@ -210,7 +211,17 @@ class WorkerProcess:
         groups = groups_of(settings, registry, suspects=part.suspects)
         self._shares = halves(groups)
         self.concurrency = {queue: most for most, queues in groups for queue in queues}
-        ours = [AttemptContext(self.progress.report, self.guards.of), Idempotency(settings.lease_ms), DeadLetter(), Outcome()]
+        ours: list[Middleware] = [
+            AttemptContext(self.progress.report, self.guards.of),
+            Idempotency(settings.lease_ms),
+            DeadLetter(),
+            Outcome(),
+        ]
+        self._tracing = tracing.start(settings, "worker")
+        if self._tracing is not None:
+            from taskmaster.broker.middleware.span import AttemptSpan  # with it comes OpenTelemetry
+
+            ours.insert(0, AttemptSpan(self._tracing.tracer()))
         self.broker = TaskMasterBroker(
             registry,
             partitions=settings.partitions,
@@ -227,6 +238,7 @@ class WorkerProcess:
                 self.progress.report,
                 attempts_max=settings.recycle_jobs or ATTEMPTS_MAX,
                 resident_max_mb=settings.recycle_mb or RESIDENT_MAX_MB,
+                spans=self._take_spans if self._tracing is not None else None,
             )
         self._declarations: Declarations | None = None
         self._heart = Rounds("heart", self._lease_duties())
@@ -257,6 +269,14 @@ class WorkerProcess:
         self._chores.start()
         self.part.ready()
         log.info(events.WORKER_READY, worker=self.part.name, pid=os.getpid(), queues=self.concurrency, types=len(started.types))
+
+    def _take_spans(self, records: Sequence[SpanRecord]) -> None:
+        """What an isolated handler traced goes out with the rest."""
+        if self._tracing is not None:
+            from taskmaster.broker.isolation.spans import restored
+
+            for record in records:
+                self._tracing.outbox.on_end(restored(record, self._tracing.provider.resource))
 
     def _declare(self) -> None:
         if self._declarations is not None and not self.stop_asked:
@@ -313,6 +333,8 @@ class WorkerProcess:
             lifecycle.stop(self._running, self.worker.loop.run_async, within_s=5.0)
         self.worker.loop.stop()
         self.store.close()
+        if self._tracing is not None:
+            self._tracing.stop()
 
     def _lease_duties(self) -> list[Duty]:
         """Deadlines and leases. They go on while the process drains."""
@@ -368,7 +390,7 @@ def nursery_for(settings: Settings, registry: Registry, environ: Mapping[str, st
     if not any(handler.job.isolation == "process" for handler in registry.handlers.values()):
         return None
     seen = {name: value for name, value in environ.items() if is_for_runners(name)}
-    run_runner = partial(runner.run, registry, Path(settings.data_dir).absolute(), seen)
+    run_runner = partial(runner.run, registry, Path(settings.data_dir).absolute(), seen, tracing.is_on(settings))
     return Nursery(run_runner, close, is_for_runners)
 
 

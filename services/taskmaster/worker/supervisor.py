@@ -26,7 +26,7 @@ from taskmaster.broker.message import Left
 from taskmaster.plugins.discovery import discover
 from taskmaster.plugins.registry import Registry
 from taskmaster.settings import Settings
-from taskmaster.telemetry import events
+from taskmaster.telemetry import events, tracing
 from taskmaster.telemetry.logs import get
 from taskmaster.worker.heart import Hearts
 from taskmaster.worker.process import Part, undertake
@@ -123,6 +123,7 @@ def run(settings: Settings, url: str) -> int:
         0 when every child drained; 1 when one had to be forced or left something.
     """
     setproctitle("taskmaster: worker supervisor")
+    tracing.require(settings)
     registry = discover(settings.plugins or None)
     for report in registry.reports:
         if report.state == "failed":

@@ -14,7 +14,21 @@ import msgspec
 from taskmaster.model.job import Failure
 from taskmaster.model.retry import Backoff
 
-__all__ = ["Bye", "Channel", "Closed", "Ended", "FromRunner", "Log", "Progress", "Reply", "Reserve", "Settle", "Start", "ToRunner"]
+__all__ = [
+    "Bye",
+    "Channel",
+    "Closed",
+    "Ended",
+    "FromRunner",
+    "Log",
+    "Progress",
+    "Reply",
+    "Reserve",
+    "Settle",
+    "SpanRecord",
+    "Start",
+    "ToRunner",
+]
 
 _LENGTH = struct.Struct("!I")
 #: The longest message that a runner may send: results and failures are far smaller. Its worker's may hold any payload.
@@ -39,6 +53,7 @@ class Start(msgspec.Struct, array_like=True, tag="start", frozen=True):
     plugin: str
     is_cancelled: bool
     is_fallback: bool
+    traceparent: str = ""
 
 
 class Reply(msgspec.Struct, array_like=True, tag="reply", frozen=True):
@@ -89,6 +104,22 @@ class Settle(msgspec.Struct, array_like=True, tag="settle", frozen=True):
     result: bytes
 
 
+class SpanRecord(msgspec.Struct, array_like=True, frozen=True):
+    """A span that a handler made and ended. Ids are hex digits; attributes JSON values; `links` hold (traceparent, attributes)."""
+
+    name: str
+    traceparent: str
+    parent_id: str
+    kind: int
+    start_ns: int
+    end_ns: int
+    status: int
+    attributes: dict[str, Any]
+    events: tuple[tuple[str, int, dict[str, Any]], ...]
+    links: tuple[tuple[str, dict[str, Any]], ...]
+    scope: tuple[str, str]
+
+
 class Ended(msgspec.Struct, array_like=True, tag="ended", frozen=True):
     """How the attempt ended, decided where the exception is at hand.
 
@@ -97,6 +128,7 @@ class Ended(msgspec.Struct, array_like=True, tag="ended", frozen=True):
         result: JSON, or empty when there is none.
         failure: unless it ended well.
         resident_mb: of the runner now.
+        spans: what the handler traced.
     """
 
     outcome: str
@@ -105,6 +137,7 @@ class Ended(msgspec.Struct, array_like=True, tag="ended", frozen=True):
     result: bytes
     failure: Failure | None
     resident_mb: float
+    spans: tuple[SpanRecord, ...] = ()
 
 
 ToRunner = Start | Reply | Bye

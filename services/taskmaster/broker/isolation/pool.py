@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +28,7 @@ from taskmaster.broker.isolation.frames import (
     Reply,
     Reserve,
     Settle,
+    SpanRecord,
     Start,
 )
 from taskmaster.broker.isolation.nursery import Nursery, NurseryLost
@@ -35,7 +36,7 @@ from taskmaster.broker.isolation.runner import CANCEL, STOP, resident_mb
 from taskmaster.broker.message import JobMessage
 from taskmaster.model.outcome import Decision, HandlerCrashed, MemoryLimit, Reported
 from taskmaster.telemetry import events
-from taskmaster.telemetry.logs import get
+from taskmaster.telemetry.logs import FACTS, get
 from taskmaster_sdk import Cancelled
 
 __all__ = ["ATTEMPTS_MAX", "RESIDENT_MAX_MB", "RunnerPool"]
@@ -81,6 +82,7 @@ class RunnerPool:
         report: takes handlers' progress.
         attempts_max: attempts after which a runner is replaced.
         resident_max_mb: resident memory at which it is.
+        spans: takes what handlers traced there; None where nothing is.
     """
 
     def __init__(
@@ -91,12 +93,14 @@ class RunnerPool:
         *,
         attempts_max: int = ATTEMPTS_MAX,
         resident_max_mb: float = RESIDENT_MAX_MB,
+        spans: Callable[[Sequence[SpanRecord]], None] | None = None,
     ) -> None:
         self._nursery = nursery
         self._deadlines = deadlines
         self._report = report
         self._attempts_max = attempts_max
         self._resident_max_mb = resident_max_mb
+        self._spans = spans
         self._lock = threading.Lock()
         self._free: dict[str, list[Runner]] = {}
         self._is_closed = False
@@ -120,6 +124,8 @@ class RunnerPool:
             return None, error
         finally:
             self._put_back(runner, is_fit=is_fit)
+        if ended.spans and self._spans is not None:
+            self._spans(ended.spans)
         if ended.failure is not None:
             return None, Reported(Decision(ended.outcome, ended.delay_ms, ended.reason), ended.failure)  # type: ignore[arg-type]
         return msgspec.Raw(ended.result) if ended.result else None, None
@@ -166,11 +172,11 @@ class RunnerPool:
         if not message.struck_at:
             message.struck_at = now
             event = events.JOB_TIMED_OUT if now >= message.deadline else events.JOB_CANCELLING
-            log.warning(event, jobId=message.claim.id, type=message.envelope.type)
+            log.warning(event, **message.facts)
             runner.signal(STOP)
         elif now > message.struck_at + self._deadlines.grace_s:
             runner.signal(signal.SIGKILL)
-            log.warning(events.RUNNER_KILLED, jobId=message.claim.id, type=message.envelope.type, pid=runner.pid)
+            log.warning(events.RUNNER_KILLED, **message.facts, pid=runner.pid)
             raise ended_early(message)
 
     def _serve(self, runner: Runner, message: JobMessage, word: Any) -> None:
@@ -290,11 +296,12 @@ def _start(message: JobMessage) -> Start:
         plugin=message.actor.plugin,
         is_cancelled=message.is_cancelled,
         is_fallback=message.is_fallback,
+        traceparent=message.traceparent,
     )
 
 
 def _facts(word: Log) -> dict[str, Any]:
-    return {name: value for name, value in word.facts.items() if name in ("jobId", "type", "queue", "attempt")}
+    return {name: value for name, value in word.facts.items() if name in FACTS}
 
 
 def _guarded(message: JobMessage, word: Reserve | Settle) -> Reply:

@@ -11,7 +11,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -30,12 +30,15 @@ from taskmaster.broker.isolation.frames import (
     Reply,
     Reserve,
     Settle,
+    SpanRecord,
     Start,
     ToRunner,
 )
+from taskmaster.model import trace
 from taskmaster.model.outcome import Decision, Interrupted, MemoryLimit, Rejected, decide, describe, encode_result, policy_of
 from taskmaster.plugins import lifecycle
 from taskmaster.plugins.registry import Registry
+from taskmaster.telemetry.logs import FACTS
 from taskmaster_sdk import Cancelled, JobContext, LeaseLost
 from taskmaster_sdk.effects import Guards, Reservation
 
@@ -44,7 +47,6 @@ __all__ = ["CANCEL", "STOP", "GuardFailed", "resident_mb", "run"]
 #: What a worker process sends to raise the cancel flag, and to end the handler by an exception.
 CANCEL, STOP = signal.SIGUSR1, signal.SIGUSR2
 _LOG_MAX = 8_000
-_FACTS = ("jobId", "type", "queue", "attempt")
 _MB = 1_048_576
 
 
@@ -56,12 +58,12 @@ class PluginNotStarted(Exception):
     """`on_init` of the job's plugin failed in this process."""
 
 
-def run(registry: Registry, data_dir: Path, environ: Mapping[str, str], sock: socket.socket) -> None:
-    """Serve until told to end, or until the worker process is gone."""
+def run(registry: Registry, data_dir: Path, environ: Mapping[str, str], is_traced: bool, sock: socket.socket) -> None:
+    """Serve until told to end, or until the worker process is gone. *is_traced*: what handlers trace goes to the worker process."""
     setproctitle("taskmaster: runner")
     channel = Channel(sock, ToRunner, TO_RUNNER_MAX)
     with contextlib.suppress(Closed):
-        _Runner(channel, registry, data_dir, environ).serve()
+        _Runner(channel, registry, data_dir, environ, is_traced=is_traced).serve()
 
 
 def resident_mb(pid: int | str = "self") -> float:
@@ -73,7 +75,7 @@ def resident_mb(pid: int | str = "self") -> float:
 
 
 class _Runner:
-    def __init__(self, channel: Channel, registry: Registry, data_dir: Path, environ: Mapping[str, str]) -> None:
+    def __init__(self, channel: Channel, registry: Registry, data_dir: Path, environ: Mapping[str, str], *, is_traced: bool) -> None:
         self._channel = channel
         self._registry = registry
         self._data_dir = data_dir
@@ -85,6 +87,12 @@ class _Runner:
         self._is_open = False  # whether a handler runs that an exception may be raised in
         self._guards = _ProxyGuards(channel)
         logging.getLogger().handlers[:] = [_Forward(channel)]
+        self._enter: Callable[[str], None] | None = None
+        self._take_spans: Callable[[], tuple[SpanRecord, ...]] | None = None
+        if is_traced:
+            from taskmaster.broker.isolation import spans  # with it comes OpenTelemetry
+
+            self._enter, self._take_spans = spans.enter, spans.collect()
 
     def serve(self) -> None:
         """One attempt after the other.
@@ -138,9 +146,14 @@ class _Runner:
             deadline=start.deadline,
             report=lambda _, fraction, note: self._channel.send(Progress(fraction, note)),
             guards=lambda _: self._guards,
+            plugin=start.plugin,
+            trace_id=trace.trace_id_of(start.traceparent),
         )
         if start.is_cancelled:
             context.request_cancel()
+        trace.ours.set(start.traceparent)
+        if self._enter is not None and start.traceparent:
+            self._enter(start.traceparent)
         try:
             self._start_plugin(start.job_type)
             with _memory(job.memory_mb):
@@ -203,7 +216,7 @@ class _Runner:
         policy = policy_of(self._registry.handlers[start.job_type].job)
         decision = decide(error, failures=start.failures, backoff=start.backoff, policy=policy, spared=start.spared)
         failure = None if error is None else describe(error, job_type=start.job_type, plugin=start.plugin)
-        return Ended(*Decision(*decision), body, failure, resident_mb())
+        return Ended(*Decision(*decision), body, failure, resident_mb(), self._take_spans() if self._take_spans is not None else ())
 
     # ------------------------------------------------------------ the plugin
     def _start_plugin(self, job_type: str) -> None:
@@ -272,7 +285,7 @@ class _Forward(logging.Handler):
             text = record.getMessage()
             if record.exc_info:
                 text += "\n" + self._formatter.formatException(record.exc_info)
-            facts = {name: record.__dict__[name] for name in _FACTS if isinstance(record.__dict__.get(name), str | int)}
+            facts = {name: record.__dict__[name] for name in FACTS if isinstance(record.__dict__.get(name), str | int)}
             self._channel.send(Log(record.levelno, record.name, text[:_LOG_MAX].encode(errors="replace").decode(), facts))
         except Exception:
             self.handleError(record)

@@ -12,6 +12,8 @@ from dramatiq.middleware import Middleware
 
 from taskmaster.broker.broker import NotRun
 from taskmaster.broker.message import JobMessage
+from taskmaster.model import trace
+from taskmaster.model.trace import trace_id_of
 from taskmaster.telemetry import events
 from taskmaster.telemetry.logs import get
 from taskmaster_sdk import JobContext
@@ -53,10 +55,14 @@ class AttemptContext(Middleware):
             report=self._tell,
             guards=self._guards,
             host=message,
+            plugin=message.actor.plugin,
+            trace_id=trace_id_of(message.traceparent),
         )
+        if trace.ours.get() != message.traceparent:
+            trace.ours.set(message.traceparent)
         if message.is_cancelled:  # after the context is there: `PartitionConsumer.cancel` sets the one, then looks for the other
             raise NotRun("cancelled")
-        self._info(events.JOB_STARTED, jobId=claim.id, type=envelope.type, queue=claim.queue, attempt=claim.attempt)
+        self._info(events.JOB_STARTED, **message.facts)
 
     def _tell(self, context: JobContext, fraction: float, note: str) -> None:
         self._report(context.host, fraction, note)
@@ -78,4 +84,4 @@ class AttemptContext(Middleware):
             event = events.JOB_DISCARDED
         else:
             return
-        self._info(event, jobId=message.claim.id, type=message.envelope.type, queue=message.claim.queue, attempt=message.claim.attempt)
+        self._info(event, **message.facts)
