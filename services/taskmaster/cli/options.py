@@ -19,8 +19,18 @@ C = TypeVar("C", bound=Callable[..., Any])
 #: Settings of those who only need the store.
 STORE = ("data_dir", "redis_url", "partitions", "durability")
 API = (*STORE, "host", "port", "idempotency", "store_timeout_ms", "max_body_bytes", "log_level", "log_format")
-SCHEDULER = (*STORE, "idempotency", "idempotency_window_ms", "store_timeout_ms", "max_body_bytes", "log_level", "log_format")
-WORKER = tuple(name for name in NAMES if name not in ("host", "port", "idempotency", "max_body_bytes"))
+SCHEDULER = (
+    *STORE,
+    "metrics_host",
+    "scheduler_metrics_port",
+    "idempotency",
+    "idempotency_window_ms",
+    "store_timeout_ms",
+    "max_body_bytes",
+    "log_level",
+    "log_format",
+)
+WORKER = tuple(name for name in NAMES if name not in ("host", "port", "scheduler_metrics_port", "idempotency", "max_body_bytes"))
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
