@@ -48,6 +48,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Settings of the person who runs the tests are none of the tests' business, nor of the processes they start."""
     for name in [name for name in os.environ if name.startswith("TASKMASTER_") or name == "REDIS_URL"]:
         del os.environ[name]
+    os.environ |= {"TASKMASTER_WORKER_METRICS_PORT": "0", "TASKMASTER_SCHEDULER_METRICS_PORT": "0"}  # no port that all tests would want
     _never_cache_loggers()
 
 

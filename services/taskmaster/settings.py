@@ -63,6 +63,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     concurrency: Annotated[Slots, Meta(description="jobs of one queue that one worker process runs at once")] = 8
     queue_concurrency: Annotated[dict[Name, Slots], Meta(description="the same for single queues: email-queue=3,report-queue=2")] = {}
     queues: Annotated[tuple[Name, ...], Meta(description="queues that the workers serve, comma-separated; empty: all")] = ()
+    metrics_host: Annotated[str, Meta(min_length=1, description="address of the metrics of workers and schedulers")] = "127.0.0.1"
+    worker_metrics_port: Annotated[int, Meta(ge=0, le=65_535, description="port of the metrics of all processes of a worker; 0: none")] = (
+        3001
+    )
+    scheduler_metrics_port: Annotated[int, Meta(ge=0, le=65_535, description="port of a scheduler's metrics; 0: none")] = 3002
     lease_ms: Annotated[int, Meta(ge=1_000, le=3_600_000, description="how long a job stays with a worker that went silent")] = 30_000
     drain_ms: Annotated[int, Meta(ge=0, le=3_600_000, description="how long running jobs may take to end at shutdown")] = 30_000
     timeout_grace_ms: Annotated[

@@ -25,6 +25,7 @@ from taskmaster.settings import Settings
 from taskmaster.store import calls
 from taskmaster.store.call import Talk
 from taskmaster.store.schedules import Fire, ScheduleRow
+from taskmaster.telemetry.meters import SchedulerMeter
 
 __all__ = ["Town", "publish", "town_at"]
 
@@ -67,7 +68,7 @@ class Town:
 
     def scheduler(self, name: str = "s1") -> Rounds:
         if name not in self.schedulers:
-            self.schedulers[name] = Rounds(self.desk.store, 0, name, self.settings, Types(self.desk.store, self.settings))
+            self.schedulers[name] = Rounds(self.desk.store, 0, name, self.settings, Types(self.desk.store, self.settings), SchedulerMeter())
         return self.schedulers[name]
 
     def turn(self, *names: str) -> None:

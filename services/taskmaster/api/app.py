@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import cache
 from typing import Any
 
@@ -28,6 +29,7 @@ from taskmaster.api import (
     types,
     workers,
 )
+from taskmaster.api.metrics import Scrape
 from taskmaster.api.pressure import PressureGauge
 from taskmaster.api.service import Answer, AnyRequest, Service, data, only
 from taskmaster.api.watch import Watch
@@ -39,8 +41,12 @@ from taskmaster.errors import ConfigurationError, StoreError
 from taskmaster.settings import Settings
 from taskmaster.store.aio import AsyncStore
 from taskmaster.telemetry import events, logs
+from taskmaster.telemetry.meters import ApiMeter
+from taskmaster.telemetry.metrics import OTHER
 
 __all__ = ["create_app", "end_waits"]
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 def create_app(settings: Settings) -> Litestar:
@@ -52,8 +58,10 @@ def create_app(settings: Settings) -> Litestar:
     if not settings.redis_url:
         raise ConfigurationError("the API needs a store: set TASKMASTER_REDIS_URL, or run `taskmaster up`", name="redis_url")
     timeout_s = settings.store_timeout_ms / 1_000
-    store = AsyncStore(settings.redis_url, timeout_s=timeout_s)
+    meter = ApiMeter()
+    store = AsyncStore(settings.redis_url, timeout_s=timeout_s, meter=meter)
     gather = Gather(store.channel, settings.partitions, timeout_s)
+    watch = Watch(store, settings.partitions, is_strict=settings.durability == "strict")
     service = Service(
         settings=settings,
         store=store,
@@ -61,8 +69,9 @@ def create_app(settings: Settings) -> Litestar:
         enqueuer=AsyncEnqueuer(gather, store),
         catalogue=Catalogue(store, _unusable),
         waiting=Waiting(store, settings.partitions, block_ms=min(1_000, settings.store_timeout_ms // 2)),
-        watch=Watch(store, settings.partitions, is_strict=settings.durability == "strict"),
+        watch=watch,
         pressure=PressureGauge(store, settings),
+        scrape=Scrape(store, settings.partitions, watch, meter),
     )
 
     async def start() -> None:
@@ -83,7 +92,8 @@ def create_app(settings: Settings) -> Litestar:
         await service.gather.close()
         await service.store.close()
 
-    return Litestar(
+    return _Measured(
+        meter,
         route_handlers=[*_ROUTES, openapi_document],
         on_startup=[start],
         on_shutdown=[stop],
@@ -95,6 +105,32 @@ def create_app(settings: Settings) -> Litestar:
         debug=False,
         pdb_on_exception=False,
     )
+
+
+class _Measured(Litestar):
+    """Counts and times all requests, those that no route takes too."""
+
+    def __init__(self, meter: ApiMeter, **parts: Any) -> None:
+        super().__init__(**parts)
+        self._meter = meter
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+            return
+        began_at, status = time.perf_counter(), 500
+
+        async def noting(message: Any) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await super().__call__(scope, receive, noting)
+        finally:
+            method, route = scope["method"], scope.get("path_template")
+            self._meter.answered(method if method in _METHODS else OTHER, route or OTHER, status, began_at)
 
 
 def _unusable(job_type: str, why: str) -> None:

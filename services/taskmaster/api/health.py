@@ -1,4 +1,4 @@
-"""Whether it works: for people (`/health`), for what restarts processes (`/livez`), for what sends them traffic (`/readyz`)."""
+"""Whether it works: for people (`/health`), for what restarts processes (`/livez`) or sends them traffic (`/readyz`); `/metrics`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 
 from taskmaster.api import queues, shapes
-from taskmaster.api.service import Answer, AnyRequest, Service, data, of, only
+from taskmaster.api.service import Answer, AnyRequest, Service, data, header, of, only, raw
 from taskmaster.api.store_state import Doctor, partition_state
 from taskmaster.api.watch import Seen
 from taskmaster.api.workers import live_workers
@@ -146,4 +146,17 @@ async def readyz(request: AnyRequest) -> Answer:
     return data({"status": "ready"})
 
 
-ROUTES: list[HTTPRouteHandler] = [health, doctor, livez, readyz]
+@get(
+    "/metrics",
+    summary="Metrics for Prometheus",
+    media_type="text/plain",
+    responses={200: ResponseSpec(str, description="Text or OpenMetrics, as `Accept` asks.", media_type="text/plain")},
+)
+async def metrics(request: AnyRequest) -> Answer:
+    """What the store has counted, and what this process has seen. 200 without the store too, then `taskmaster_store_up` is 0."""
+    only(request)
+    body, media_type = await of(request).scrape.page(header(request, b"accept") or "")
+    return raw(body, headers={"content-type": media_type})
+
+
+ROUTES: list[HTTPRouteHandler] = [health, doctor, livez, metrics, readyz]

@@ -12,6 +12,7 @@ from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
 from taskmaster.api import shapes
+from taskmaster.api.metrics import Scrape
 from taskmaster.api.pressure import PressureGauge
 from taskmaster.api.problems import TRACE, BadParameter
 from taskmaster.api.watch import Watch
@@ -46,6 +47,7 @@ class Service:
     waiting: Waiting
     watch: Watch
     pressure: PressureGauge
+    scrape: Scrape
     started: float = field(default_factory=time.monotonic)
 
     def partition(self, job_id: str) -> int:
@@ -108,7 +110,7 @@ def data(answer: Any, status: int = 200, headers: dict[str, str] | None = None) 
 
 
 def raw(body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> Answer:
-    """An answer that is JSON already; `cache-control` among *headers* replaces `no-store`."""
+    """An answer that is bytes already, JSON unless *headers* say otherwise; `cache-control` among them replaces `no-store`."""
     if headers is None:
         return Answer(body, status, list(_HEADERS))
     more = [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]

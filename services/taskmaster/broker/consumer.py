@@ -31,6 +31,7 @@ from taskmaster.store.keys import consumer_id
 from taskmaster.store.status import Status
 from taskmaster.telemetry import events
 from taskmaster.telemetry.logs import get
+from taskmaster.telemetry.meters import WorkerMeter
 
 __all__ = ["Identity", "PartitionConsumer"]
 
@@ -84,6 +85,7 @@ class PartitionConsumer(Consumer):
         slots: of this consumer alone.
         limits: retention and windows.
         announce: told every wid this consumer takes, before it claims anything under it.
+        meter: counts leases that were lost and outcomes that were refused.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class PartitionConsumer(Consumer):
         slots: Slots,
         limits: calls.Limits,
         announce: Callable[[str, int], None],
+        meter: WorkerMeter,
     ) -> None:
         self.partition = partition
         self.half = half
@@ -109,6 +112,7 @@ class PartitionConsumer(Consumer):
         self._broker = broker
         self._limits = limits
         self._announce = announce
+        self._meter = meter
         self._channel = store.channel()
         self.ready: deque[JobMessage] = deque()
         self._done: deque[JobMessage] = deque()
@@ -125,6 +129,7 @@ class PartitionConsumer(Consumer):
         self.told = 0  # ends of attempts that the store has heard of from here
         self._must_register = True
         self._known_at = -KNOWN_FOR_S
+        self.answered_at = time.monotonic()
         self._loss = ""
         self._listener: _Listener | None = None
 
@@ -204,6 +209,7 @@ class PartitionConsumer(Consumer):
                 )
             )
             hit("cycle.sent")
+            self.answered_at = time.monotonic()
             if answer.status is not Status.OK:
                 log.warning(events.STORE_REGISTERED, partition=self.partition, reason=answer.status.name.lower(), wid=self.wid)
                 self._forgotten(answer.status)
@@ -248,6 +254,7 @@ class PartitionConsumer(Consumer):
     def _told(self, finish: calls.Finish, code: int) -> None:
         message = self.held.pop((finish.id, finish.token), None)
         if code > Status.ALREADY:
+            self._meter.refused()
             facts = message.facts if message is not None else {"jobId": finish.id}
             log.warning(events.JOB_OUTCOME_REFUSED, **facts, outcome=finish.outcome, code=Status(code).name.lower())
         elif message is not None and message.failure is not None:
@@ -412,6 +419,9 @@ class PartitionConsumer(Consumer):
         self._known_at = now
         for message, code in zip(kept, codes, strict=True):
             if code is Status.STALE:
+                if not message.is_lease_lost:
+                    message.is_lease_lost = True
+                    self._meter.lease_lost()
                 if message.context is not None and message.finish is None:
                     message.context.request_cancel()  # its outcome would be refused: no use in going on
             else:

@@ -48,10 +48,11 @@ class JobMessage(MessageProxy):
         claimed_at: monotonic seconds of the answer that brought it.
         confirmed_at: monotonic seconds of the last call that kept its lease.
         failure: of the attempt, once it has failed.
-        deadline: monotonic seconds; 0 before the attempt has begun.
+        began_at, deadline: monotonic seconds; 0 before the attempt has begun.
         thread_id, task: who runs the handler now.
         struck_at: monotonic seconds when its handler was made to stop, for outliving its time or for a cancellation; 0 before that.
         cancelled_at: monotonic seconds when somebody's wish to cancel the job arrived here; 0 before that.
+        is_lease_lost: the store said so.
         is_over: its end was decided without its handler, which goes on: what that says is not heard any more.
         signal_cancel: passes a cancellation on to the process that runs the handler, if it is not this one.
         guards: of its effects, once it has asked for one.
@@ -67,11 +68,13 @@ class JobMessage(MessageProxy):
     context: JobContext | None = None
     finish: Finish | None = None
     failure: Failure | None = None
+    began_at = 0.0
     deadline = 0.0
     thread_id: int | None = None
     task: asyncio.Task[None] | None = None
     struck_at = 0.0
     cancelled_at = 0.0
+    is_lease_lost = False
     is_over = False
     signal_cancel: Callable[[], None] | None = None
     guards: AttemptGuards | None = None

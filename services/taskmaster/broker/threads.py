@@ -296,6 +296,11 @@ class JobWorker(Worker):
         """The consumers that are up."""
         return [intake.consumer for intake in self.consumers.values() if isinstance(intake.consumer, PartitionConsumer)]
 
+    @property
+    def answered_at(self) -> float:
+        """When the round of the consumer that is worst off was last answered, monotonic seconds; 0 when none is to make rounds any more."""
+        return min((consumer.answered_at for consumer in self.partition_consumers() if not consumer.draining.is_set()), default=0.0)
+
     # ------------------------------------------------------------ an attempt
     def admit(self, message: JobMessage) -> bool:
         """Run the hooks before an attempt; False when one of them did not let it begin: then it is handed back, burning nothing."""

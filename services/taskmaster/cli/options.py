@@ -21,8 +21,20 @@ STORE = ("data_dir", "redis_url", "partitions", "durability")
 #: Of those that trace.
 TRACES = ("otlp_endpoint", "otlp_protocol", "trace_ratio")
 API = (*STORE, *TRACES, "trace_url", "host", "port", "idempotency", "store_timeout_ms", "max_body_bytes", "log_level", "log_format")
-SCHEDULER = (*STORE, *TRACES, "idempotency", "idempotency_window_ms", "store_timeout_ms", "max_body_bytes", "log_level", "log_format")
-WORKER = tuple(name for name in NAMES if name not in ("host", "port", "idempotency", "max_body_bytes", "trace_url"))
+SCHEDULER = (
+    *STORE,
+    *TRACES,
+    "metrics_host",
+    "scheduler_metrics_port",
+    "idempotency",
+    "idempotency_window_ms",
+    "store_timeout_ms",
+    "max_body_bytes",
+    "log_level",
+    "log_format",
+)
+_NOT_THE_WORKERS = ("host", "port", "scheduler_metrics_port", "idempotency", "max_body_bytes", "trace_url")
+WORKER = tuple(name for name in NAMES if name not in _NOT_THE_WORKERS)
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 

@@ -62,6 +62,7 @@ def _announce(settings: Settings, store: embedded.EmbeddedStore | None) -> None:
         ("API", base),
         ("job types", f"{base}/job-types"),
         ("health", f"{base}/health"),
+        ("metrics", f"{base}/metrics"),
         ("OpenAPI", f"{base}/openapi.json"),
         ("store", where),
         ("workers", f"{settings.worker_processes} processes, {settings.concurrency} jobs each per queue"),

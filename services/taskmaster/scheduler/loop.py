@@ -34,6 +34,7 @@ class Loop:
 
     def __init__(self, round_: Callable[[], float]) -> None:
         self._round = round_
+        self._ended_at = time.monotonic()
         self._pace = _Pace()
         self._scheduler = _Steady(
             self._pace, timezone=dt.UTC, jobstores={"default": _OneJob(self._pace)}, executors={"default": DebugExecutor()}, daemon=True
@@ -48,9 +49,15 @@ class Loop:
         """Returns when the round under way has ended."""
         self._scheduler.shutdown(wait=True)
 
+    @property
+    def quiet_s(self) -> float:
+        """Seconds since a round ended."""
+        return time.monotonic() - self._ended_at
+
     def _turn(self) -> None:
         self._pace.rest(_AFTER_ERROR_S)
         self._pace.rest(self._round())
+        self._ended_at = time.monotonic()
 
 
 class _Pace:

@@ -6,6 +6,8 @@ import os
 import secrets
 import signal
 import sys
+from collections.abc import Callable
+from typing import Final
 
 from setproctitle import setproctitle
 
@@ -14,11 +16,14 @@ from taskmaster.scheduler.loop import Loop
 from taskmaster.scheduler.rounds import Rounds
 from taskmaster.settings import Settings
 from taskmaster.store.client import SyncStore
-from taskmaster.telemetry import events, tracing
+from taskmaster.telemetry import events, exporter, exposition, metrics, tracing
 from taskmaster.telemetry.logs import get
+from taskmaster.telemetry.meters import SchedulerMeter
 
 __all__ = ["run"]
 
+#: A round ends in half a second, or when the store has not answered in its time.
+QUIET_S: Final = 30.0
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -27,11 +32,12 @@ def run(settings: Settings, url: str) -> int:
     log = get()
     setproctitle("taskmaster: scheduler")
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)  # before any thread is there: they are waited for below
-    traced = tracing.start(settings, "scheduler")
-    store = SyncStore(url, timeout_s=settings.store_timeout_ms / 1_000)
+    traced, meter = tracing.start(settings, "scheduler"), SchedulerMeter()
+    store = SyncStore(url, timeout_s=settings.store_timeout_ms / 1_000, meter=meter)
     types, wid = Types(store, settings), secrets.token_hex(8)
-    partitions = [Rounds(store, partition, wid, settings, types) for partition in range(settings.partitions)]
+    partitions = [Rounds(store, partition, wid, settings, types, meter) for partition in range(settings.partitions)]
     loop = Loop(lambda: min(rounds.turn() for rounds in partitions))
+    stop_metrics = _serve_metrics(settings, meter, loop)
     loop.start()
     log.info(events.SCHEDULER_STARTED, pid=os.getpid(), id=wid)
     signal.sigwait(_STOPS)
@@ -42,8 +48,28 @@ def run(settings: Settings, url: str) -> int:
     for rounds in partitions:
         rounds.leave()
     store.close()
+    stop_metrics()
     if traced is not None:
         traced.stop()
     log.info(events.SCHEDULER_STOPPED, pid=os.getpid())
     sys.stdout.flush()
     return 0
+
+
+def _serve_metrics(settings: Settings, meter: SchedulerMeter, loop: Loop) -> Callable[[], None]:
+    """Serve `/metrics` and `/livez` on a thread, if there is to be a port; what ends that."""
+    port = settings.scheduler_metrics_port
+    listening = exporter.bind(settings.metrics_host, port, "TASKMASTER_SCHEDULER_METRICS_PORT") if port else None
+    if listening is None:
+        return lambda: None
+    library = exposition.process_registry()
+
+    def page(accept: str) -> tuple[bytes, str]:
+        known = {metrics.BUILD: exposition.build_facts()}
+        return exposition.render(accept, exposition.families_of([meter.sheet], metrics.SCHEDULER, known, {}), library)
+
+    def trouble() -> str:
+        quiet_s = loop.quiet_s
+        return f"no round has ended for {quiet_s:.0f} s" if quiet_s > QUIET_S else ""
+
+    return exporter.serve_in_background(listening, page, trouble)

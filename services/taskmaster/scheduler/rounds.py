@@ -16,6 +16,7 @@ from taskmaster.store.schedules import DueRow, Fired, Step
 from taskmaster.store.status import Status
 from taskmaster.telemetry import events
 from taskmaster.telemetry.logs import get
+from taskmaster.telemetry.meters import SchedulerMeter
 
 __all__ = ["LEASE_MS", "Rounds"]
 
@@ -42,14 +43,16 @@ class Rounds:
         wid: of this process, random.
         settings: of the service.
         types: for the jobs.
+        meter: counts what becomes of instants.
     """
 
-    def __init__(self, store: SyncStore, partition: int, wid: str, settings: Settings, types: Types) -> None:
+    def __init__(self, store: SyncStore, partition: int, wid: str, settings: Settings, types: Types, meter: SchedulerMeter) -> None:
         self._channel = store.channel()
         self._partition = partition
         self._wid = wid
         self._window_ms = settings.idempotency_window_ms
         self._types = types
+        self._meter = meter
         self._is_leading: bool | None = None
         self._is_cut_off = False
         self._shunned: dict[str, float] = {}
@@ -80,12 +83,13 @@ class Rounds:
         until = time.monotonic() + TRUST_S
         heard = self._channel.run(schedules.round_(self._partition, self._wid, lease_ms=LEASE_MS, limit=ROWS))
         if heard.is_leading is not self._is_leading:
+            self._meter.led(int(heard.is_leading) - int(self._is_leading or False))
             self._is_leading = heard.is_leading
             log.info(events.SCHEDULER_LEADING if heard.is_leading else events.SCHEDULER_STANDING_BY, partition=self._partition)
         if heard.is_leading:
             rows = [row for row in heard.rows if not self._is_shunned(row)]
             for first in range(0, len(rows), TOGETHER):
-                self._bring_up([_Progress(row, heard.now_ms, self._types) for row in rows[first : first + TOGETHER]], until)
+                self._bring_up([_Progress(row, heard.now_ms, self._types, self._meter) for row in rows[first : first + TOGETHER]], until)
             if rows:
                 return 0.0  # there may be more, and what was caught up may be due again
         return LOOK_S if heard.wait_ms < 0 else min(LOOK_S, heard.wait_ms / 1_000 + 0.001)
@@ -133,8 +137,10 @@ class Rounds:
 class _Progress:
     """A schedule that is brought up to the present, step by step."""
 
-    def __init__(self, row: DueRow, now_ms: int, types: Types) -> None:
+    def __init__(self, row: DueRow, now_ms: int, types: Types, meter: SchedulerMeter) -> None:
         self.row = row
+        self._now_ms = now_ms
+        self._meter = meter
         self.prepared: Prepared
         self._steps = prepare_steps(row, now_ms, types.of)
 
@@ -148,21 +154,23 @@ class _Progress:
     def told(self, answer: Fired) -> bool:
         """Whether it goes on from here."""
         if answer.status in (Status.OK, Status.ALREADY):
-            _tell(self.row.id, self.prepared[0], answer)
+            self._tell(self.prepared[0], answer)
             return True
         # Edited, paused, deleted, or fired by another: what stands there now is told by the next round.
         log.info(events.SCHEDULE_CHANGED, schedule=self.row.id, instantMs=self.row.instant_ms, answer=answer.status.name)
         return False
 
-
-def _tell(schedule_id: str, step: Step, answer: Fired) -> None:
-    count, first_ms, last_ms = step.missed
-    if count:
-        log.warning(events.SCHEDULE_MISSED, schedule=schedule_id, count=count, firstMs=first_ms, lastMs=last_ms)
-    facts = {"schedule": schedule_id, "instantMs": int(step.at or 0), "outcome": answer.outcome}
-    if answer.outcome == "refused":
-        log.warning(events.SCHEDULE_REFUSED, **facts, why=step.why)
-    elif answer.outcome in ("skipped", "queued"):
-        log.info(events.SCHEDULE_SKIPPED, **facts)
-    elif answer.outcome in ("fired", "duplicate"):
-        log.info(events.SCHEDULE_FIRED, **facts, jobId=answer.job_id)
+    def _tell(self, step: Step, answer: Fired) -> None:
+        schedule_id, at_ms = self.row.id, int(step.at or 0)
+        count, first_ms, last_ms = step.missed
+        if count:
+            log.warning(events.SCHEDULE_MISSED, schedule=schedule_id, count=count, firstMs=first_ms, lastMs=last_ms)
+            self._meter.missed(count)
+        facts = {"schedule": schedule_id, "instantMs": at_ms, "outcome": answer.outcome}
+        self._meter.fired(answer.outcome, (self._now_ms - at_ms) / 1_000)
+        if answer.outcome == "refused":
+            log.warning(events.SCHEDULE_REFUSED, **facts, why=step.why)
+        elif answer.outcome in ("skipped", "queued"):
+            log.info(events.SCHEDULE_SKIPPED, **facts)
+        elif answer.outcome in ("fired", "duplicate"):
+            log.info(events.SCHEDULE_FIRED, **facts, jobId=answer.job_id)

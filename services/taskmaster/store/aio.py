@@ -13,7 +13,7 @@ import redis.asyncio as aredis
 from hiredis import ProtocolError, Reader, ReplyError, pack_command
 
 from taskmaster.errors import StoreUnavailable
-from taskmaster.store.call import Call, Talk, meta_key
+from taskmaster.store.call import Call, Meter, Talk, meta_key
 from taskmaster.store.client import connection_options
 from taskmaster.store.faults import Action, classify, is_denied, translate
 from taskmaster.store.keys import key
@@ -33,10 +33,12 @@ class AsyncStore:
     Args:
         url: redis://, rediss:// or unix://.
         timeout_s: how long one call may take, resends included.
+        meter: told of the calls that it and its channels make.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = 5.0) -> None:
+    def __init__(self, url: str, *, timeout_s: float = 5.0, meter: Meter | None = None) -> None:
         self.url = url
+        self._meter = meter
         self.timeout_s = timeout_s
         # No time-out of the library's own: ours bound every call, and its `wait_for` loses cancellations on Python 3.11.
         options = connection_options(timeout_s) | {"socket_timeout": None}
@@ -54,7 +56,7 @@ class AsyncStore:
             StoreRefused: the store takes no writes; it did not take effect.
             StoreDefect: the request or the keys are wrong.
         """
-        return call.decode(await _resending(call.script.name, self.timeout_s, lambda: self._send(call), self._drop))
+        return call.decode(await _resending(call.script.name, self.timeout_s, lambda: self._send(call), self._drop, self._meter))
 
     async def converse(self, talk: Talk[T]) -> T:
         """Carry out *talk*, call by call. Raises what `run` raises, and what the talk does."""
@@ -78,7 +80,7 @@ class AsyncStore:
     def channel(self) -> Channel:
         """A connection of its own for one caller at a time, at a third of the pool's cost a call."""
         pool = self._redis.connection_pool
-        return Channel(lambda: pool.connection_class(**pool.connection_kwargs), self.timeout_s)
+        return Channel(lambda: pool.connection_class(**pool.connection_kwargs), self.timeout_s, self._meter)
 
     async def now_ms(self) -> int:
         """The store's clock as well as we know it: ours plus the skew measured once."""
@@ -156,10 +158,12 @@ class Channel:
     Args:
         connect: makes the library's connection object, not yet connected.
         timeout_s: how long one call may take, resends included, unless `run` says otherwise.
+        meter: told of its calls.
     """
 
-    def __init__(self, connect: Callable[[], Any], timeout_s: float) -> None:
+    def __init__(self, connect: Callable[[], Any], timeout_s: float, meter: Meter | None = None) -> None:
         self._make = connect
+        self._meter = meter
         self._connection: Any = None
         self._wire: _Wire | None = None
         self.timeout_s = timeout_s
@@ -172,6 +176,7 @@ class Channel:
         within_s = self.timeout_s if within_s is None else within_s
         deadline, wait_s = loop.time() + within_s, _FIRST_WAIT_S
         while True:
+            began_at = time.perf_counter()
             try:
                 wire = self._wire
                 if wire is None or wire.is_lost:
@@ -181,8 +186,12 @@ class Channel:
                     raw = await wire.ask(pack_command(("EVALSHA", call.script.sha, *args)), deadline)
                 except redis.exceptions.NoScriptError:
                     raw = await wire.ask(pack_command(("EVAL", call.script.text, *args)), deadline)
+                if self._meter is not None:
+                    self._meter.called(name, time.perf_counter() - began_at)
                 return call.decode(raw)
             except (redis.RedisError, OSError) as error:
+                if self._meter is not None:
+                    self._meter.failed(name)
                 if loop.time() >= deadline:
                     raise StoreUnavailable(f"{name}: no answer within {within_s:g} s; repeat the request", timeout_s=within_s) from error
                 action = classify(error)
@@ -284,14 +293,22 @@ class _Wire(asyncio.Protocol):
         self._transport.abort()
 
 
-async def _resending(name: str, within_s: float, send: Callable[[], Awaitable[Any]], drop: Callable[[], Awaitable[None]]) -> Any:
+async def _resending(
+    name: str, within_s: float, send: Callable[[], Awaitable[Any]], drop: Callable[[], Awaitable[None]], meter: Meter | None
+) -> Any:
     try:
         async with asyncio.timeout(within_s):
             wait_s = _FIRST_WAIT_S
             while True:
+                began_at = time.perf_counter()
                 try:
-                    return await send()
+                    raw = await send()
+                    if meter is not None:
+                        meter.called(name, time.perf_counter() - began_at)
+                    return raw
                 except (redis.RedisError, OSError) as error:
+                    if meter is not None:
+                        meter.failed(name)
                     action = classify(error)
                     if action is Action.RECONNECT:
                         await drop()
@@ -300,6 +317,8 @@ async def _resending(name: str, within_s: float, send: Callable[[], Awaitable[An
                 await asyncio.sleep(wait_s)
                 wait_s *= _WAIT_GROWTH
     except TimeoutError as error:
+        if meter is not None:
+            meter.failed(name)
         raise StoreUnavailable(f"{name}: no answer within {within_s:g} s; repeat the request", timeout_s=within_s) from error
 
 

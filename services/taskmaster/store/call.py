@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from taskmaster.store.scripts import Script
 
-__all__ = ["Call", "Talk", "meta_key"]
+__all__ = ["Call", "Meter", "Talk", "meta_key"]
 
 T = TypeVar("T")
 Arg = bytes | str | int | float
@@ -36,6 +36,16 @@ class Call(Generic[T]):
     partition: int
     args: tuple[Arg, ...]
     decode: Callable[[Any], T]
+
+
+class Meter(Protocol):
+    """Told of calls by their scripts' names, each time that one is sent."""
+
+    def called(self, script: str, seconds: float) -> None:
+        """It was answered, after so long."""
+
+    def failed(self, script: str) -> None:
+        """It was not, or with an error."""
 
 
 #: Several calls, each chosen by the answers to those before: yields them, is sent their answers, and returns what they add up to. The

@@ -220,13 +220,14 @@ class Finish(msgspec.Struct, frozen=True, gc=False):
 
 
 class Claim(msgspec.Struct, frozen=True, gc=False):
-    """One job handed to this consumer; its token is `token_of` the call."""
+    """One job handed to this consumer; its token is `token_of` the call. `due_ms`: when it could begin, 0: as soon as it was made."""
 
     id: str
     queue: str
     epoch: int
     attempt: int
     failures: int
+    due_ms: int
     blob: bytes
 
     @property
@@ -269,7 +270,7 @@ class Cycle(NamedTuple):
     fallbacks: frozenset[str] = frozenset()
 
 
-_claim_rows = msgspec.msgpack.Decoder(list[tuple[str, str, int, int, int]]).decode
+_claim_rows = msgspec.msgpack.Decoder(list[tuple[str, str, int, int, int, int]]).decode
 
 
 def _cycle(raw: list[Any]) -> Cycle:

@@ -12,7 +12,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from taskmaster.errors import StoreError, StoreUnavailable
-from taskmaster.store.call import Call, Talk, meta_key
+from taskmaster.store.call import Call, Meter, Talk, meta_key
 from taskmaster.store.faults import Action, classify, is_denied, translate
 from taskmaster.store.keys import key
 from taskmaster.store.safety import PARAMETERS, SECTIONS, Vitals, vitals
@@ -42,12 +42,14 @@ class SyncStore:
         url: redis://, rediss:// or unix://.
         timeout_s: how long one reply may take.
         now_ms: replaces the server's clock; for tests alone.
+        meter: told of the calls that it and its channels make.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = 5.0, now_ms: Callable[[], int] | None = None) -> None:
+    def __init__(self, url: str, *, timeout_s: float = 5.0, now_ms: Callable[[], int] | None = None, meter: Meter | None = None) -> None:
         self.url = url
         self._redis = redis.Redis.from_url(url, **connection_options(timeout_s))
         self._now_ms = now_ms
+        self._meter = meter
         self._skew_ms: int | None = None
 
     def run(self, call: Call[T], *, within_s: float = 0.0, give_up: threading.Event | None = None) -> T:
@@ -63,7 +65,7 @@ class SyncStore:
             StoreRefused: the store takes no writes; it did not take effect.
             StoreDefect: the request or the keys are wrong.
         """
-        return call.decode(_resending(call, self._ask, self._drop, self._now_ms, within_s, give_up))
+        return call.decode(_resending(call, self._ask, self._drop, self._now_ms, self._meter, within_s, give_up))
 
     def converse(self, talk: Talk[T], *, within_s: float = 0.0) -> T:
         """Carry out *talk*, call by call, each as `run` does. Raises what `run` raises, and what the talk does."""
@@ -82,7 +84,7 @@ class SyncStore:
 
     def channel(self) -> Channel:
         """A connection of its own for one thread that makes many calls: without the pool's share of each."""
-        return Channel(self._redis.connection_pool, self._now_ms)
+        return Channel(self._redis.connection_pool, self._now_ms, self._meter)
 
     def now_ms(self) -> int:
         """The store's clock as well as we know it: ours plus the skew measured once."""
@@ -186,14 +188,15 @@ class SyncStore:
 class Channel:
     """Runs calls on one connection of its own. One thread uses it."""
 
-    def __init__(self, pool: redis.ConnectionPool, now_ms: Callable[[], int] | None) -> None:
+    def __init__(self, pool: redis.ConnectionPool, now_ms: Callable[[], int] | None, meter: Meter | None = None) -> None:
         self._pool = pool
         self._now_ms = now_ms
+        self._meter = meter
         self._connection: Any = None
 
     def run(self, call: Call[T], *, within_s: float = 0.0, give_up: threading.Event | None = None) -> T:
         """As `SyncStore.run`."""
-        return call.decode(_resending(call, self._ask, self.close, self._now_ms, within_s, give_up))
+        return call.decode(_resending(call, self._ask, self.close, self._now_ms, self._meter, within_s, give_up))
 
     def run_together(self, calls: Sequence[Call[T]], *, within_s: float = 0.0) -> list[T]:
         """Answers in order of calls that do not depend on one another: sent at once, so that one way there and back serves all.
@@ -202,13 +205,16 @@ class Channel:
         """
         now: str | int = "" if self._now_ms is None else self._now_ms()
         raws: list[Any] = []
+        meter, began_at = self._meter, time.perf_counter()
         try:
             connection = self._connected()
             commands = [("EVALSHA", call.script.sha, 1, meta_key(call.partition), *call.args, now) for call in calls]
             connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-            for _ in calls:
+            for call in calls:
                 try:
                     raws.append(connection.read_response())
+                    if meter is not None:
+                        meter.called(call.script.name, time.perf_counter() - began_at)
                 except redis.exceptions.ResponseError as error:
                     raws.append(error)
         except (redis.RedisError, OSError) as error:
@@ -299,6 +305,7 @@ def _resending(
     ask: Callable[..., Any],
     drop: Callable[[], None],
     now_ms: Callable[[], int] | None,
+    meter: Meter | None,
     within_s: float,
     give_up: threading.Event | None,
 ) -> Any:
@@ -307,12 +314,18 @@ def _resending(
     key, attempt = meta_key(call.partition), 0
     while True:
         now: str | int = "" if now_ms is None else now_ms()
+        began_at = time.perf_counter()
         try:
             try:
-                return ask("EVALSHA", call.script.sha, 1, key, *call.args, now)
+                raw = ask("EVALSHA", call.script.sha, 1, key, *call.args, now)
             except redis.exceptions.NoScriptError:
-                return ask("EVAL", call.script.text, 1, key, *call.args, now)  # nothing ran: safe to send whole
+                raw = ask("EVAL", call.script.text, 1, key, *call.args, now)  # nothing ran: safe to send whole
+            if meter is not None:
+                meter.called(call.script.name, time.perf_counter() - began_at)
+            return raw
         except (redis.RedisError, OSError) as error:
+            if meter is not None:
+                meter.failed(call.script.name)
             action = classify(error)
             wait_s = _RESEND_WAITS_S[min(attempt, len(_RESEND_WAITS_S) - 1)]
             out_of_time = time.monotonic() + wait_s > deadline or (give_up is not None and give_up.is_set())

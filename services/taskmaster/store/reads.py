@@ -13,6 +13,7 @@ from taskmaster.store.calls import Repair
 from taskmaster.store.scripts import load
 
 __all__ = [
+    "Counters",
     "Found",
     "Index",
     "Integrity",
@@ -25,6 +26,7 @@ __all__ = [
     "Why",
     "WorkerRow",
     "catalogue",
+    "counters",
     "dead",
     "find",
     "integrity",
@@ -272,6 +274,22 @@ def queues(partition: int, *, queue: str = "", timed: int = 100) -> Call[tuple[Q
         )
 
     return Call(load("queues"), partition, (queue, timed), decode)
+
+
+class Counters(NamedTuple):
+    """Fields of `n` (store/PROTOCOL.md, "Keys"), and dead letters by queue."""
+
+    fields: dict[str, int]
+    dead_letters: dict[str, int]
+
+
+def counters(partition: int) -> Call[Counters]:
+    """Everything that is counted."""
+
+    def decode(raw: list[Any]) -> Counters:
+        return Counters(*({pairs[i].decode(): int(pairs[i + 1]) for i in range(0, len(pairs), 2)} for pairs in raw))
+
+    return Call(load("counters"), partition, (), decode)
 
 
 def pressure(partition: int, *, with_age: bool) -> Call[tuple[tuple[str, int, int], ...]]:

@@ -9,12 +9,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from taskmaster.errors import StoreError
 from taskmaster.telemetry import events
 from taskmaster.telemetry.logs import get
 
-__all__ = ["Duty", "Hearts", "Rounds"]
+__all__ = ["Beat", "Duty", "Hearts", "Rounds"]
 
 log = get()
 STEP_S = 0.25
@@ -51,6 +52,19 @@ class Duty:
             log.log(30 if is_known else 40, events.UPKEEP_FAILED, duty=self.name, error=str(error), exc_info=None if is_known else error)
 
 
+class Beat(NamedTuple):
+    """What a child last said. Monotonic seconds, which count alike in all processes.
+
+    Attributes:
+        beat_at: its heartbeat thread had its turn.
+        answered_at: since then all its consumers' rounds were answered; 0: it has none yet, or none any more.
+    """
+
+    pid: int
+    beat_at: float
+    answered_at: float
+
+
 class Hearts:
     """When each child's heartbeat thread last had its turn, in memory that supervisor and children share: no system call, no lock.
 
@@ -58,20 +72,31 @@ class Hearts:
         places: for so many children.
     """
 
-    _ROW = struct.Struct("=qd")  # process id, monotonic seconds, which count alike in all processes
+    _ROW = struct.Struct("=qdd")
 
     def __init__(self, places: int) -> None:
         self.places = places
         self._memory = mmap.mmap(-1, places * self._ROW.size)
 
-    def beat(self, place: int) -> None:
+    def beat(self, place: int, answered_at: float = 0.0) -> None:
         """In a child: alive."""
-        self._ROW.pack_into(self._memory, place * self._ROW.size, os.getpid(), time.monotonic())
+        self._ROW.pack_into(self._memory, place * self._ROW.size, os.getpid(), time.monotonic(), answered_at)
 
     def last(self, place: int, pid: int) -> float:
         """When the child *pid* last said so; 0 when it never has."""
-        of, at = self._ROW.unpack_from(self._memory, place * self._ROW.size)
-        return float(at) if of == pid else 0.0
+        seen = self._of(place)
+        return seen.beat_at if seen.pid == pid else 0.0
+
+    def clear(self, place: int) -> None:
+        """Its child is gone."""
+        self._ROW.pack_into(self._memory, place * self._ROW.size, 0, 0.0, 0.0)
+
+    def seen(self) -> list[Beat]:
+        """What all children have said."""
+        return [seen for seen in map(self._of, range(self.places)) if seen.pid]
+
+    def _of(self, place: int) -> Beat:
+        return Beat(*self._ROW.unpack_from(self._memory, place * self._ROW.size))
 
     def free_place(self, taken: Iterable[int]) -> int:
         """One that no child has."""

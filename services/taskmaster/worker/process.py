@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -28,7 +28,7 @@ from taskmaster.broker.isolation.frames import SpanRecord
 from taskmaster.broker.isolation.nursery import Nursery
 from taskmaster.broker.isolation.pool import ATTEMPTS_MAX, RESIDENT_MAX_MB, RunnerPool
 from taskmaster.broker.message import JobMessage, Left
-from taskmaster.broker.middleware import AttemptContext, AttemptFinished, AttemptStarted, DeadLetter, Idempotency, Outcome
+from taskmaster.broker.middleware import AttemptContext, AttemptFinished, AttemptStarted, DeadLetter, Idempotency, Measure, Outcome
 from taskmaster.broker.slots import Slots, halves
 from taskmaster.broker.threads import JobWorker
 from taskmaster.engine.retention import limits_of
@@ -45,6 +45,7 @@ from taskmaster.store.flow import Rules
 from taskmaster.store.keys import LOST_BAND
 from taskmaster.telemetry import events, tracing
 from taskmaster.telemetry.logs import get
+from taskmaster.telemetry.meters import WorkerMeter
 from taskmaster.worker.heart import Duty, Rounds
 
 __all__ = ["Part", "WorkerProcess", "run", "undertake"]
@@ -68,7 +69,8 @@ class Part:
         ready: called once everything is up.
         retiring: called when this process claims no more and another is to take its place.
         hand_back: told of each attempt that still runs when this process ends.
-        beat: called a few times a second for as long as the interpreter turns.
+        meter: counts what happens in this process; what it has counted outlives it where the memory is shared.
+        beat: called a few times a second for as long as the interpreter turns, with the time since which all rounds were answered.
         pipe: the file descriptor by which it speaks to its parent, or -1.
     """
 
@@ -80,7 +82,8 @@ class Part:
     ready: Callable[[], None]
     retiring: Callable[[], None] = lambda: None
     hand_back: Callable[[Left], None] = lambda _: None
-    beat: Callable[[], None] = lambda: None
+    meter: WorkerMeter = field(default_factory=WorkerMeter)
+    beat: Callable[[float], None] = lambda _: None
     pipe: int = -1
 
 
@@ -205,13 +208,14 @@ class WorkerProcess:
         self._url = url
         self._limits = limits_of(settings)
         self._running: lifecycle.Running | None = None
-        self.store = SyncStore(url, timeout_s=settings.store_timeout_ms / 1_000)
+        self.store = SyncStore(url, timeout_s=settings.store_timeout_ms / 1_000, meter=part.meter)
         self.progress = Progress()
         self.guards = GuardDesk(self.store, settings.lease_ms)
         groups = groups_of(settings, registry, suspects=part.suspects)
         self._shares = halves(groups)
         self.concurrency = {queue: most for most, queues in groups for queue in queues}
         ours: list[Middleware] = [
+            Measure(part.meter),
             AttemptContext(self.progress.report, self.guards.of),
             Idempotency(settings.lease_ms),
             DeadLetter(),
@@ -245,9 +249,10 @@ class WorkerProcess:
         self._chores = Rounds("chores", self._chore_duties())
 
     def _make_consumer(self, broker: TaskMasterBroker, partition: int, half: int) -> PartitionConsumer:
-        own = SyncStore(self._url, timeout_s=self.settings.store_timeout_ms / 1_000)
+        meter = self.part.meter
+        own = SyncStore(self._url, timeout_s=self.settings.store_timeout_ms / 1_000, meter=meter)
         slots = Slots(self._shares[half], look_ahead=not self.part.suspects)
-        return PartitionConsumer(broker, own, partition, half, self._identity, slots, self._limits, self.part.announce)
+        return PartitionConsumer(broker, own, partition, half, self._identity, slots, self._limits, self.part.announce, meter)
 
     def start(self, environ: Mapping[str, str]) -> None:
         """Plugins up, then consumers, then what goes by the clock."""
@@ -258,12 +263,13 @@ class WorkerProcess:
         for report in started.reports:
             if report.state == "failed":
                 log.error(events.PLUGIN_FAILED, plugin=report.name, error=report.error)
+                self.part.meter.plugin_failed(report.name)
         for name in set(self._registry.handlers) - set(started.handlers):
             del self.broker.actors[name]
         self._identity = identity_of(self.settings, started, self.part)
         if self.part.name == "1":  # one process of a service will do
             self._declarations = Declarations(self.store, self.settings, started.plugins)
-        self.part.beat()  # from here on a handler may hold the interpreter
+        self.part.beat(0.0)  # from here on a handler may hold the interpreter
         self.worker.start()
         self._heart.start()
         self._chores.start()
@@ -340,7 +346,7 @@ class WorkerProcess:
         """Deadlines and leases. They go on while the process drains."""
         worker = self.worker
         return [
-            Duty("alive", 0.0, self.part.beat),
+            Duty("alive", 0.0, lambda: self.part.beat(worker.answered_at)),
             Duty("late", 0.0, self.deadlines.enforce),
             Duty("unstarted", 0.0, worker.hand_back_unstarted),
             Duty("beat", self.settings.lease_ms / 3_000, worker.beat),

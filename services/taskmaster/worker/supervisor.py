@@ -28,6 +28,7 @@ from taskmaster.plugins.registry import Registry
 from taskmaster.settings import Settings
 from taskmaster.telemetry import events, tracing
 from taskmaster.telemetry.logs import get
+from taskmaster.worker.exporter import Exporter
 from taskmaster.worker.heart import Hearts
 from taskmaster.worker.process import Part, undertake
 from taskmaster.worker.process import run as run_process
@@ -145,6 +146,7 @@ class Supervisor:
         self._children: list[Child] = []  # those that retire too
         self._undertakers: set[int] = set()
         self._hearts = Hearts(len(self._slots) * (1 + RETIRING_MAX))
+        self._exporter = Exporter(settings, registry, self._hearts)
         self._looked_at = time.monotonic()
         self._signals = 0
         self._bell_read, self._bell_write = os.pipe()
@@ -164,6 +166,7 @@ class Supervisor:
         log.info(events.WORKER_STARTED, pid=os.getpid(), processes=len(self._slots) - 1, types=list(self._registry.types))
         while not self._signals:
             self._start_due()
+            self._exporter.keep(self._forget_parent)
             self._sleep()
             self._reap()
             self._replace_retiring()
@@ -203,7 +206,7 @@ class Supervisor:
         signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)  # one that came before the child has its own handler would be lost on it
         pid = os.fork()
         if pid == 0:
-            self._be_child(_part(slot, dead, parent, write, self._hearts, place), read)
+            self._be_child(_part(slot, dead, parent, write, self._hearts, self._exporter, place), read)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
         os.close(write)
         os.set_blocking(read, False)
@@ -215,6 +218,7 @@ class Supervisor:
         try:
             os.close(read)
             self._forget_parent(part.supervisor)
+            self._exporter.forget()
             code = run_process(self._settings, self._registry, self._url, part, os.environ | self._settings.plugin_environ)
         except BaseException as error:
             log.error(events.WORKER_CHILD_DIED, worker=part.name, exc_info=error)
@@ -235,6 +239,7 @@ class Supervisor:
     def _reap(self) -> bool:
         """Take note of children that ended; True when one ended otherwise than well."""
         bad = False
+        self._exporter.reap()
         for undertaker in list(self._undertakers):
             if os.waitpid(undertaker, os.WNOHANG)[0]:
                 self._undertakers.discard(undertaker)
@@ -244,12 +249,15 @@ class Supervisor:
                 child.listen()
                 child.hang_up()
                 self._children.remove(child)
+                self._hearts.clear(child.place)
                 bad = self._ended(child, os.waitstatus_to_exitcode(status)) or bad
         return bad
 
     def _ended(self, child: Child, code: int) -> bool:
         """Free its place, unless another has it, and see to what it held. True when it ended otherwise than well."""
         slot, now = child.slot, time.monotonic()
+        if code != 0:
+            self._exporter.meter.died()
         is_current, is_fine = slot.child is child, code == 0
         lived = now - child.started
         wait = 0.0
@@ -276,6 +284,7 @@ class Supervisor:
         if pid == 0:
             try:
                 self._forget_parent(parent)
+                self._exporter.forget()
                 undertake(self._settings, self._url, dead, left)
             finally:
                 os._exit(0)
@@ -332,6 +341,7 @@ class Supervisor:
         while self._undertakers and time.monotonic() < deadline:
             self._sleep()
             self._reap()
+        self._exporter.stop()
         log.info(events.WORKER_STOPPED, pid=os.getpid(), drained=not bad)
         return int(bad)
 
@@ -346,7 +356,7 @@ def _how(code: int) -> str:
     return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
-def _part(slot: Slot, dead: list[tuple[str, int]], supervisor: int, pipe: int, hearts: Hearts, place: int) -> Part:
+def _part(slot: Slot, dead: list[tuple[str, int]], supervisor: int, pipe: int, hearts: Hearts, exporter: Exporter, place: int) -> Part:
     return Part(
         name=slot.name,
         suspects=slot.suspects,
@@ -356,6 +366,7 @@ def _part(slot: Slot, dead: list[tuple[str, int]], supervisor: int, pipe: int, h
         ready=lambda: _say(pipe, "ready\n"),
         retiring=lambda: _say(pipe, "retiring\n"),
         hand_back=lambda left: _say(pipe, f"left {msgspec.json.encode(left).decode()}\n"),
+        meter=exporter.meter_of(place),
         beat=partial(hearts.beat, place),
         pipe=pipe,
     )

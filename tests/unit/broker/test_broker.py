@@ -29,6 +29,7 @@ from taskmaster.model.ids import created_ms, new_job_id
 from taskmaster.model.job import Envelope
 from taskmaster.store import calls
 from taskmaster.store.status import Status
+from taskmaster.telemetry.meters import WorkerMeter
 from taskmaster_sdk import job
 
 NOW_MS = 1_790_000_000_000
@@ -52,7 +53,15 @@ def broker_of(*middleware: Middleware, enqueue=None, make_consumer=lambda *_: No
 
 def claim_of(type_: str = "echo", payload: Any = None, **facts: Any) -> calls.Claim:
     blob = msgspec.json.encode(Envelope(type_, msgspec.Raw(json.dumps(payload or {}).encode())))
-    fields: dict[str, Any] = {"id": new_job_id(NOW_MS), "queue": "default", "epoch": 1, "attempt": 1, "failures": 0, "blob": blob}
+    fields: dict[str, Any] = {
+        "id": new_job_id(NOW_MS),
+        "queue": "default",
+        "epoch": 1,
+        "attempt": 1,
+        "failures": 0,
+        "due_ms": 0,
+        "blob": blob,
+    }
     return calls.Claim(**fields | facts)
 
 
@@ -335,7 +344,9 @@ def store():
 @pytest.fixture
 def consumer(store):
     identity = Identity("cap", "{}", "{}", ("echo",), (), 30_000, 30_000)
-    made = PartitionConsumer(broker_of(), store, 0, 0, identity, Slots([(4, ["default"])]), calls.Limits(), lambda wid, partition: None)
+    made = PartitionConsumer(
+        broker_of(), store, 0, 0, identity, Slots([(4, ["default"])]), calls.Limits(), lambda wid, partition: None, WorkerMeter()
+    )
     yield made
     made.close()
 

@@ -43,7 +43,8 @@ class AttemptContext(Middleware):
         """
         assert isinstance(message, JobMessage)
         claim, envelope = message.claim, message.envelope
-        message.deadline = time.monotonic() + envelope.timeout_ms / 1_000
+        message.began_at = began_at = time.monotonic()
+        message.deadline = began_at + envelope.timeout_ms / 1_000
         message.context = JobContext(
             job_id=claim.id,
             type=envelope.type,

@@ -9,7 +9,7 @@ ARGV   gen, wid, seq (1, 2, 3 … one call in flight), lease ms,
        only says that it does not sleep there), keep (MessagePack of calls.Limits: [key window ms, completed, failed, cancelled; each [count, age ms, bytes or -1] per queue;
        {queue: the same three}]),
        now ('' = server time)
-OUT    [OK, now ms, finish codes, claims (MessagePack list of [id, queue, epoch, attempt, failures]), their blobs in the same order, ms until the
+OUT    [OK, now ms, finish codes, claims (MessagePack list of [id, queue, epoch, attempt, failures, due ms or 0]), their blobs in the same order, ms until the
        next due time or -1, 1 if more work was cut off by a bound], and if there are any the ids of the claims that run the fallback of their type;
        the token of the claims is `wid.seq`;
        [STALE_OP] | [UNREGISTERED] | [GENERATION] | [REWOUND] (rounds that were answered are forgotten): nothing was done
@@ -182,9 +182,9 @@ if this_seq == heard then -- the reply was lost: the same claims again, as far a
   local held = call('HGET', P .. 'w:' .. wid, 'claims') or ''
   for i = 1, #held, 36 do
     local id = string.sub(held, i, i + 35)
-    local f = call('HMGET', P .. 'j:' .. id, 'st', 'ep', 'hb', 'fl', 'tk', 'q', 'hl')
+    local f = call('HMGET', P .. 'j:' .. id, 'st', 'ep', 'hb', 'fl', 'tk', 'q', 'hl', 'ra')
     if f[1] == 'a' and f[5] == token then
-      claim(id, f[6], tonumber(f[2]), f)
+      claim(id, f[6], tonumber(f[2]), f, f[8])
       if f[7] and is_fallback(f[7]) then fallbacks[#fallbacks + 1] = id end
     end
   end

@@ -11,16 +11,17 @@ local fallbacks = {} -- those of the claims that run the fallback of their type
 local some_flow = call('EXISTS', P .. 'exp', P .. 'kick', P .. 'pause', P .. 'tl') > 0
 local some_paused, some_limited = some_flow and call('EXISTS', P .. 'pause') == 1, some_flow and call('EXISTS', P .. 'tl') == 1
 
-local function claim(id, queue, epoch, f)
+-- f: the job's `st ep hb fl`; due: when it could begin, if that was not when it was made.
+local function claim(id, queue, epoch, f, due)
   local n = #claims + 1
-  claims[n] = { id, queue, epoch, epoch - (tonumber(f[3]) or 0), tonumber(f[4]) or 0 }
+  claims[n] = { id, queue, epoch, epoch - (tonumber(f[3]) or 0), tonumber(f[4]) or 0, tonumber(due) or 0 }
   ids[n] = id
 end
 
 -- The job is this call's, unless it is gone or came too late: then its place is free for another. needs: limiters that it takes, if any.
 local function lease(id, queue, needs)
   local key = P .. 'j:' .. id
-  local f = call('HMGET', key, 'st', 'ep', 'ex')
+  local f = call('HMGET', key, 'st', 'ep', 'ex', 'ra')
   if f[1] ~= 'w' then -- a foreign hand
     more = 1
     return
@@ -34,6 +35,7 @@ local function lease(id, queue, needs)
     end
     rem(P .. 'exp', id) -- it begins in time
   end
+  local due = f[4]
   f = f[2] and call('HMGET', key, 'st', 'ep', 'hb', 'fl') or {} -- the first attempt has none of these yet
   local epoch = (tonumber(f[2]) or 0) + 1
   call('HSET', key, 'st', 'a', 'ep', epoch == 1 and '1' or epoch, 'tk', claimer.token, 'sa', NOW)
@@ -48,7 +50,7 @@ local function lease(id, queue, needs)
   end
   add(P .. 'active', claimer.expiry, id)
   tell('a', id)
-  claim(id, queue, epoch, f)
+  claim(id, queue, epoch, f, due)
 end
 
 -- Per band: its type without the mark of jobs that lost a worker, its orders and limits.
