@@ -92,6 +92,11 @@ class StoreProxy:
         with self._lock:
             self._to_drop[script] += times
 
+    def keep_replies(self, script: str) -> None:
+        """Undo what is left of `drop_reply`."""
+        with self._lock:
+            self._to_drop[script] = 0
+
     def halve_request(self, script: str, times: int = 1) -> None:
         """Pass on half of the next requests for *script*, and close their connections."""
         with self._lock:

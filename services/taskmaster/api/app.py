@@ -23,6 +23,7 @@ from taskmaster.api import (
     operations,
     problems,
     queues,
+    scaling,
     schedules,
     submission,
     types,
@@ -172,5 +173,6 @@ _ROUTES = [
     *types.ROUTES,
     *limits.ROUTES,
     *schedules.ROUTES,
+    *scaling.ROUTES,
     *health.ROUTES,
 ]
