@@ -78,7 +78,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Meta(ge=0, le=3_600_000, description="how long a handler may take to heed a cancellation before it is told to stop"),
     ] = 10_000
     silent_ms: Annotated[
-        int, Meta(ge=0, le=3_600_000, description="a worker process whose heartbeat stops for so long is killed; 0: never")
+        int, Meta(ge=0, le=3_600_000, description="a worker process whose heartbeat or consuming stops for so long is killed; 0: never")
     ] = 20_000
     recycle_jobs: Annotated[int, Meta(ge=0, le=1_000_000_000, description="jobs after which a worker process is replaced; 0: never")] = 0
     recycle_mb: Annotated[

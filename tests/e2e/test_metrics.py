@@ -18,6 +18,7 @@ import pytest
 from support.eventually import eventually
 from support.processes import Processes, environ_of, serve_api
 from support.prometheus import Samples, free_port, promtool, scrape
+from support.proxy import StoreProxy
 from support.servers import StoreServer
 from support.service import WorkerService
 from support.worker import Hands
@@ -174,3 +175,45 @@ def prometheus_over(folder: Path, targets: list[str]) -> Iterator[Callable[[str]
     finally:
         running.terminate()
         running.wait(20)
+
+
+def livez(port: int) -> httpx.Response:
+    return httpx.get(f"http://127.0.0.1:{port}/livez", timeout=10)
+
+
+@pytest.mark.timeout(240)
+def test_connections_that_were_silently_dropped_mend_by_themselves(clean_server, hands, tmp_path):
+    """While no packet passes liveness is red; 15 s after they pass again jobs are consumed, by the very same processes."""
+    port = free_port()
+    with StoreProxy(clean_server) as proxy, WorkerService(proxy.url, tmp_path, worker_metrics_port=port, lease_ms=10_000) as service:
+        hands.ended(hands.submit("dummy", {}))
+        assert livez(port).status_code == 200
+        before = service.children()
+        proxy.blackhole()
+        job_id = hands.submit("dummy", {})
+
+        red = eventually(lambda: livez(port) if livez(port).status_code == 503 else None, 60, "liveness is red")
+        assert red is not None
+        assert "no answer to a fetch" in red.text
+        assert scrape(f"http://127.0.0.1:{port}/metrics")["taskmaster_worker_cut_off_seconds"][()] > 15
+        proxy.restore()
+
+        assert hands.ended(job_id, 15).state == "completed"
+        eventually(lambda: livez(port).status_code == 200, 15, "liveness is green again")
+        assert before == service.children()
+
+
+@pytest.mark.timeout(240)
+def test_a_consumer_that_stopped_consuming_is_replaced(clean_server, hands, tmp_path):
+    """Its heartbeats are answered, its rounds are not: the process ends itself, and its successor works."""
+    port = free_port()
+    with (
+        StoreProxy(clean_server) as proxy,
+        WorkerService(proxy.url, tmp_path, worker_metrics_port=port, worker_processes=1, silent_ms=1_000, lease_ms=3_000) as service,
+    ):
+        hands.ended(hands.submit("dummy", {}))
+        proxy.drop_reply("cycle", 1_000)
+
+        eventually(lambda: [one for one in service.said("worker.child_died") if "does not consume" in one["how"]], 90, "it ends itself")
+        proxy.pass_replies("cycle")
+        assert hands.ended(hands.submit("dummy", {}), 60).state == "completed"

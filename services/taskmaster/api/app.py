@@ -24,6 +24,7 @@ from taskmaster.api import (
     problems,
     queues,
     records,
+    scaling,
     schedules,
     submission,
     types,
@@ -176,5 +177,6 @@ _ROUTES = [
     *limits.ROUTES,
     *workers.ROUTES,
     *schedules.ROUTES,
+    *scaling.ROUTES,
     *health.ROUTES,
 ]

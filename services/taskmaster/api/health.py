@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from litestar import get
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
@@ -12,11 +14,12 @@ from taskmaster.api.store_state import Doctor, partition_state
 from taskmaster.api.watch import Seen
 from taskmaster.api.workers import live_workers
 from taskmaster.engine.queries import QueueView
-from taskmaster.engine.queue_rules import findings
+from taskmaster.engine.queue_rules import findings, queue_rules
 from taskmaster.engine.rules import read_rules
 from taskmaster.engine.workers import worker_processes
 from taskmaster.errors import StoreError, StoreRefused
 from taskmaster.store import reads, schedules
+from taskmaster.store.flow import Rules
 from taskmaster.store.schedules import Schedules
 
 __all__ = ["ROUTES", "rules", "schedule_rules", "store_rules"]
@@ -31,10 +34,13 @@ OVERDUE_MS = 30_000
 REPAIRS = 200
 
 
-def rules(views: list[QueueView]) -> list[shapes.Rule]:
-    """The rules, queue by queue."""
+def rules(views: list[QueueView], orders: Sequence[Rules]) -> list[shapes.Rule]:
+    """The rules, queue by queue; how long jobs may wait is a rule where the queue has an SLA."""
     found = []
     for view in views:
+        sla_ms, oldest_ms = queue_rules(orders, view.name).sla_ms, view.oldest_ms or 0
+        if sla_ms is not None:
+            found.append(shapes.Rule(rule="oldestWaiting", queue=view.name, observed=oldest_ms, limit=sla_ms, ok=oldest_ms <= sla_ms))
         waiting, failed, orphans = view.counts.waiting, view.failure_ratio or 0.0, len(view.orphan_types)
         found += [
             shapes.Rule(rule="waiting", queue=view.name, observed=waiting, limit=WAITING_LIMIT, ok=waiting < WAITING_LIMIT),
@@ -80,7 +86,8 @@ async def health(request: AnyRequest) -> Answer:
         round_trip_s = await service.store.ping()
         seen = await service.watch.look()
         workers, scheduling = worker_processes(await live_workers(service)), await _scheduling(service)
-        found = [*store_rules(seen), *rules(await queues.overview(service)), *schedule_rules(scheduling)]
+        orders = await service.store.converse(read_rules(service.settings.partitions))
+        found = [*store_rules(seen), *rules(await queues.overview(service), orders), *schedule_rules(scheduling)]
     except StoreError as error:
         down = shapes.Health(status="unhealthy", rules=[], store={"ok": False, "problem": error.code, "roundTripMs": None}, workers=0)
         return data(down, 503, {"retry-after": "1"})

@@ -26,7 +26,7 @@ from taskmaster.store.call import Talk
 from taskmaster.store.flow import Rules
 from taskmaster_sdk.jobs import NAME
 
-__all__ = ["ROUTES", "overview"]
+__all__ = ["ROUTES", "overview", "queue_view"]
 
 #: The last completed jobs of a queue that its wait and run times are of; fewer when all queues are asked for.
 TIMED_ONE, TIMED_ALL = 100, 50
@@ -42,7 +42,7 @@ async def overview(service: Service, *, timed: int = 0) -> list[QueueView]:
     return sorted([*found, *map(queries.empty_queue, missing)], key=lambda view: view.name)
 
 
-async def _one(service: Service, name: str) -> QueueView:
+async def queue_view(service: Service, name: str) -> QueueView:
     """One queue.
 
     Raises:
@@ -68,7 +68,7 @@ def _shown(service: Service, view: QueueView, rules: Sequence[Rules]) -> shapes.
 
 async def _answer(service: Service, name: str) -> Answer:
     """The queue as it stands, with the revision of its settings."""
-    view = await _one(service, name)
+    view = await queue_view(service, name)
     shown = _shown(service, view, await service.store.converse(read_rules(service.settings.partitions)))
     return data(shown, headers=etag(shown.revision))
 
@@ -112,7 +112,7 @@ async def _ordered(request: AnyRequest, name: str, talk: Talk[Any]) -> Answer:
     """Give the order, if there is such a queue."""
     service = of(request)
     only(request)
-    await _one(service, name)
+    await queue_view(service, name)
     await service.store.converse(talk)
     return await _answer(service, name)
 

@@ -383,10 +383,34 @@ class Queue(Shape, kw_only=True):
     strict: bool = False
     weights: dict[str, int] = msgspec.field(default_factory=dict)
     max_length: int | None = None
+    sla_ms: int | None = None
     revision: int = 0
     no_worker_types: list[str]
     retention: dict[Ended, Kept]
     warnings: list[str] = msgspec.field(default_factory=list)
+
+
+class Scaling(Shape, kw_only=True):
+    """How much work a queue has, and how many workers of *slotsPerWorker* jobs at once it needs. Times in ms; `meanRunMs` is of the last
+    100 completed jobs, null before there is one.
+    """
+
+    queue: str
+    backlog: int
+    active: int
+    oldest_waiting_ms: int
+    rate_per_minute: int
+    mean_run_ms: float | None
+    is_paused: bool
+    slots_per_worker: int
+    within_ms: int
+    workers_needed: int
+
+
+class ScalingList(Shape, kw_only=True):
+    """All queues."""
+
+    items: list[Scaling]
 
 
 class QueueList(Shape, kw_only=True):
@@ -473,7 +497,7 @@ class EffectSettled(Shape, kw_only=True):
 
 
 class Rule(Shape, kw_only=True):
-    """One rule of health; it holds while `observed` stays below `limit` (for noWorker: is not above it)."""
+    """One rule of health; it holds while `observed` stays below `limit` (for noWorker and oldestWaiting, ms: is not above it)."""
 
     rule: str
     queue: str | None

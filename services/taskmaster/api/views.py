@@ -318,6 +318,7 @@ def queue_of(view: QueueView, found: Sequence[Rules], concurrency: int, kept: Ma
         strict=rules.strict,
         weights=dict(rules.weights),
         max_length=rules.max_length,
+        sla_ms=rules.sla_ms,
         revision=rules.revision,
         warnings=_without_rule(unknown_limits(found, rules.limits)),
         no_worker_types=list(view.orphan_types),

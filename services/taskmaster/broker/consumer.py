@@ -38,6 +38,8 @@ __all__ = ["Identity", "PartitionConsumer"]
 log = get()
 #: A sleep ends by itself after this, give or take a fifth: the cover for wake-ups that died with somebody else.
 SLEEP_S = 5.0
+#: So long two answers to rounds are apart at most in a consumer that is well, give or take the load.
+ROUND_EVERY_S = 2 * SLEEP_S
 #: While the store is away: how long one series of resends goes on before it is said again in the log.
 PATIENCE_S = 10.0
 FINISHES_A_CALL = calls.FINISH_MAX
@@ -59,6 +61,7 @@ class Identity:
         alive_ms: how long a silent process counts as alive.
         overdue_s: the lease of a handler that has not ended so long after its deadline is kept no more: somebody else may try. Longer
             than the grace in which this process ends it by force, which comes first as long as the process is well.
+        stalled_s: how long a consumer may go without an answered round beyond what is usual, while the store answers its heartbeats.
         dependencies: (type, what it depends on or empty, `?` if it has a fallback or empty).
     """
 
@@ -70,6 +73,7 @@ class Identity:
     lease_ms: int
     alive_ms: int
     overdue_s: float = 10.0
+    stalled_s: float = 20.0
     dependencies: tuple[tuple[str, str, str], ...] = ()
 
 
@@ -234,6 +238,11 @@ class PartitionConsumer(Consumer):
             return []
         self._has_withdrawn = True
         return self.slots.none()  # a wake-up that was meant for us goes to somebody else
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether the store has been answering heartbeats for long since it last answered a round: something is wrong here, not there."""
+        return self._known_at - self.answered_at > ROUND_EVERY_S + self.identity.stalled_s
 
     @property
     def is_quiet(self) -> bool:

@@ -301,6 +301,11 @@ class JobWorker(Worker):
         """When the round of the consumer that is worst off was last answered, monotonic seconds; 0 when none is to make rounds any more."""
         return min((consumer.answered_at for consumer in self.partition_consumers() if not consumer.draining.is_set()), default=0.0)
 
+    @property
+    def is_stalled(self) -> bool:
+        """Whether a consumer does not get on, although the store answers its heartbeats."""
+        return any(consumer.is_stalled and not consumer.draining.is_set() for consumer in self.partition_consumers())
+
     # ------------------------------------------------------------ an attempt
     def admit(self, message: JobMessage) -> bool:
         """Run the hooks before an attempt; False when one of them did not let it begin: then it is handed back, burning nothing."""

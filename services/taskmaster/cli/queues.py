@@ -21,7 +21,14 @@ if TYPE_CHECKING:  # the command line starts without the engine
 __all__ = ["queues"]
 
 C = TypeVar("C", bound=Callable[..., Any])
-_CHANGEABLE = ("limits", "strict", "weights", "max-length", "concurrency")
+_CHANGEABLE = {
+    "limits": "limits",
+    "strict": "strict",
+    "weights": "weights",
+    "max-length": "maxLength",
+    "concurrency": "concurrency",
+    "sla-ms": "slaMs",
+}
 
 
 @click.group()
@@ -121,16 +128,20 @@ def drain(name: str, reason: str, as_json: bool, **texts: str | None) -> None:
 )
 @click.option("--max-length", type=int, metavar="N", help="Jobs that may wait or be delayed in it; more are refused.")
 @click.option("--concurrency", type=int, metavar="N", help="Jobs of it that one worker process runs at once.")
-@click.option("--default", "defaults", multiple=True, type=click.Choice(_CHANGEABLE), help="Put this back to its default; may be repeated.")
+@click.option("--sla-ms", type=int, metavar="MS", help="How long a job may wait in it, which health and alerts measure by.")
+@click.option(
+    "--default", "defaults", multiple=True, type=click.Choice(list(_CHANGEABLE)), help="Put this back to its default; may be repeated."
+)
 @click.option("--revision", type=int, metavar="N", help="Only if its settings still have this revision, as show --json tells it.")
 def set_(name: str, reason: str, as_json: bool, **given: Any) -> None:
-    wanted: dict[str, Any] = {one.replace("max-length", "maxLength"): None for one in given.pop("defaults")}
+    wanted: dict[str, Any] = {_CHANGEABLE[one]: None for one in given.pop("defaults")}
     asked = {
         "limits": list(given.pop("limits")) or None,
         "strict": given.pop("strict"),
         "weights": pairs_of(given.pop("weights"), "--weight") or None,
         "maxLength": given.pop("max_length"),
         "concurrency": given.pop("concurrency"),
+        "slaMs": given.pop("sla_ms"),
         "revision": given.pop("revision"),
     }
     wanted |= {field: value for field, value in asked.items() if value is not None}
@@ -192,6 +203,7 @@ def _order(settings: Settings, name: str, talk: Talk[Any] | None, *, as_json: bo
         "priorities": "always the highest first" if shown.strict else "",
         "weights": ", ".join(f"{key}: {weight}" for key, weight in shown.weights.items()),
         "max length": "" if shown.max_length is None else str(shown.max_length),
+        "SLA": "" if shown.sla_ms is None else f"{shown.sla_ms / 1_000:g} s; the oldest waits {(shown.oldest_waiting_ms or 0) / 1_000:g} s",
     }
     for label, text in lines.items():
         if text:

@@ -262,7 +262,7 @@ def _place(last: tuple[str, str]) -> tuple[float, str]:
 class QueueView(NamedTuple):
     """One queue over all partitions. Times in ms; `oldest_ms` None when nothing waits; ratio None when nothing ended in the last hour.
 
-    `bytes_kept`: of what was submitted and what came of it, of ended jobs by state.
+    `mean_run_ms`: of the same jobs as `ran_ms`. `bytes_kept`: of what was submitted and what came of it, of ended jobs by state.
     """
 
     name: str
@@ -275,6 +275,7 @@ class QueueView(NamedTuple):
     ran_ms: dict[str, int] | None
     orphan_types: tuple[str, ...]
     bytes_kept: dict[Ended, int]
+    mean_run_ms: float | None = None
 
 
 def merge_queues(rows: Sequence[QueueRow]) -> list[QueueView]:
@@ -302,8 +303,13 @@ def _queue(name: str, rows: Sequence[QueueRow]) -> QueueView:
         waited_ms=_percentiles([ms for row in rows for ms in row.waited_ms]),
         ran_ms=_percentiles([ms for row in rows for ms in row.ran_ms]),
         orphan_types=tuple(sorted({name for row in rows for name in row.orphan_types})),
+        mean_run_ms=_mean([ms for row in rows for ms in row.ran_ms]),
         bytes_kept=dict(zip(ENDED, (max(0, sum(column)) for column in zip(*(row.bytes_kept for row in rows), strict=True)), strict=True)),
     )
+
+
+def _mean(values: list[int]) -> float | None:
+    return round(sum(values) / len(values), 3) if values else None
 
 
 def _percentiles(values: list[int]) -> dict[str, int] | None:

@@ -35,6 +35,7 @@ __all__ = [
 
 _SCOPES = {"q": "queue", "t": "type", "p": "plugin"}
 LENGTH_MAX, WEIGHT_MAX, WEIGHTS_MAX, CONCURRENCY_MAX = 1_000_000_000, 1_000, 1_000, 10_000
+SLA_MAX_MS = 31_622_400_000
 Names = Annotated[tuple[Annotated[str, msgspec.Meta(pattern=f"^{NAME.pattern}$", max_length=64)], ...], msgspec.Meta(max_length=LIMITS_MAX)]
 Key = Annotated[str, msgspec.Meta(min_length=1, max_length=KEY_MAX)]
 Weight = Annotated[int, msgspec.Meta(ge=1, le=WEIGHT_MAX)]
@@ -50,6 +51,7 @@ class QueueChange(msgspec.Struct, rename="camel", forbid_unknown_fields=True, fr
         weights: turns of fairness keys, 1 where none is given: a key with 3 is served three times as often as one with 1.
         max_length: jobs that may wait or be delayed in it; more are refused.
         concurrency: jobs of it that one worker process runs at once, instead of what the workers' settings say.
+        sla_ms: how long a job may wait in it; what `/health` and alerts measure by, and nothing else.
         revision: only if the queue's settings still have this revision.
         by, reason: who wants it and why, for the audit.
     """
@@ -59,6 +61,7 @@ class QueueChange(msgspec.Struct, rename="camel", forbid_unknown_fields=True, fr
     weights: Annotated[dict[Key, Weight], msgspec.Meta(max_length=WEIGHTS_MAX)] | UnsetType | None = UNSET
     max_length: Annotated[int, msgspec.Meta(ge=1, le=LENGTH_MAX)] | UnsetType | None = UNSET
     concurrency: Annotated[int, msgspec.Meta(ge=1, le=CONCURRENCY_MAX)] | UnsetType | None = UNSET
+    sla_ms: Annotated[int, msgspec.Meta(ge=1, le=SLA_MAX_MS)] | UnsetType | None = UNSET
     revision: Revision = None
     by: By | None = None
     reason: Reason = ""
@@ -69,6 +72,7 @@ class QueueRules(NamedTuple):
 
     Attributes:
         concurrency: None: what the workers' settings say.
+        sla_ms: how long a job may wait; None: nobody has said.
         paused, draining: None: it is not.
         revision: of the settings, not of the pause.
     """
@@ -78,6 +82,7 @@ class QueueRules(NamedTuple):
     weights: Mapping[str, int] = {}
     max_length: int | None = None
     concurrency: int | None = None
+    sla_ms: int | None = None
     paused: Pause | None = None
     draining: Pause | None = None
     revision: int = 0
@@ -118,6 +123,7 @@ def queue_rules(found: Sequence[Rules], queue: str) -> QueueRules:
         weights=msgspec.json.decode(f["raw"], type=dict[str, int]) if f.get("raw") else {},
         max_length=sum(int(rules.queues.get(queue, {}).get("max", 0)) for rules in found) or None,
         concurrency=int(f["conc"]) if f.get("conc") else None,
+        sla_ms=int(f["sla"]) if f.get("sla") else None,
         paused=pause_of(first.pauses.get(f"q/{queue}")),
         draining=pause_of(f.get("drain")),
         revision=int(f.get("rev", 0)),
@@ -228,6 +234,8 @@ def _fields(queue: str, wanted: QueueChange, partitions: int) -> list[dict[str, 
         common["raw"] = _json(weights)
     if wanted.concurrency is not UNSET:
         common["conc"] = wanted.concurrency or ""
+    if wanted.sla_ms is not UNSET:
+        common["sla"] = wanted.sla_ms or ""
     made = [dict(common) for _ in range(partitions)]
     if wanted.max_length is not UNSET:
         most = wanted.max_length
@@ -236,7 +244,7 @@ def _fields(queue: str, wanted: QueueChange, partitions: int) -> list[dict[str, 
         for fields, share in zip(made, shares(most or 0, partitions), strict=True):
             fields["max"] = share or ""
     if not made[0]:
-        raise InvalidRequest("nothing is to be changed: give limits, strict, weights, maxLength or concurrency")
+        raise InvalidRequest("nothing is to be changed: give limits, strict, weights, maxLength, concurrency or slaMs")
     return made
 
 

@@ -64,7 +64,7 @@ def take_tally(partitions: int) -> Talk[Tally]:
         stands.append((yield schedules.schedules(p)))
         breaking += yield breakers.breakers(p)
     limits = yield from list_limits(partitions)
-    rules: Rules = yield flow.rules(0)
+    rules: Rules = yield flow.rules(0)  # what is measured here is the same in all partitions
     return Tally(counters, queries.merge_queues(rows), workers, stands, breaking, limits, rules)
 
 
@@ -131,7 +131,13 @@ def _of_queues(views: Iterable[QueueView], rules: Rules) -> dict[Metric, Facts]:
         oldest[view.name,] = (view.oldest_ms or 0) / 1_000
         paused[view.name,] = float(f"q/{view.name}" in rules.pauses)
         orphans[view.name,] = float(len(view.orphan_types))
-    return {metrics.QUEUE_JOBS: jobs, metrics.QUEUE_OLDEST: oldest, metrics.QUEUE_PAUSED: paused, metrics.QUEUE_ORPHANS: orphans}
+    return {
+        metrics.QUEUE_JOBS: jobs,
+        metrics.QUEUE_OLDEST: oldest,
+        metrics.QUEUE_SLA: {(queue,): float(fields["sla"]) / 1_000 for queue, fields in rules.queues.items() if fields.get("sla")},
+        metrics.QUEUE_PAUSED: paused,
+        metrics.QUEUE_ORPHANS: orphans,
+    }
 
 
 def _add(facts: Facts, labels: tuple[str, ...], value: int) -> None:

@@ -77,6 +77,9 @@ QUEUE_JOBS: Final = Metric(
 QUEUE_OLDEST: Final = Metric(
     "taskmaster_queue_oldest_waiting_seconds", "gauge", "How long the job that waits longest has been ready; 0 when none waits.", ("queue",)
 )
+QUEUE_SLA: Final = Metric(
+    "taskmaster_queue_sla_seconds", "gauge", "How long a job may wait, as an operator has said; only of queues that have it.", ("queue",)
+)
 QUEUE_PAUSED: Final = Metric("taskmaster_queue_paused", "gauge", "1 when the queue is paused.", ("queue",))
 QUEUE_ORPHANS: Final = Metric(
     "taskmaster_queue_types_without_worker", "gauge", "Job types that wait and that no live worker has.", ("queue",)
@@ -165,6 +168,7 @@ STORE: Final = (
     DLQ_RECORDS,
     QUEUE_JOBS,
     QUEUE_OLDEST,
+    QUEUE_SLA,
     QUEUE_PAUSED,
     QUEUE_ORPHANS,
     WORKERS,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import socket
@@ -54,6 +55,8 @@ log = get()
 TICK_S, IDLE_LOOK_S, ORDERS_S = 1.0, 10.0, 2.0
 #: How much longer than its deadline and the grace after it the lease of a handler is kept.
 OVERDUE_S = 5.0
+#: A consumer is taken for stalled when it was found so that many times, a second apart: after a pause of the whole machine it has its time.
+STALLED_LOOKS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +152,7 @@ def identity_of(settings: Settings, registry: Registry, part: Part) -> Identity:
         lease_ms=settings.lease_ms,
         alive_ms=max(settings.lease_ms, 3_000),
         overdue_s=settings.timeout_grace_ms / 1_000 + OVERDUE_S,
+        stalled_s=settings.silent_ms / 1_000 or math.inf,
     )
 
 
@@ -423,6 +427,7 @@ def run(settings: Settings, registry: Registry, url: str, part: Part, environ: M
     process = WorkerProcess(settings, registry, url, part, nursery=nursery)
     process.worker.on_retire = stop.ring
     process.start(environ)
+    stalled = 0
     while not stop.wait(1.0):
         if process.worker.retiring:
             log.warning(events.WORKER_RETIRING, worker=part.name, why=process.worker.retiring, held=process.worker.held)
@@ -435,6 +440,10 @@ def run(settings: Settings, registry: Registry, url: str, part: Part, environ: M
         if not process.is_whole:
             log.error(events.WORKER_CHILD_DIED, worker=part.name, how="a thread that everything stands on has ended")
             return 1  # the supervisor starts another, which knows that this one is dead
+        stalled = stalled + 1 if process.worker.is_stalled else 0
+        if stalled >= STALLED_LOOKS:
+            log.error(events.WORKER_CHILD_DIED, worker=part.name, how="a consumer does not consume any more, although the store answers")
+            return 1
     drained = process.drain(lambda: stop.asked > 1)
     process.stop()
     for left in process.worker.left:

@@ -77,12 +77,14 @@ async def test_breakers_limiters_pauses_and_schedules_are_shown(serve, worker):
         assert (await client.post("/breakers/stripe/force-open", json={"reason": "test"})).status_code == 200
         assert (await client.put("/limits/mail", json={"kind": "concurrency", "max": 3})).status_code in (200, 201)
         assert (await client.post("/queues/email-queue/pause", json={})).status_code == 200
+        assert (await client.patch("/queues/email-queue", json={"slaMs": 1500})).status_code == 200
 
         found = await scrape(client)
 
         assert found["taskmaster_breaker_state"][(("dependency", "stripe"), ("state", "open"))] == 1
         assert found["taskmaster_limiter_in_use"] == {(("limiter", "mail"),): 0}
         assert found["taskmaster_queue_paused"][(("queue", "email-queue"),)] == 1
+        assert found["taskmaster_queue_sla_seconds"] == {(("queue", "email-queue"),): 1.5}
         assert found["taskmaster_schedules"][()] == 0
         assert found["taskmaster_workers"][()] == 1
 

@@ -139,14 +139,14 @@ def test_settings_of_a_queue_come_back_as_they_were_given(
 ) -> None:
     """What is left out of a later change stays."""
     name = next(NAMES)
-    wanted = QueueChange(limits=("b", "a"), strict=True, weights=weights, max_length=length, concurrency=3)
+    wanted = QueueChange(limits=("b", "a"), strict=True, weights=weights, max_length=length, concurrency=3, sla_ms=1_500)
     store.converse(change_queue(name, wanted, WORD, partitions=partitions))
     store.converse(change_queue(name, QueueChange(strict=None), WORD, partitions=partitions))
 
     rules = queue_rules(store.converse(read_rules(partitions)), name)
 
     assert (rules.limits, rules.strict, rules.weights, rules.max_length, rules.concurrency) == (("b", "a"), False, weights, length, 3)
-    assert rules.revision == 2
+    assert (rules.sla_ms, rules.revision) == (1_500, 2)
 
 
 def test_a_pause_is_read_as_the_store_writes_it() -> None:
