@@ -4,6 +4,7 @@ from taskmaster_sdk.context import JobContext, PluginContext
 from taskmaster_sdk.effects import Effect
 from taskmaster_sdk.hooks import API_VERSION, hookimpl
 from taskmaster_sdk.jobs import Backoff, Job, job
+from taskmaster_sdk.marks import Pii, Secret
 from taskmaster_sdk.outcomes import Cancelled, DependencyDown, Discard, EffectUnknown, Fatal, LeaseLost, RateLimited, Retry
 from taskmaster_sdk.schedules import Schedule
 
@@ -19,10 +20,12 @@ __all__ = [
     "Job",
     "JobContext",
     "LeaseLost",
+    "Pii",
     "PluginContext",
     "RateLimited",
     "Retry",
     "Schedule",
+    "Secret",
     "hookimpl",
     "job",
 ]

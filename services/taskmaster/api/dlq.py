@@ -73,17 +73,23 @@ async def list_dead(
     pages = [await service.store.run(reads.find(p, "dead", letters=wanted, after=place, limit=limit)) for p in service.partitions]
     found, place_next = queries.merge_pages(pages, limit)
     word = cursor.pack(place_next, *filters)
-    answer = shapes.DeadList(items=[views.dead_of(*queries.dead_letter(row.fields)) for row in found], next_cursor=word)
+    answer = shapes.DeadList(items=[views.dead_of(*queries.dead_letter(row.fields), service.lens) for row in found], next_cursor=word)
     if word is None:
         return data(answer)
     return data(answer, headers={"link": cursor.next_link("/dlq", word, limit=rows, **dict(zip(PARAMETERS, given, strict=True)))})
 
 
 @get("/dlq/{entry_id:str}", summary="One dead letter", responses={200: ResponseSpec(shapes.DeadEntry)})
-async def show_dead(request: AnyRequest, entry_id: FromPath[str]) -> Answer:
-    """The record as it was written when the job failed for good."""
-    only(request)
-    return data(views.dead_of(*await _entry(of(request), entry_id)))
+async def show_dead(
+    request: AnyRequest,
+    entry_id: FromPath[str],
+    reveal: Annotated[str | None, QueryParameter(description="true: also what is marked secret or pii; needs payload:reveal")] = None,
+) -> Answer:
+    """The record as it was written when the job failed for good; `reveal` as for a job."""
+    only(request, "reveal")
+    service = of(request)
+    found = await _entry(service, entry_id)
+    return data(views.dead_of(*found, await service.lens_for(reveal, entry_id)))
 
 
 @post(

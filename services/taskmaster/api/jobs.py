@@ -163,10 +163,14 @@ async def show_job(
     job_id: FromPath[str],
     view: Annotated[str | None, QueryParameter(description="basic: without payload and result")] = None,
     wait: Annotated[str | None, QueryParameter(description="seconds to wait for the job to end, at most 60")] = None,
+    reveal: Annotated[str | None, QueryParameter(description="true: also what is marked secret or pii; needs payload:reveal")] = None,
 ) -> Answer:
-    """With `wait` (or `Prefer: wait=20`) it answers when the job has ended, or after that many seconds with its present state."""
+    """With `wait` (or `Prefer: wait=20`) it answers when the job has ended, or after that many seconds with its present state.
+
+    Fields of the payload that its type marks secret or pii are `***`; with `reveal` they are shown, and that is kept in the audit.
+    """
     service = of(request)
-    only(request, "view", "wait")
+    only(request, "view", "wait", "reveal")
     if view not in (None, "full", "basic"):
         raise BadParameter("view is full or basic", parameter="view")
     parts = "be" if view == "basic" else "br"
@@ -186,7 +190,8 @@ async def show_job(
         record = await service.waiting.until(service.partition(known), known, look=look, is_enough=queries.is_ended, within_s=wait_s)
     else:
         record = await look()
-    body = shapes.encode(views.job_of(record, basic=view == "basic", trace_url=service.trace_url))
+    lens = await service.lens_for(reveal, record.id)
+    body = shapes.encode(views.job_of(record, lens, basic=view == "basic"))
     headers["etag"] = tag = _tag(body)
     if _is_known(request.headers.get("if-none-match"), tag):
         return raw(b"", 304, headers)
@@ -225,7 +230,7 @@ async def show_attempts(request: AnyRequest, job_id: FromPath[str]) -> Answer:
     only(request)
     service = of(request)
     record, shown = await record_of(service, job_id, "h")
-    return data(shapes.AttemptList(items=[views.attempt_of(view, service.trace_url) for view in queries.attempts_of(record, shown)]))
+    return data(shapes.AttemptList(items=[views.attempt_of(view, service.lens) for view in queries.attempts_of(record, shown)]))
 
 
 @get("/jobs/{job_id:str}/why", summary="What keeps a job from running", responses={200: ResponseSpec(shapes.Why)})
@@ -266,7 +271,7 @@ async def _changed(request: AnyRequest, job_id: str, wanted: Change) -> Answer:
     if_match = request.headers.get("if-match")
 
     def check(record: JobRecord) -> None:
-        shown = (_tag(shapes.encode(views.job_of(record, basic=basic, trace_url=service.trace_url))) for basic in (False, True))
+        shown = (_tag(shapes.encode(views.job_of(record, service.lens, basic=basic))) for basic in (False, True))
         if if_match is not None and not any(_is_known(if_match, tag) for tag in shown):
             raise PreconditionFailed(
                 f"job {record.id} is not as If-Match says: get it again, and decide anew", jobId=record.id, revision=record.revision
@@ -281,7 +286,7 @@ async def _changed(request: AnyRequest, job_id: str, wanted: Change) -> Answer:
         now_ms=await service.store.now_ms(),
         check=check if if_match is not None else None,
     )
-    body = shapes.encode(views.job_of(await service.store.converse(talk), basic=False, trace_url=service.trace_url))
+    body = shapes.encode(views.job_of(await service.store.converse(talk), service.lens, basic=False))
     return raw(body, headers={"etag": _tag(body)})
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from taskmaster.api.shapes import Shape, instant
+from taskmaster.engine.lens import Lens
 from taskmaster.engine.scheduled_jobs import Backfilled, spec_of
 from taskmaster.model import schedule as model
 from taskmaster.model.schedule import Dst, Run, Schedule
@@ -157,8 +158,8 @@ class BackfillAnswer(Shape, kw_only=True):
     job_ids: list[str]
 
 
-def schedule_of(row: ScheduleRow, now_ms: int) -> ScheduleAnswer:
-    """The answer for a schedule as the store has it."""
+def schedule_of(row: ScheduleRow, now_ms: int, lens: Lens) -> ScheduleAnswer:
+    """The answer for a schedule as the store has it, as *lens* shows it."""
     fields, schedule = row.fields, spec_of(row)
     paused = msgspec.json.decode(fields["paused"]) if "paused" in fields else None
     declared = msgspec.json.decode(fields["decl"]) if "decl" in fields else None
@@ -167,7 +168,8 @@ def schedule_of(row: ScheduleRow, now_ms: int) -> ScheduleAnswer:
         version=row.version,
         enabled=paused is None,
         paused=paused and Paused(by=paused["who"], reason=paused["reason"], at=instant(int(paused["since"]))),
-        **{name: getattr(schedule, name) for name in Schedule.__struct_fields__},
+        **{name: getattr(schedule, name) for name in Schedule.__struct_fields__ if name != "payload"},
+        payload=lens.value(schedule.type, schedule.payload),
         explained=model.explain(schedule),
         next_run_at=None if row.due_ms is None else instant(row.due_ms),
         next_runs=_next_runs(row, schedule, now_ms),

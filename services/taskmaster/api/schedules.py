@@ -99,7 +99,7 @@ async def list_schedules(
         raise BadParameter("this cursor belongs to no list of schedules; begin without one", parameter="cursor")
     found = await service.store.converse(engine.paged(service.settings.partitions, after=after or "", limit=limit + 1))
     now_ms = await service.store.now_ms()
-    items = [views.schedule_of(row, now_ms) for row in found[:limit]]
+    items = [views.schedule_of(row, now_ms, service.lens) for row in found[:limit]]
     return data(views.ScheduleList(items=items, next_cursor=found[limit - 1].id if len(found) > limit else None))
 
 
@@ -245,7 +245,7 @@ async def _jobs(service: Service, job_type: str) -> Jobs:
 
 
 async def _answer(service: Service, row: ScheduleRow, status: int = 200) -> Answer:
-    shown = views.schedule_of(row, await service.store.now_ms())
+    shown = views.schedule_of(row, await service.store.now_ms(), service.lens)
     return data(
         shown, status, {"etag": f'"{row.version}"', "location": f"/schedules/{row.id}"} if status == 201 else {"etag": f'"{row.version}"'}
     )

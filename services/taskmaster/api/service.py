@@ -19,13 +19,15 @@ from taskmaster.api.watch import Watch
 from taskmaster.engine.catalogue import Catalogue
 from taskmaster.engine.enqueue import AsyncEnqueuer
 from taskmaster.engine.gather import Gather
+from taskmaster.engine.lens import Lens
 from taskmaster.engine.producing import Sending, sending
 from taskmaster.engine.waiting import Waiting
 from taskmaster.errors import Forbidden
 from taskmaster.model import scopes
 from taskmaster.model.ids import partition_of
-from taskmaster.model.trace import accepted, url_of
+from taskmaster.model.trace import accepted
 from taskmaster.settings import Settings
+from taskmaster.store import calls
 from taskmaster.store.aio import AsyncStore
 
 __all__ = ["LIMIT_DEFAULT", "LIMIT_MAX", "Answer", "AnyRequest", "Service", "data", "header", "limit_of", "of", "only", "raw", "sending_of"]
@@ -69,9 +71,26 @@ class Service:
                 scope=scope,
             )
 
-    def trace_url(self, trace_id: str | None) -> str | None:
-        """Where people look at that trace, by the setting."""
-        return url_of(self.settings.trace_url, trace_id or "")
+    @property
+    def lens(self) -> Lens:
+        """What callers are shown of a job."""
+        return Lens(self.catalogue.types, self.settings.trace_url)
+
+    async def lens_for(self, reveal: str | None, target: str) -> Lens:
+        """The same, for a caller that asks with `reveal=true` to see everything of *target*: kept in the audit before anything is shown.
+
+        Raises:
+            Forbidden: callers do not hold the scope `payload:reveal`.
+            BadParameter: it is neither true nor false.
+            StoreError: it could not be kept.
+        """
+        if reveal not in (None, "true", "false"):
+            raise BadParameter("reveal is true or false", parameter="reveal")
+        if reveal != "true":
+            return self.lens
+        self.require("payload:reveal")
+        await self.store.run(calls.audit_note(self.partition(target), "api", "payload.revealed", target))
+        return Lens(self.catalogue.types, self.settings.trace_url, reveals=True)
 
     @property
     def partitions(self) -> range:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -10,6 +10,7 @@ import msgspec
 from taskmaster.api import shapes
 from taskmaster.api.shapes import instant, moment
 from taskmaster.engine.effects import EffectView
+from taskmaster.engine.lens import Lens
 from taskmaster.engine.limits import LimitView
 from taskmaster.engine.queries import AttemptView, Consumer, QueueView
 from taskmaster.engine.queue_rules import queue_rules, type_rules, unknown_limits
@@ -41,9 +42,6 @@ __all__ = [
     "why_of",
     "worker_of",
 ]
-
-#: The address of a trace, by its id; None without one.
-TraceUrl = Callable[[str], str | None]
 
 _raw_decoder = msgspec.json.Decoder(msgspec.Raw)
 
@@ -134,8 +132,8 @@ def summary_of(record: JobRecord) -> shapes.JobSummary:
     return shapes.JobSummary(**_summary(record))
 
 
-def job_of(record: JobRecord, *, basic: bool, trace_url: TraceUrl) -> shapes.JobBasic:
-    """GET /jobs/{id}. The record must have its envelope. *trace_url*: of a trace id.
+def job_of(record: JobRecord, lens: Lens, *, basic: bool) -> shapes.JobBasic:
+    """GET /jobs/{id}, as *lens* shows it. The record must have its envelope.
 
     Raises:
         StoreDefect: it has none.
@@ -162,11 +160,11 @@ def job_of(record: JobRecord, *, basic: bool, trace_url: TraceUrl) -> shapes.Job
         "origin": envelope.origin,
         "traceparent": envelope.traceparent or None,
         "trace_id": trace_id_of(envelope.traceparent) or None,
-        "trace_url": trace_url(trace_id_of(envelope.traceparent)),
+        "trace_url": lens.trace_url(trace_id_of(envelope.traceparent)),
         "replayed_at": instant(record.created_ms) if record.replayed_from else None,
         "replayed_by": envelope.replayed_by or None,
     }
-    return shapes.JobBasic(**fields) if basic else shapes.Job(**fields, payload=envelope.payload, result=_result(record.result))
+    return shapes.JobBasic(**fields) if basic else shapes.Job(**fields, payload=lens.payload(envelope), result=_result(record.result))
 
 
 def _result(raw: bytes) -> msgspec.Raw | None:
@@ -183,7 +181,7 @@ def worker_of(consumer: Consumer) -> shapes.Worker:
     return shapes.Worker(consumer=consumer.id, host=consumer.host, pid=consumer.pid, name=consumer.name)
 
 
-def attempt_of(view: AttemptView, trace_url: TraceUrl) -> shapes.Attempt:
+def attempt_of(view: AttemptView, lens: Lens) -> shapes.Attempt:
     """An item of GET /jobs/{id}/attempts."""
     plugin, _, version = view.plugin.partition("==")
     return shapes.Attempt(
@@ -198,12 +196,12 @@ def attempt_of(view: AttemptView, trace_url: TraceUrl) -> shapes.Attempt:
         error=view.error or None,
         message=view.message or None,
         trace_id=view.trace_id or None,
-        trace_url=trace_url(view.trace_id),
+        trace_url=lens.trace_url(view.trace_id),
     )
 
 
-def dead_of(letter: DeadLetter, consumer: Consumer) -> shapes.DeadEntry:
-    """GET /dlq/{id}."""
+def dead_of(letter: DeadLetter, consumer: Consumer, lens: Lens) -> shapes.DeadEntry:
+    """GET /dlq/{id}, as *lens* shows it."""
     failure, envelope = letter.failure, letter.envelope
     plugin, _, version = (failure.plugin if failure else "").partition("==")
     return shapes.DeadEntry(
@@ -211,7 +209,7 @@ def dead_of(letter: DeadLetter, consumer: Consumer) -> shapes.DeadEntry:
         job_id=letter.job_id,
         type=letter.type,
         queue=letter.queue,
-        payload=envelope.payload,
+        payload=lens.payload(envelope),
         reason=letter.reason,
         failure_reason=failed_reason(failure, letter.reason, letter.losses) or letter.reason,
         error=error_of(failure),

@@ -8,7 +8,7 @@ import rich_click as click
 
 from taskmaster.cli.filters import actor_options, filter_from, filter_options, user
 from taskmaster.cli.options import STORE, as_json, echo_json, settings_from, settings_options
-from taskmaster.cli.store import connect
+from taskmaster.cli.store import connect, lens_of
 from taskmaster.errors import NotFound
 
 if TYPE_CHECKING:
@@ -47,12 +47,13 @@ def list_(limit: int, as_json: bool, **given: Any) -> None:
     store = connect(settings)
     shown: list[Any] = []
     try:
+        lens = lens_of(store, settings)
         place: tuple[str, str] | None = ("", "")
         while place is not None and len(shown) < limit:
             rows = min(200, limit - len(shown))
             pages = [store.run(reads.find(p, "dead", letters=wanted, after=place, limit=rows)) for p in range(settings.partitions)]
             found, place = queries.merge_pages(pages, rows)
-            shown += [views.dead_of(*queries.dead_letter(row.fields)) for row in found]
+            shown += [views.dead_of(*queries.dead_letter(row.fields), lens) for row in found]
     finally:
         store.close()
     if as_json:
@@ -109,8 +110,9 @@ def _letter(store: SyncStore, settings: Settings, entry_id: str) -> tuple[DeadLe
 
 @dlq.command()
 @click.argument("entry_id", metavar="ENTRY")
+@click.option("--reveal", is_flag=True, help="Show also what is marked secret or pii in its payload; kept in the audit.")
 @settings_options(*STORE)
-def show(entry_id: str, **given: str | None) -> None:
+def show(entry_id: str, reveal: bool, **given: str | None) -> None:
     """Show the dead letter ENTRY, as `GET /dlq/ENTRY` does: JSON.
 
     Exit codes: 0 shown, 1 there is no such entry, 69 no store.
@@ -120,7 +122,7 @@ def show(entry_id: str, **given: str | None) -> None:
     settings = settings_from(given)
     store = connect(settings)
     try:
-        echo_json(views.dead_of(*_letter(store, settings, entry_id)))
+        echo_json(views.dead_of(*_letter(store, settings, entry_id), lens_of(store, settings, entry_id if reveal else "")))
     finally:
         store.close()
 

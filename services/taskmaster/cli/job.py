@@ -10,7 +10,7 @@ import rich_click as click
 
 from taskmaster.cli.exits import EX_FAILED, EX_OK
 from taskmaster.cli.options import STORE, as_json, echo_json, settings_from, settings_options
-from taskmaster.cli.store import connect
+from taskmaster.cli.store import connect, lens_of
 from taskmaster.errors import MalformedBody, NotEnded, NotFound
 from taskmaster.model.states import PRIORITIES
 
@@ -36,9 +36,10 @@ _CHANGES = ("priority", "delay_ms", "run_at", "tags", "payload", "revision")
 @click.option("--revision", type=int, metavar="N", help="Change it only if it still has this revision, as --json shows it.")
 @click.option("--wait", "wait_s", type=click.FloatRange(min=0), default=0.0, metavar="SECONDS", help="Wait that long for the job to end.")
 @click.option("--why", "is_why", is_flag=True, help="Say what keeps it from running, the first reason first.")
+@click.option("--reveal", is_flag=True, help="Show also what is marked secret or pii in its payload; kept in the audit.")
 @as_json
 @settings_options(*STORE)
-def job(job_id: str, wait_s: float, is_why: bool, as_json: bool, **given: Any) -> None:
+def job(job_id: str, wait_s: float, is_why: bool, reveal: bool, as_json: bool, **given: Any) -> None:
     """Show the job with this ID, after changing what is asked for; --json prints what GET /jobs/ID (with --why:
     GET /jobs/ID/why) answers.
 
@@ -60,7 +61,7 @@ def job(job_id: str, wait_s: float, is_why: bool, as_json: bool, **given: Any) -
         if changes:
             client.change(job_id, **changes)
         record = follow(client, job_id, wait_s)
-    show(record, settings, as_json=as_json)
+    show(record, settings, as_json=as_json, reveal=reveal)
     sys.exit(EX_FAILED if wait_s and record.state != "completed" else EX_OK)
 
 
@@ -138,12 +139,15 @@ def show_why(store: SyncStore, settings: Settings, job_id: str, *, as_json: bool
         click.echo(f"{'may begin':<20} {told.estimated_start_at}")
 
 
-def show(record: JobRecord, settings: Settings, *, as_json: bool) -> None:
+def show(record: JobRecord, settings: Settings, *, as_json: bool, reveal: bool = False) -> None:
     """Print the job."""
     from taskmaster.api import views
-    from taskmaster.model.trace import url_of
 
-    full = views.job_of(record, basic=False, trace_url=lambda trace_id: url_of(settings.trace_url, trace_id))
+    store = connect(settings)
+    try:
+        full = views.job_of(record, lens_of(store, settings, record.id if reveal else ""), basic=False)
+    finally:
+        store.close()
     if as_json:
         echo_json(full)
         return

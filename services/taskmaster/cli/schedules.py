@@ -12,7 +12,7 @@ import msgspec
 import rich_click as click
 
 from taskmaster.cli.options import STORE, as_json, echo_json, settings_from, settings_options
-from taskmaster.cli.store import connect
+from taskmaster.cli.store import connect, lens_of
 from taskmaster.errors import InvalidRequest
 
 if TYPE_CHECKING:  # the command line starts without the engine
@@ -235,7 +235,7 @@ class _Desk:
     def view(self, row: ScheduleRow) -> Any:
         from taskmaster.api import schedule_views
 
-        return schedule_views.schedule_of(row, self.store.now_ms())
+        return schedule_views.schedule_of(row, self.store.now_ms(), lens_of(self.store, self.settings))
 
     def show(self, row: ScheduleRow, *, as_json: bool) -> None:
         one = self.view(row)

@@ -10,9 +10,10 @@ from taskmaster.store.address import store_url
 from taskmaster.store.safety import judge
 
 if TYPE_CHECKING:  # redis-py takes a quarter of a second to import
+    from taskmaster.engine.lens import Lens
     from taskmaster.store.client import SyncStore
 
-__all__ = ["connect", "refuse_unsafe"]
+__all__ = ["connect", "lens_of", "refuse_unsafe"]
 
 
 def connect(settings: Settings) -> SyncStore:
@@ -20,6 +21,22 @@ def connect(settings: Settings) -> SyncStore:
     from taskmaster.store.client import SyncStore
 
     return SyncStore(store_url(settings), timeout_s=settings.store_timeout_ms / 1_000)
+
+
+def lens_of(store: SyncStore, settings: Settings, revealed: str = "") -> Lens:
+    """What is shown of jobs: without what is marked secret or pii, or all of the one with the id *revealed*, which is kept in the audit.
+
+    Raises:
+        StoreError: the store cannot be asked, or could not keep it.
+    """
+    from taskmaster.engine.catalogue import BlockingCatalogue
+    from taskmaster.engine.lens import Lens
+    from taskmaster.model.ids import partition_of
+    from taskmaster.store import calls
+
+    if revealed:
+        store.run(calls.audit_note(partition_of(revealed, settings.partitions), "cli", "payload.revealed", revealed))
+    return Lens(BlockingCatalogue(store).need(()), settings.trace_url, reveals=bool(revealed))
 
 
 def refuse_unsafe(settings: Settings) -> None:

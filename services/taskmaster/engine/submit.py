@@ -22,6 +22,7 @@ from taskmaster.model.job import Envelope, seal
 from taskmaster.model.retry import DEFAULT, Backoff
 from taskmaster.model.states import PRIORITIES, Priority
 from taskmaster.plugins.catalogue import CatalogueEntry
+from taskmaster.plugins.marks import MASK, holds_mask
 from taskmaster.plugins.validation import Validator
 from taskmaster.store.calls import NewJob, Unique
 from taskmaster_sdk.jobs import NAME
@@ -316,7 +317,7 @@ def payload_json(payload: Any, validator: Validator, limit: int) -> bytes:
     """The payload as compact JSON.
 
     Raises:
-        InvalidPayload: it does not fit its type's schema, is no JSON, or has more than *limit* bytes.
+        InvalidPayload: it does not fit its type's schema, is no JSON, has more than *limit* bytes, or was copied from where it is masked.
     """
     try:
         fits = validator.is_valid(payload)
@@ -324,6 +325,9 @@ def payload_json(payload: Any, validator: Validator, limit: int) -> bytes:
         fits = False
     if not fits:
         raise InvalidPayload("the payload does not fit the job type's schema", errors=_under_payload(validator.validate(payload)))
+    if validator.is_marked and holds_mask(payload, validator.schema):
+        message = f"a field that is marked secret or pii is {MASK!r}, as it is shown: give its value"
+        raise InvalidPayload(message, errors=[{"pointer": "/payload", "message": message}])
     try:
         raw = _encode(payload)
     except (TypeError, ValueError, RecursionError, UnicodeError) as error:

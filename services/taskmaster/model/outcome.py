@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -166,10 +166,10 @@ def _clean(text: str, limit: int) -> str:
     return _UNPRINTABLE.sub(lambda found: f"\\x{ord(found[0]):02x}", cut)
 
 
-def describe(error: BaseException, *, job_type: str, plugin: str) -> Failure:
+def describe(error: BaseException, *, job_type: str, plugin: str, hide: Callable[[str], str] | None = None) -> Failure:
     """*error* as it is kept. Never raises, whatever the exception's own methods do.
 
-    The fingerprint is alike for failures with one cause: `model.fingerprint`.
+    The fingerprint is alike for failures with one cause: `model.fingerprint`. *hide* takes out of a text what nobody is to see.
     """
     if isinstance(error, Reported):
         return error.failure
@@ -182,6 +182,8 @@ def describe(error: BaseException, *, job_type: str, plugin: str) -> Failure:
     name = _clean(name, NAME_MAX).replace("\n", "\\n")
     frames = traceback.extract_tb(error.__traceback__, limit=-FRAMES_MAX)
     trace = "".join(traceback.format_list(frames))
+    if hide is not None:
+        message, trace = hide(message), hide(trace)
     place = [f"{frame.filename.rsplit('/', 1)[-1]}:{frame.name}" for frame in frames[-3:]]
     message = _clean(message, MESSAGE_MAX).replace("\n", "\\n")
     fingerprint = fingerprint_of(job_type, error, name, message, place)

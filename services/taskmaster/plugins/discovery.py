@@ -20,9 +20,11 @@ import pluggy
 
 from taskmaster.errors import PluginError
 from taskmaster.plugins.contain import Traces, reason
+from taskmaster.plugins.marks import has_marks
 from taskmaster.plugins.registry import Handler, Plugin, PluginReport, Registry
 from taskmaster.plugins.schedules import declared
 from taskmaster.plugins.schema import describe
+from taskmaster.telemetry import events
 from taskmaster_sdk import API_VERSION, Job
 from taskmaster_sdk.hooks import PROJECT, HookSpecs
 
@@ -99,7 +101,9 @@ def discover(
         except BaseException as error:  # noqa: BLE001, RUF100 - the plugin border
             message = error.message if isinstance(error, PluginError) else reason(error)
             report = replace(report, state="failed", error=message)
-            log.warning("plugin_failed", extra={"plugin": entry.name, "error": message}, exc_info=not isinstance(error, PluginError))
+            log.warning(
+                events.PLUGIN_IMPORT_FAILED, extra={"plugin": entry.name, "error": message}, exc_info=not isinstance(error, PluginError)
+            )
         else:
             handlers.update((handler.job.name, handler) for handler in loaded.handlers)
             plugins.append(loaded.plugin)
@@ -180,7 +184,8 @@ def _handler(plugin: str, version: str, job: object) -> Handler:
         raise PluginError(
             f"{job.name}: the payload type {job.payload!r} cannot be read from JSON: {reason(error)}", plugin=plugin
         ) from error
-    return Handler(job, plugin, version, decode, job.is_async)
+    schema = describe(job).schema
+    return Handler(job, plugin, version, decode, job.is_async, schema if has_marks(schema) else None)
 
 
 def _refuse_duplicates(plugin: str, new: Iterable[Handler], taken: dict[str, Handler]) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from taskmaster.plugins.contain import reason
 from taskmaster.plugins.registry import Plugin, Registry
+from taskmaster.telemetry import events
 from taskmaster_sdk import PluginContext
 
 __all__ = ["LIMIT_S", "RunAsync", "Running", "start", "stop"]
@@ -111,7 +112,7 @@ def _call(plugin: Plugin, hook: str, context: PluginContext, run_async: RunAsync
         problem = (
             f"took longer than {limit_s:g} s" if isinstance(error, TimeoutError) and time.monotonic() - began >= limit_s else reason(error)
         )
-        log.error("plugin_hook_failed", extra={"plugin": plugin.name, "hook": hook, "error": problem}, exc_info=error)
+        log.error(events.PLUGIN_HOOK_FAILED, extra={"plugin": plugin.name, "hook": hook, "error": problem}, exc_info=error)
         return problem
     return ""
 

@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
+import msgspec
 import pluggy
 
+from taskmaster.plugins.marks import hider
 from taskmaster.plugins.schedules import Declared
 from taskmaster_sdk import Job
 
@@ -52,6 +54,7 @@ class Handler:
         decoder: JSON bytes to the object that the handler takes, built once. Raises `msgspec.DecodeError` and its child
             `msgspec.ValidationError`.
         is_async: whether the handler runs on the event loop.
+        marked: schema of a payload of which something is marked secret or pii; None when nothing is.
     """
 
     job: Job
@@ -59,6 +62,11 @@ class Handler:
     version: str
     decoder: Callable[[bytes], Any]
     is_async: bool
+    marked: Mapping[str, Any] | None = None
+
+    def hide(self, payload: bytes) -> Callable[[str], str] | None:
+        """Takes what is marked in this payload, JSON, out of a text; None when nothing is. For attempts that failed: it decodes anew."""
+        return None if self.marked is None else hider(msgspec.json.decode(payload), self.marked)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from taskmaster.plugins.contain import reason
+from taskmaster.plugins.marks import mark
 from taskmaster_sdk import Job
 
 __all__ = ["ANY_OBJECT", "Description", "describe", "example_of"]
@@ -50,6 +51,7 @@ def describe(job: Job) -> Description:
     """Schema and example of a job's payload. Never raises: a type that has no schema is described as any object, with the reason."""
     try:
         schema = msgspec.json.schema(job.payload)
+        mark(schema, job.payload)
     except Exception as error:  # noqa: BLE001, RUF100 - msgspec and extra_json_schema raise what they like
         problem = f"its payload type {job.payload!r} has no JSON Schema, any object is taken: {reason(error)}"
         return Description(dict(ANY_OBJECT), _given(job), problem)

@@ -10,6 +10,7 @@ import jsonschema_rs
 import msgspec
 
 from taskmaster.errors import PluginError
+from taskmaster.plugins.marks import has_marks
 
 __all__ = ["Mismatch", "Validator", "Validators"]
 
@@ -33,7 +34,7 @@ class Validator:
         PluginError: the schema itself is not valid.
     """
 
-    __slots__ = ("_compiled", "digest", "is_valid", "schema")
+    __slots__ = ("_compiled", "digest", "is_marked", "is_valid", "schema")
 
     def __init__(self, schema: dict[str, Any]) -> None:
         try:
@@ -48,6 +49,8 @@ class Validator:
             raise PluginError(f"the payload's schema is not a valid JSON Schema: {str(error).partition(chr(10))[0][:LONGEST]}") from error
         self.schema = schema
         self.digest = _digest(schema)
+        #: Whether a part of such a payload is not for everybody's eyes.
+        self.is_marked = has_marks(schema)
         #: Whether a payload fits. Below a microsecond for a small one: 0.5 us for three strings.
         self.is_valid = self._compiled.is_valid
 

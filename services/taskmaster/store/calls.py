@@ -25,6 +25,7 @@ __all__ = [
     "Registration",
     "Submitted",
     "abandon",
+    "audit_note",
     "by_kind",
     "cancel",
     "cycle",
@@ -506,3 +507,8 @@ def store_rewound(partition: int, *, known: str, fresh: str, sign: str) -> Call[
         sign: what gave it away, a word.
     """
     return Call(load("store_rewound"), partition, (known, fresh, sign), lambda raw: Loss(raw[1].decode(), raw[2].decode()))
+
+
+def audit_note(partition: int, who: str, action: str, target: str, reason: str = "") -> Call[Status]:
+    """Keep in the audit that somebody did what changes nothing: saw *target* unmasked, say."""
+    return Call(load("audit_note"), partition, (who, action, target, reason), Status)

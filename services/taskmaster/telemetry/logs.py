@@ -6,6 +6,7 @@ What cannot be written does not hold up the work: it is counted, and told once l
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from collections.abc import MutableMapping
 from typing import Any
@@ -20,6 +21,10 @@ __all__ = ["FACTS", "configure", "get"]
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 #: What a line about an attempt says of it; the SDK's logger puts them on records of handlers.
 FACTS = ("jobId", "type", "queue", "attempt", "plugin", "traceId")
+#: Characters of one value at most.
+TEXT_MAX = 8_000
+#: What moves a cursor, ends a line or turns the direction of writing; tab and line feed aside.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 #: Libraries that log more than an operator wants at the level of our own events.
 _QUIET = ("apscheduler", "dramatiq", "granian", "_granian", "asyncio", "httpx")
 
@@ -29,6 +34,25 @@ def _extras(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[
     record = event.get("_record")
     if record is not None:
         event.update({name: record.__dict__[name] for name in FACTS if name in record.__dict__})
+    return event
+
+
+def _tidy(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """No value longer than a screen or two. Of a traceback the end is kept: that is where the error is."""
+    for name, value in event.items():
+        if isinstance(value, str) and len(value) > TEXT_MAX:
+            cut = len(value) - TEXT_MAX
+            shown = value[-TEXT_MAX:] if name == "exception" else value[:TEXT_MAX]
+            event[name] = f"({cut} characters before) … {shown}" if name == "exception" else f"{shown}… ({cut} characters more)"
+    return event
+
+
+def _escaped(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """For a terminal, which obeys control characters; JSON escapes them itself. A traceback keeps its lines."""
+    for name, value in event.items():
+        if isinstance(value, str):
+            text = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", value)
+            event[name] = text if name == "exception" else text.replace("\n", "\\n")
     return event
 
 
@@ -45,9 +69,11 @@ def configure(level: str, form: str = "auto") -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
+        _tidy,
     ]
     pretty = form == "console" or (form == "auto" and sys.stderr.isatty())
     render: Any = structlog.dev.ConsoleRenderer() if pretty else structlog.processors.JSONRenderer()
+    last = [_escaped, render] if pretty else [render]
     stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
 
     def notice(lines: int) -> str:
@@ -55,7 +81,7 @@ def configure(level: str, form: str = "auto") -> None:
 
     stream: Any = LogStream(sys.stderr, notice)
     structlog.configure(
-        processors=[*shared, render],
+        processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=True,
@@ -64,7 +90,7 @@ def configure(level: str, form: str = "auto") -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared[1:], _extras],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
         )
     )
     logging.basicConfig(level=number, handlers=[handler], force=True)

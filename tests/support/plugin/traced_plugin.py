@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Any, TypedDict
+from typing import Annotated, Any, TypedDict
 
 from opentelemetry import trace
 
 from taskmaster.client import AsyncClient, Client
-from taskmaster_sdk import Backoff, JobContext, hookimpl, job
+from taskmaster_sdk import Backoff, Fatal, JobContext, Pii, Secret, hookimpl, job
 
 SOON = Backoff(kind="fixed", delay_ms=20)
 
@@ -65,6 +65,47 @@ def isolated(payload: Payload, ctx: JobContext) -> str:
     return ctx.trace_id
 
 
+class Card(TypedDict):
+    number: Annotated[str, Secret]
+    brand: str
+
+
+class Marked(TypedDict, total=False):
+    card: Card
+    cards: dict[str, Card]
+    tokens: list[Annotated[str, Secret]]
+    email: Annotated[str | None, Pii]
+    either: Card | int
+    gentle: bool
+
+
+def _tell_all(payload: Marked, ctx: JobContext) -> None:
+    """Fails for what its payload says, twice: then it is dead."""
+    if payload.get("gentle"):
+        return
+    with trace.get_tracer("shop").start_as_current_span("pay"):
+        error = f"cannot pay with {payload} or {payload['card']['number']!r}"
+        raise ValueError(error) if ctx.attempt == 1 else Fatal(error)
+
+
+@job("marked", backoff=SOON)
+def marked(payload: Marked, ctx: JobContext) -> None:
+    """Has secrets."""
+    _tell_all(payload, ctx)
+
+
+@job("marked-coroutine", backoff=SOON)
+async def marked_coroutine(payload: Marked, ctx: JobContext) -> None:
+    """Has secrets."""
+    _tell_all(payload, ctx)
+
+
+@job("marked-isolated", backoff=SOON, isolation="process")
+def marked_isolated(payload: Marked, ctx: JobContext) -> None:
+    """Has secrets."""
+    _tell_all(payload, ctx)
+
+
 @hookimpl
 def register_jobs() -> list[Any]:
-    return [linked, child, coroutine, isolated]
+    return [linked, child, coroutine, isolated, marked, marked_coroutine, marked_isolated]

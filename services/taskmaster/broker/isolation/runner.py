@@ -213,9 +213,12 @@ class _Runner:
                 body = encode_result(result).encode()
             except Rejected as rejected:
                 error = rejected
-        policy = policy_of(self._registry.handlers[start.job_type].job)
+        handler = self._registry.handlers[start.job_type]
+        policy = policy_of(handler.job)
         decision = decide(error, failures=start.failures, backoff=start.backoff, policy=policy, spared=start.spared)
-        failure = None if error is None else describe(error, job_type=start.job_type, plugin=start.plugin)
+        failure = None
+        if error is not None:
+            failure = describe(error, job_type=start.job_type, plugin=start.plugin, hide=handler.hide(bytes(start.payload)))
         return Ended(*Decision(*decision), body, failure, resident_mb(), self._take_spans() if self._take_spans is not None else ())
 
     # ------------------------------------------------------------ the plugin

@@ -55,7 +55,8 @@ class Outcome(Middleware):
         backoff, policy = message.envelope.backoff, message.actor.policy
         decision = decide(exception, failures=claim.failures, backoff=backoff, policy=policy, spared=claim.spared)
         if exception is not None:
-            message.failure = describe(exception, job_type=message.envelope.type, plugin=message.actor.plugin)
+            hide = message.actor.handler.hide(bytes(message.envelope.payload))
+            message.failure = describe(exception, job_type=message.envelope.type, plugin=message.actor.plugin, hide=hide)
             body = _encode(message.failure).decode()
             if decision.outcome == "x":
                 row, message.failure = message.row("discarded"), None

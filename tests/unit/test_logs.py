@@ -1,0 +1,59 @@
+"""What a log line looks like, whatever is put into it."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+
+from taskmaster.telemetry import events, logs
+
+HOSTILE = "a\x1b[2J\r\nb\u2028c\u202ed\x07\ud800"
+
+
+@pytest.fixture(autouse=True)
+def _root_as_it_was():
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+
+
+def said(capfd, form: str) -> list[str]:
+    logs.configure("info", form)
+    logs.get().info(events.JOB_STARTED, type=HOSTILE)
+    logging.getLogger("somebody").warning("a line: %s", HOSTILE)
+    return capfd.readouterr().err.splitlines()
+
+
+def test_a_json_line_stays_one_line(capfd) -> None:
+    """Control characters, separators and half characters are escaped, in our lines and those of libraries."""
+    lines = said(capfd, "json")
+
+    assert [json.loads(line)["event"] for line in lines] == ["job.started", f"a line: {HOSTILE}"]
+    assert all(line.isascii() and line.isprintable() for line in lines)
+
+
+def test_a_terminal_is_told_nothing_to_obey(capfd) -> None:
+    """What a job's author or submitter wrote moves no cursor, clears no screen and begins no line."""
+    lines = said(capfd, "console")
+
+    assert len(lines) == 2
+    assert all("a\\x1b[2J\\x0d\\nb\\x2028c\\x202ed\\x07" in line for line in lines)
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_traceback_keeps_its_end_and_a_text_its_beginning(capfd, form) -> None:
+    """Both are cut, and say so."""
+    logs.configure("info", form)
+    try:
+        raise ValueError("x" * 100_000 + "the end")
+    except ValueError as error:
+        logs.get().error(events.API_FAILED, exc_info=error, path="/begin" + "y" * 100_000)
+    text = capfd.readouterr().err
+
+    assert len(text) < 20_000
+    assert "the end" in text
+    assert text.count("characters before)") == text.count("characters more)") == 1
+    assert "/begin" in text
