@@ -21,6 +21,7 @@ from bench.parts.draining import BACKLOG, DRAIN, DRAIN_TWO
 from bench.parts.http import HTTP
 from bench.parts.isolation import ISOLATION
 from bench.parts.latency import BUSY, IDLE, NEIGHBOURS, OPEN
+from bench.parts.schedules import SCHEDULES
 from bench.parts.startup import UP
 from bench.parts.submission import SUBMIT
 from bench.peers.bullmq import BullMQ
@@ -32,7 +33,7 @@ from support.servers import KINDS, version_of
 
 __all__ = ["main"]
 
-PARTS = (SUBMIT, DRAIN, DRAIN_TWO, IDLE, OPEN, BUSY, NEIGHBOURS, DELAYED, COST, SIZE, BACKLOG, HTTP, ASYNC, ISOLATION, UP)
+PARTS = (SUBMIT, DRAIN, DRAIN_TWO, IDLE, OPEN, BUSY, NEIGHBOURS, DELAYED, COST, SIZE, BACKLOG, SCHEDULES, HTTP, ASYNC, ISOLATION, UP)
 PEERS = (TaskMaster(), StockDramatiq(), BullMQ())
 
 

@@ -45,6 +45,10 @@ class Running:
         """Memory that the tree alone holds (USS), MB."""
         return sum(p.memory_full_info().uss for p in _each(self.tree())) / 1e6
 
+    def resident_mb(self) -> float:
+        """Memory that the tree has in RAM (RSS), MB."""
+        return sum(p.memory_info().rss for p in _each(self.tree())) / 1e6
+
     def threads(self) -> int:
         """Threads of the process that has most."""
         return max((p.num_threads() for p in _each(self.tree())), default=0)

@@ -55,6 +55,8 @@ TARGETS = (
     Target("size", "waiting B/job", 850, 750, is_ceiling=True),
     Target("size", "finished B/job", 1_050, 950, is_ceiling=True),
     Target("backlog", "many/few", 0.8, 0.9),
+    Target("schedules", "lag p99 ms", 1_000, 500, is_ceiling=True),
+    Target("schedules", "beside max ms", 1_000, 500, is_ceiling=True),
     Target("up", "seconds", 2, 1, is_ceiling=True),
 )
 

@@ -22,12 +22,12 @@ from taskmaster.model.schedule import Schedule
 from taskmaster.plugins.catalogue import CatalogueEntry, encode
 from taskmaster.scheduler.rounds import Rounds
 from taskmaster.settings import Settings
-from taskmaster.store import calls
+from taskmaster.store import calls, schedules
 from taskmaster.store.call import Talk
 from taskmaster.store.schedules import Fire, ScheduleRow
 from taskmaster.telemetry.meters import SchedulerMeter
 
-__all__ = ["Town", "publish", "town_at"]
+__all__ = ["Town", "many", "publish", "town_at"]
 
 _envelope = msgspec.json.Decoder(Envelope).decode
 
@@ -38,6 +38,29 @@ def publish(store: Any, *types: str) -> None:
     catalogue = [(entry.type, encode(entry).decode()) for entry in entries]
     facts: dict[str, Any] = {"cap": "cap-" + "-".join(types), "info": "{}", "plugin_set": "{}", "types": types, "gen": "g"}
     store.run(calls.register(0, wid="w1", **facts, catalogue=catalogue, alive_ms=ALIVE_MS))
+
+
+def many(store: Any, total: int, at_once: int, at_ms: int, job_type: str, payload: Any) -> list[str]:
+    """Make *total* daily schedules, of which *at_once* are due at that moment and the others a day later; the ids of the first.
+
+    One more, `beside`, runs every second, from five seconds before that moment on. They are written as the engine writes them, but a
+    hundred in a call.
+    """
+    daily = Schedule(type=job_type, payload=payload, cron="0 9 * * 1-5", timezone="America/New_York")
+    wave, calm = ([f"{kind}-{n}" for n in range(count)] for kind, count in (("wave", at_once), ("calm", total - at_once)))
+    plan = [(name, daily, at_ms) for name in wave] + [(name, daily, at_ms + 86_400_000) for name in calm]
+    each_second = Schedule(type=job_type, payload=payload, every_ms=1_000, catch_up="all", catch_up_max=1_000)
+    plan.append(("beside", each_second, at_ms - 5_000))
+    facts: dict[str, Any] = {"known": 0, "last": "", "enabled": None, "who": "ann"}
+    puts = [
+        schedules.put(0, name, op=f"{n:016x}", spec=msgspec.json.encode(one).decode(), next_ms=due_ms, due_ms=due_ms, **facts)
+        for n, (name, one, due_ms) in enumerate(plan)
+    ]
+    channel = store.channel()
+    for first in range(0, len(puts), 100):
+        channel.run_together(puts[first : first + 100])
+    channel.close()
+    return wave
 
 
 @dataclass
@@ -79,8 +102,8 @@ class Town:
 
     def made(self) -> list[str]:
         """The idempotency keys of all jobs, in order: `<schedule>@<instant>`."""
-        blobs = [str(self.desk.raw.get(key)).encode() for key in self.desk.raw.keys("tm:{0}:b:*")]
-        return sorted(_envelope(blob).key for blob in blobs)
+        names = self.desk.raw.keys("tm:{0}:b:*")
+        return sorted(_envelope(str(blob).encode()).key for blob in (self.desk.raw.mget(names) if names else ()))
 
     def fires(self, name: str) -> list[Fire]:
         found: list[Fire] = self.run(engine.fires(name, 1, limit=200))

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, get_args
@@ -64,14 +64,16 @@ class StoreServer:
         kind: which binary.
         aof: append-only file on (`everysec`), so that `kill` and `start` keep the data. Off: a restart begins empty.
         options: more command-line options, such as `["--maxmemory", "10mb"]`; they win over the ones set here.
+        environ: on top of the environment of this process.
 
     Start it from the main thread: the server is told to die with the thread that started it.
     """
 
-    def __init__(self, kind: Kind, *, aof: bool = False, options: Sequence[str] = ()) -> None:
+    def __init__(self, kind: Kind, *, aof: bool = False, options: Sequence[str] = (), environ: Mapping[str, str] | None = None) -> None:
         self.kind: Kind = kind
         self.aof = aof
         self.options = list(options)
+        self.environ = os.environ | dict(environ or {})
         self.folder = Path(tempfile.mkdtemp(prefix=f"tm-{kind}-"))
         self.socket_path = self.folder / "s"
         self.log_path = self.folder / "log"
@@ -104,7 +106,13 @@ class StoreServer:
         command += ["--maxmemory-policy", "noeviction", *self.options]
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, preexec_fn=die_with_thread()
+                command,
+                env=self.environ,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=die_with_thread(),
             )
         deadline = time.monotonic() + _READY_WITHIN_S
         while not self._answers():

@@ -241,9 +241,15 @@ def _change(
 
 
 def _next(schedule: Schedule, row: ScheduleRow | None, now_ms: int) -> int | None:
-    """The first instant from now on that was not dealt with; None: there is none, or it may run no more."""
+    """The first instant from now on that was not dealt with; None: there is none, or it may run no more.
+
+    One that is due, or whose jitter is not over, and was not fired yet stands if the definition has it: an edit passes over nothing.
+    """
     if _is_over(schedule, row):
         return None
+    stands_ms = int(row.fields.get("next", 0)) if row and row.due_ms is not None else 0
+    if 0 < stands_ms <= now_ms and [run.at_ms for run in model.next_instants(schedule, stands_ms - 1, 1)] == [stands_ms]:
+        return stands_ms
     after_ms = max(now_ms, int(row.last)) if row and row.last else now_ms
     following = model.next_instants(schedule, after_ms, 1)
     return following[0].at_ms if following else None

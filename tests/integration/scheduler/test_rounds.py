@@ -15,6 +15,7 @@ from taskmaster.engine import schedules as engine
 from taskmaster.engine.firing import prepare_steps
 from taskmaster.engine.scheduled_jobs import Who, backfill
 from taskmaster.errors import Conflict, NotFound
+from taskmaster.model.schedule import Schedule
 from taskmaster.model.zones import zone
 from taskmaster.plugins.schedules import Declared
 from taskmaster.scheduler.rounds import LEASE_MS
@@ -153,6 +154,45 @@ def test_a_change_that_meets_a_fire_is_decided_anew(town: Town) -> None:
     assert refused.status is Status.CONFLICT
     assert town.row("h").version == 2
     assert town.made() == ["h@2026-11-27T09:01:00Z"]
+
+
+@pytest.mark.parametrize("jitter_ms", [0, 30 * MINUTE])
+@pytest.mark.parametrize("by", ["person", "plugin"])
+def test_an_instant_that_stands_there_unfired_outlives_an_edit(town: Town, jitter_ms: int, by: str) -> None:
+    """It is due, or its jitter is not over, when the payload is changed: it is fired by the new definition, if that has it too."""
+
+    def change(payload: dict[str, int], version: int) -> None:
+        schedule = Schedule(type="alpha", cron="0 * * * *", jitter_ms=jitter_ms, payload=payload)
+        if by == "plugin":
+            assert town.run(engine.declare(Declared("h", schedule, "demo", version), town.jobs())) is Status.OK
+        else:
+            town.run(engine.put("h", schedule, town.jobs(), ME))
+
+    change({"definition": 1}, 1)
+    town.at("2026-11-27T10:00:00.200Z")
+    change({"definition": 2}, 2)
+    town.at("2026-11-27T10:59:00Z")
+    town.desk.now = min(town.desk.now, town.row("h").due_ms or 0)
+    town.turn("s1", "s2")
+
+    (blob,) = (str(town.desk.raw.get(key)) for key in town.desk.raw.keys("tm:{0}:b:*"))
+    assert town.made() == ["h@2026-11-27T10:00:00Z"]
+    assert '{"definition":2}' in blob
+
+
+def test_an_edit_that_lacks_the_instant_that_stands_there_begins_with_the_next(town: Town) -> None:
+    """And so does one that is resumed: what came while it was paused is not made up for."""
+    for name in ("edited", "paused"):
+        town.put(name, cron="0 * * * *")
+    town.run(engine.switch("paused", 1, ME, enabled=False))
+    town.at("2026-11-27T10:00:00.200Z")
+    town.put("edited", cron="*/7 * * * *", start_at=dt.datetime(2026, 11, 27, 10, 5, tzinfo=dt.UTC))
+    town.run(engine.switch("paused", 1, ME, enabled=True))
+    town.turn()
+
+    assert town.made() == []
+    assert town.row("edited").fields["next"] == str(town.desk.now - 200 + 7 * MINUTE)
+    assert town.row("paused").fields["next"] == str(town.desk.now - 200 + HOUR)
 
 
 def test_a_clock_that_goes_back_fires_nothing_again(town: Town) -> None:
