@@ -24,6 +24,7 @@ from taskmaster.api import (
     queues,
     schedules,
     submission,
+    tenants,
     types,
 )
 from taskmaster.api.pressure import PressureGauge
@@ -134,6 +135,7 @@ _ROUTES = [
     *queues.ROUTES,
     *breakers.ROUTES,
     *types.ROUTES,
+    *tenants.ROUTES,
     *limits.ROUTES,
     *schedules.ROUTES,
     *health.ROUTES,
