@@ -27,12 +27,12 @@ from taskmaster.api import (
     tenants,
     types,
 )
-from taskmaster.api.pressure import PressureGauge
 from taskmaster.api.service import Answer, AnyRequest, Service, data, only
 from taskmaster.api.watch import Watch
 from taskmaster.engine.catalogue import Catalogue
 from taskmaster.engine.enqueue import AsyncEnqueuer
 from taskmaster.engine.gather import Gather
+from taskmaster.engine.pressure import PressureGauge
 from taskmaster.engine.waiting import Waiting
 from taskmaster.errors import ConfigurationError, StoreError
 from taskmaster.settings import Settings

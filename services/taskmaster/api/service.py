@@ -12,12 +12,12 @@ from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
 from taskmaster.api import shapes
-from taskmaster.api.pressure import PressureGauge
 from taskmaster.api.problems import BadParameter
 from taskmaster.api.watch import Watch
 from taskmaster.engine.catalogue import Catalogue
 from taskmaster.engine.enqueue import AsyncEnqueuer
 from taskmaster.engine.gather import Gather
+from taskmaster.engine.pressure import PressureGauge
 from taskmaster.engine.waiting import Waiting
 from taskmaster.errors import Forbidden
 from taskmaster.model import scopes

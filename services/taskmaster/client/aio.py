@@ -16,6 +16,7 @@ from taskmaster.engine.catalogue import Catalogue
 from taskmaster.engine.change import change_job
 from taskmaster.engine.enqueue import AsyncEnqueuer, Result
 from taskmaster.engine.gather import CHUNK, Gather
+from taskmaster.engine.pressure import PressureGauge
 from taskmaster.engine.receipts import Checked, SubmittedJob, check_all, receipt
 from taskmaster.engine.submit import Submission, prepare, trace_context
 from taskmaster.engine.waiting import Waiting
@@ -41,6 +42,7 @@ class _Parts:
         self.gather = Gather(self.store.channel, settings.partitions, timeout_s)
         self.enqueuer = AsyncEnqueuer(self.gather, self.store)
         self.catalogue = Catalogue(self.store)
+        self.pressure = PressureGauge(self.store, settings)
         self.waiting = Waiting(self.store, settings.partitions, block_ms=min(1_000, settings.store_timeout_ms // 2))
 
     @property
@@ -50,6 +52,7 @@ class _Parts:
     async def close(self) -> None:
         self.waiting.close()
         await self.catalogue.stop()
+        await self.pressure.stop()
         await self.gather.close()
         await self.store.close()
 
@@ -81,7 +84,7 @@ class AsyncClient:
         entry, validator = (await parts.catalogue.need((submission.type,))).find(submission.type)
         now_ms, trace = await parts.store.now_ms(), trace_context(traceparent)
         prepared = prepare(submission, entry, validator, self._settings, now_ms, self._origin, traceparent=trace)
-        return receipt(*await parts.enqueuer.one(prepared))
+        return receipt(*await parts.enqueuer.one(core.admitted(await parts.pressure.sift([prepared]))))
 
     async def submit_many(
         self, items: Iterable[Item] | AsyncIterable[Item], *, mode: Mode = "independent", traceparent: str = ""
@@ -89,7 +92,7 @@ class AsyncClient:
         """As `Client.submit_many`. Checking 500 items holds the loop for some 5 ms."""
         parts, trace = self._here(), trace_context(traceparent)
         if mode == "atomic":
-            checked = await self._check(parts, core.batch_of(await _taken(items, core.ATOMIC_MAX + 1)), trace)
+            checked = await parts.pressure.sift(await self._check(parts, core.batch_of(await _taken(items, core.ATOMIC_MAX + 1)), trace))
             for job in core.all_or_none(await parts.enqueuer.atomic(checked)):
                 yield job
             return
@@ -97,7 +100,7 @@ class AsyncClient:
         first = 0
         try:
             async for chunk in _chunks(items):
-                checked = await self._check(parts, chunk, trace)
+                checked = await parts.pressure.sift(await self._check(parts, chunk, trace))
                 results = await under_way if under_way else []
                 under_way = None if core.is_lost(results) else asyncio.create_task(parts.enqueuer.many(checked), name="taskmaster-submit")
                 for outcome in core.one_by_one(results, first):
@@ -169,7 +172,7 @@ class AsyncClient:
         dead = await parts.store.run(reads.dead(partition, known)) if shown is None else None
         now_ms = await parts.store.now_ms()
         prepared = core.replay_of(known, shown, dead, request, partitions=self._settings.partitions, now_ms=now_ms)
-        return receipt(*await parts.enqueuer.one(prepared))
+        return receipt(*await parts.enqueuer.one(core.admitted(await parts.pressure.sift([prepared]))))
 
     async def close(self) -> None:
         """As `Client.close`; who waits gets an answer now."""
