@@ -16,7 +16,7 @@ from bench.machine import Meter, python_speed, wait_for_quiet
 from bench.parts.base import Bench, Part
 from bench.parts.coroutines import ASYNC
 from bench.parts.cost import COST, SIZE
-from bench.parts.delayed import DELAYED
+from bench.parts.delayed import DELAYED, IMPORT
 from bench.parts.draining import BACKLOG, DRAIN, DRAIN_TWO
 from bench.parts.http import HTTP
 from bench.parts.isolation import ISOLATION
@@ -33,7 +33,25 @@ from support.servers import KINDS, version_of
 
 __all__ = ["main"]
 
-PARTS = (SUBMIT, DRAIN, DRAIN_TWO, IDLE, OPEN, BUSY, NEIGHBOURS, DELAYED, COST, SIZE, BACKLOG, SCHEDULES, HTTP, ASYNC, ISOLATION, UP)
+PARTS = (
+    SUBMIT,
+    DRAIN,
+    DRAIN_TWO,
+    IDLE,
+    OPEN,
+    BUSY,
+    NEIGHBOURS,
+    DELAYED,
+    IMPORT,
+    COST,
+    SIZE,
+    BACKLOG,
+    SCHEDULES,
+    HTTP,
+    ASYNC,
+    ISOLATION,
+    UP,
+)
 PEERS = (TaskMaster(), StockDramatiq(), BullMQ())
 
 

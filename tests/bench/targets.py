@@ -52,6 +52,8 @@ TARGETS = (
     Target("async", "threads", 100, 50, is_ceiling=True),
     Target("delayed", "grown MB", 10, 0.5, is_ceiling=True),
     Target("delayed", "late max ms", 50, 10, is_ceiling=True),
+    Target("import", "grown MB", 10, 0.5, is_ceiling=True),
+    Target("import", "late p99 ms", 50, 10, is_ceiling=True),
     Target("size", "waiting B/job", 850, 750, is_ceiling=True),
     Target("size", "finished B/job", 1_050, 950, is_ceiling=True),
     Target("backlog", "many/few", 0.8, 0.9),

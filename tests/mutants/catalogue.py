@@ -199,6 +199,8 @@ _LUA = [
     flow("rate_window_off_by_one", "lib/limits", "'(' .. (now - l.per)", "'(' .. (now - l.per + 1)"),
     flow("pause_of_a_queue_ignored", "lib/fetch", "call('HEXISTS', P .. 'pause', 'q/' .. queue) == 1", "false"),
     flow("pause_of_a_type_ignored", "lib/fetch", "if loaded[i] == 0 or paused[i] then", "if loaded[i] == 0 then"),
+    flow("pause_of_a_tenant_ignored", "lib/limits", "call('HEXISTS', P .. 'pause', 'k/' .. key) == 0", "true"),
+    flow("tenant_resumed_without_kick", "pause", "kick_at(TENANTS .. '@' .. tenant, now)", "local _ = tenant"),
     flow("woken_for_what_is_paused", "lib/wake", "waits[i + 1] == 0 and not paused[i + 1] and", "waits[i + 1] == 0 and"),
     flow("turn_of_the_lane", "lib/fair", "if turn.tags[row.key] <= row.tag then return row end", "if true then return row end"),
     flow("credit_for_idling_keys", "lib/fair", "local its_tag = math.max(its.tag, turn.v)", "local its_tag = its.tag"),

@@ -85,6 +85,10 @@ class WorkerService:
             pass
         return found
 
+    def private_mb(self) -> float:
+        """Memory that its processes alone hold, MB."""
+        return sum(psutil.Process(pid).memory_full_info().uss for pid in [self.process.pid, *self.children().values()]) / 1e6
+
     def log(self) -> str:
         return self.log_path.read_text(errors="replace")
 

@@ -27,16 +27,17 @@ from taskmaster.api import (
     scaling,
     schedules,
     submission,
+    tenants,
     types,
     workers,
 )
 from taskmaster.api.metrics import Scrape
-from taskmaster.api.pressure import PressureGauge
 from taskmaster.api.service import Answer, AnyRequest, Service, data, only
 from taskmaster.api.watch import Watch
 from taskmaster.engine.catalogue import Catalogue
 from taskmaster.engine.enqueue import AsyncEnqueuer
 from taskmaster.engine.gather import Gather
+from taskmaster.engine.pressure import PressureGauge
 from taskmaster.engine.waiting import Waiting
 from taskmaster.errors import ConfigurationError, StoreError
 from taskmaster.settings import Settings
@@ -174,6 +175,7 @@ _ROUTES = [
     *queues.ROUTES,
     *breakers.ROUTES,
     *types.ROUTES,
+    *tenants.ROUTES,
     *limits.ROUTES,
     *workers.ROUTES,
     *schedules.ROUTES,

@@ -13,13 +13,13 @@ from litestar.types import Receive, Scope, Send
 
 from taskmaster.api import shapes
 from taskmaster.api.metrics import Scrape
-from taskmaster.api.pressure import PressureGauge
 from taskmaster.api.problems import TRACE, BadParameter
 from taskmaster.api.watch import Watch
 from taskmaster.engine.catalogue import Catalogue
 from taskmaster.engine.enqueue import AsyncEnqueuer
 from taskmaster.engine.gather import Gather
 from taskmaster.engine.lens import Lens
+from taskmaster.engine.pressure import PressureGauge
 from taskmaster.engine.producing import Sending, sending
 from taskmaster.engine.waiting import Waiting
 from taskmaster.errors import Forbidden

@@ -43,6 +43,8 @@ __all__ = [
     "Replayed",
     "Rule",
     "Shape",
+    "Tenant",
+    "TenantList",
     "Why",
     "WhyReason",
     "Worker",
@@ -436,6 +438,23 @@ class PluginList(Shape, kw_only=True):
     """All of them."""
 
     items: list[Plugin]
+    next_cursor: str | None = None
+
+
+class Tenant(Shape, kw_only=True):
+    """A tenant, by the fairness key of its jobs, and whether it is paused."""
+
+    name: str
+    paused: bool
+    paused_by: str | None
+    paused_at: str | None
+    pause_reason: str | None
+
+
+class TenantList(Shape, kw_only=True):
+    """Those that are paused."""
+
+    items: list[Tenant]
     next_cursor: str | None = None
 
 

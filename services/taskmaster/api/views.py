@@ -38,6 +38,7 @@ __all__ = [
     "queue_of",
     "status_of",
     "summary_of",
+    "tenant_of",
     "type_of",
     "why_of",
     "worker_of",
@@ -272,6 +273,11 @@ def plugin_of(name: str, entries: Sequence[CatalogueEntry], found: Sequence[Rule
     """GET /plugins/{name}. *entries*: of its types, at least one."""
     pause = pause_of(found[0].pauses.get(f"p/{name}"))
     return shapes.Plugin(name=name, version=entries[0].version, types=sorted(entry.type for entry in entries), **_pause(pause))
+
+
+def tenant_of(name: str, pause: Pause | None) -> shapes.Tenant:
+    """GET /tenants/{name}."""
+    return shapes.Tenant(name=name, **_pause(pause))
 
 
 def limit_of(view: LimitView, found: Sequence[Rules]) -> shapes.Limit:

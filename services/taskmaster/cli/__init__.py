@@ -21,6 +21,7 @@ from taskmaster.cli.importing import import_
 from taskmaster.cli.job import job
 from taskmaster.cli.limits import limits
 from taskmaster.cli.operations import operations
+from taskmaster.cli.pauses import plugins, tenants, types
 from taskmaster.cli.queues import queues
 from taskmaster.cli.scheduler import scheduler
 from taskmaster.cli.schedules import schedules
@@ -66,6 +67,9 @@ for command in (
     job,
     schedules,
     queues,
+    types,
+    plugins,
+    tenants,
     limits,
     dlq,
     operations,

@@ -17,6 +17,7 @@ from taskmaster.engine.catalogue import Catalogue
 from taskmaster.engine.change import change_job
 from taskmaster.engine.enqueue import AsyncEnqueuer, Result
 from taskmaster.engine.gather import CHUNK, Gather
+from taskmaster.engine.pressure import PressureGauge
 from taskmaster.engine.producing import Sending, sending
 from taskmaster.engine.receipts import Checked, SubmittedJob, check_all, receipt
 from taskmaster.engine.submit import Submission, prepare
@@ -44,6 +45,7 @@ class _Parts:
         self.gather = Gather(self.store.channel, settings.partitions, timeout_s)
         self.enqueuer = AsyncEnqueuer(self.gather, self.store)
         self.catalogue = Catalogue(self.store)
+        self.pressure = PressureGauge(self.store, settings)
         self.waiting = Waiting(self.store, settings.partitions, block_ms=min(1_000, settings.store_timeout_ms // 2))
 
     @property
@@ -53,6 +55,7 @@ class _Parts:
     async def close(self) -> None:
         self.waiting.close()
         await self.catalogue.stop()
+        await self.pressure.stop()
         await self.gather.close()
         await self.store.close()
 
@@ -85,7 +88,7 @@ class AsyncClient:
         now_ms = await parts.store.now_ms()
         with sending(accepted(traceparent)) as span:
             prepared = prepare(submission, entry, validator, self._settings, now_ms, self._origin, traceparent=span.traceparent)
-            job, answer = await parts.enqueuer.one(prepared)
+            job, answer = await parts.enqueuer.one(core.admitted(await parts.pressure.sift([prepared])))
             span.stored(job.queue, job.type, job.id)
             return receipt(job, answer)
 
@@ -101,7 +104,7 @@ class AsyncClient:
     async def _submit_many(self, items: Iterable[Item] | AsyncIterable[Item], mode: Mode, span: Sending) -> AsyncGenerator[Outcome]:
         parts, trace = self._here(), span.traceparent
         if mode == "atomic":
-            checked = await self._check(parts, core.batch_of(await _taken(items, core.ATOMIC_MAX + 1)), trace)
+            checked = await parts.pressure.sift(await self._check(parts, core.batch_of(await _taken(items, core.ATOMIC_MAX + 1)), trace))
             span.many(len(checked))
             for job in core.all_or_none(await parts.enqueuer.atomic(checked)):
                 yield job
@@ -110,7 +113,7 @@ class AsyncClient:
         first = 0
         try:
             async for chunk in _chunks(items):
-                checked = await self._check(parts, chunk, trace)
+                checked = await parts.pressure.sift(await self._check(parts, chunk, trace))
                 results = await under_way if under_way else []
                 under_way = None if core.is_lost(results) else asyncio.create_task(parts.enqueuer.many(checked), name="taskmaster-submit")
                 for outcome in core.one_by_one(results, first):
@@ -185,7 +188,7 @@ class AsyncClient:
             dead = await parts.store.run(reads.dead(partition, known)) if shown is None else None
             now_ms = await parts.store.now_ms()
             prepared = core.replay_of(known, shown, dead, request, partitions=self._settings.partitions, now_ms=now_ms)
-            job, answer = await parts.enqueuer.one(prepared)
+            job, answer = await parts.enqueuer.one(core.admitted(await parts.pressure.sift([prepared])))
             span.stored(job.queue, job.type, job.id)
             return receipt(job, answer)
 

@@ -16,13 +16,15 @@ from taskmaster.engine.change import Change
 from taskmaster.engine.enqueue import Result
 from taskmaster.engine.gather import CHUNK
 from taskmaster.engine.options import UniqueWork
-from taskmaster.engine.receipts import SubmittedJob, outcomes
+from taskmaster.engine.receipts import Checked, SubmittedJob, outcomes
 from taskmaster.engine.submit import KEY_MAX, Prepared, Submission, holds_nan
 from taskmaster.errors import (
     InvalidPayload,
     InvalidRequest,
     NotEnded,
+    Overloaded,
     StoreError,
+    StoreFilling,
     StoreUnavailable,
     TaskMasterError,
 )
@@ -39,6 +41,7 @@ __all__ = [
     "Mode",
     "Options",
     "Outcome",
+    "admitted",
     "all_or_none",
     "batch_of",
     "change_of",
@@ -221,6 +224,18 @@ def batch_of(items: Iterable[Item]) -> list[Submission | TaskMasterError]:
     return submissions_of(taken)
 
 
+def admitted(sifted: Sequence[Checked]) -> Prepared:
+    """The one that was asked for.
+
+    Raises:
+        Overloaded, StoreFilling: it may not come now.
+    """
+    [one] = sifted
+    if isinstance(one, TaskMasterError):
+        raise one
+    return one
+
+
 def names_in(submissions: Iterable[Submission | TaskMasterError]) -> set[str]:
     """The types that are asked for."""
     return {one.type for one in submissions if isinstance(one, Submission)}
@@ -228,7 +243,12 @@ def names_in(submissions: Iterable[Submission | TaskMasterError]) -> set[str]:
 
 def is_lost(results: Sequence[Result]) -> bool:
     """Whether the store did not take a call: there is no use in sending the next, which `one_by_one` would not come to."""
-    return any(isinstance(one, StoreError) for one in results)
+    return any(_is_loss(one) for one in results)
+
+
+def _is_loss(one: Any) -> bool:
+    """Whether the store did not take the call. What is only refused under pressure concerns one item."""
+    return isinstance(one, StoreError) and not isinstance(one, StoreFilling)
 
 
 def one_by_one(results: Sequence[Result], first: int) -> Iterator[Outcome]:
@@ -238,7 +258,7 @@ def one_by_one(results: Sequence[Result], first: int) -> Iterator[Outcome]:
         StoreError: when it comes to one that the store did not take; fact `index`.
     """
     for index, outcome in enumerate(outcomes(results), first):
-        if isinstance(outcome, StoreError):
+        if isinstance(outcome, StoreError) and _is_loss(outcome):
             outcome.facts["index"] = index
             raise outcome
         yield outcome
@@ -249,12 +269,13 @@ def all_or_none(results: Sequence[Result]) -> Iterator[SubmittedJob]:
 
     Raises:
         InvalidRequest: one was refused, so none was stored; fact `items` says which, and why.
-        StoreError: the store did not take it.
+        StoreError: the store did not take it, or (`StoreFilling`) one of them not now.
+        Overloaded: a queue does not take one of them now.
     """
     told = outcomes(results)
     wrong = [(index, one) for index, one in enumerate(told) if isinstance(one, TaskMasterError)]
     for _, error in wrong:
-        if isinstance(error, StoreError):
+        if isinstance(error, StoreError | Overloaded):
             raise error
     if wrong:
         items = [{"index": index, "code": error.code, "message": error.message} for index, error in wrong]

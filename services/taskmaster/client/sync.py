@@ -15,6 +15,7 @@ from taskmaster.engine.catalogue import BlockingCatalogue
 from taskmaster.engine.change import change_job
 from taskmaster.engine.enqueue import Enqueuer, Result
 from taskmaster.engine.gather import CHUNK
+from taskmaster.engine.pressure import BlockingPressureGauge
 from taskmaster.engine.producing import Sending, sending
 from taskmaster.engine.receipts import Checked, SubmittedJob, check_all, receipt
 from taskmaster.engine.submit import Submission, prepare
@@ -45,6 +46,7 @@ class _Parts:
         self.store = SyncStore(store_url(settings), timeout_s=self.within_s)
         self.enqueuer = Enqueuer(self.store, self.within_s)
         self.catalogue = BlockingCatalogue(self.store)
+        self.pressure = BlockingPressureGauge(self.store, settings, self.within_s / 2)
 
     def run(self, call: Call[T]) -> T:
         """Ask, and ask again."""
@@ -60,7 +62,7 @@ class Client:
     Args:
         where: address of the store, the other settings being the defaults; or settings; or None: those of this process, as the commands
             find them (environment, `.env`, `taskmaster.toml`). Those that count here must be the service's: `partitions`, `idempotency`,
-            `max_body_bytes`, `idempotency_window_ms`.
+            `max_body_bytes`, `idempotency_window_ms`, `shed_…`.
         origin: how jobs are marked: client, cli.
 
     Raises:
@@ -94,6 +96,7 @@ class Client:
 
         Raises:
             InvalidRequest: it cannot be accepted; `UnknownJobType`, `InvalidPayload`, `KeyMissing` and `KeyReused` are such.
+            Overloaded, StoreFilling: not now, at this priority; fact `retryAfterS`. Figures that decide it are a second old at most.
             StoreUnavailable: no answer; it may have been stored. Repeat it with the same key.
             StoreRefused: the store takes no writes; it was not stored.
         """
@@ -102,7 +105,7 @@ class Client:
         now_ms = parts.store.now_ms()
         with sending(accepted(traceparent)) as span:
             prepared = prepare(submission, entry, validator, self._settings, now_ms, self._origin, traceparent=span.traceparent)
-            job, answer = parts.enqueuer.one(prepared)
+            job, answer = parts.enqueuer.one(core.admitted(parts.pressure.sift([prepared])))
             span.stored(job.queue, job.type, job.id)
             return receipt(job, answer)
 
@@ -112,7 +115,8 @@ class Client:
         Independent: 500 a call, while the next 500 are checked. At most 1,000 items are taken beyond those whose outcome has been told.
         An item that cannot be accepted comes back as the error that says why, and spoils no other.
 
-        Atomic: at most 1,000, all or none: if one cannot be accepted, this raises and nothing is stored.
+        Atomic: at most 1,000, all or none: if one cannot be accepted, this raises and nothing is stored. Under pressure items come back as,
+        or this raises, `Overloaded` or `StoreFilling`.
 
         Args:
             items: `Submission`s, or mappings with the names that POST /jobs takes.
@@ -130,7 +134,7 @@ class Client:
     def _submit_many(self, items: Iterable[Item], mode: Mode, span: Sending) -> Iterator[Outcome]:
         parts, trace = self._here(), span.traceparent
         if mode == "atomic":
-            checked = self._check(parts, core.batch_of(items), trace)
+            checked = parts.pressure.sift(self._check(parts, core.batch_of(items), trace))
             span.many(len(checked))
             yield from core.all_or_none(parts.enqueuer.atomic(checked))
             return
@@ -139,7 +143,7 @@ class Client:
         with ThreadPoolExecutor(1, "taskmaster-submit") as sender:  # the store takes one chunk while the next is checked
             try:
                 for chunk in core.chunks(items):
-                    checked = self._check(parts, chunk, trace)
+                    checked = parts.pressure.sift(self._check(parts, chunk, trace))
                     results = under_way.result() if under_way else []
                     under_way = None if core.is_lost(results) else _begin(sender, parts.enqueuer, checked)
                     yield from core.one_by_one(results, first)
@@ -264,7 +268,7 @@ class Client:
             shown = parts.run(reads.show(partition, known, "b"))
             dead = parts.run(reads.dead(partition, known)) if shown is None else None
             prepared = core.replay_of(known, shown, dead, request, partitions=self._settings.partitions, now_ms=parts.store.now_ms())
-            job, answer = parts.enqueuer.one(prepared)
+            job, answer = parts.enqueuer.one(core.admitted(parts.pressure.sift([prepared])))
             span.stored(job.queue, job.type, job.id)
             return receipt(job, answer)
 

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from taskmaster.engine.options import out_of_range
-from taskmaster.engine.rules import By, Pause, Reason, Word, give, pause_of, set_pause, shares
+from taskmaster.engine.rules import By, Pause, Reason, Word, give, pause_of, paused_tenants, set_pause, shares
 from taskmaster.errors import InvalidRequest
 from taskmaster.model.lanes import KEY_MAX, key_name
 from taskmaster.store import flow
@@ -33,7 +33,7 @@ __all__ = [
     "unknown_limits",
 ]
 
-_SCOPES = {"q": "queue", "t": "type", "p": "plugin"}
+_SCOPES = {"q": "queue", "t": "type", "p": "plugin", "k": "tenant"}
 LENGTH_MAX, WEIGHT_MAX, WEIGHTS_MAX, CONCURRENCY_MAX = 1_000_000_000, 1_000, 1_000, 10_000
 SLA_MAX_MS = 31_622_400_000
 Names = Annotated[tuple[Annotated[str, msgspec.Meta(pattern=f"^{NAME.pattern}$", max_length=64)], ...], msgspec.Meta(max_length=LIMITS_MAX)]
@@ -155,7 +155,9 @@ def findings(found: Sequence[Rules]) -> list[Finding]:
         message = "queues or job types name these, so they limit nothing; PUT /limits/{name} or `taskmaster limits put NAME` gives a rule"
         told.append(Finding("limiters", "warn", f"no rule for {', '.join(unknown)}", message))
     if found[0].pauses:
-        paused = (f"{_SCOPES.get(kind, kind)} {name}" for kind, _, name in (scope.partition("/") for scope in sorted(found[0].pauses)))
+        tenants = [f"k/{name}" for name in paused_tenants(found)]
+        scopes = [*sorted(scope for scope in found[0].pauses if not scope.startswith("k/")), *tenants]
+        paused = (f"{_SCOPES.get(kind, kind)} {name}" for kind, _, name in (scope.partition("/") for scope in scopes))
         told.append(Finding("pauses", "info", ", ".join(paused), "nothing of these begins until it is resumed"))
     return told
 

@@ -8,13 +8,15 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
+from taskmaster.engine.options import out_of_range
 from taskmaster.errors import Conflict, RevisionMismatch
+from taskmaster.model.lanes import KEY_MAX, key_name
 from taskmaster.store import flow
 from taskmaster.store.call import Call, Talk
 from taskmaster.store.flow import Changed, Rules
 from taskmaster.store.status import Status
 
-__all__ = ["By", "Pause", "Reason", "Word", "give", "pause_of", "read_rules", "set_pause", "shares"]
+__all__ = ["By", "Pause", "Reason", "Word", "give", "pause_of", "paused_tenants", "read_rules", "set_pause", "shares"]
 
 #: How often an order is decided anew when somebody else was faster.
 TRIES = 5
@@ -30,12 +32,18 @@ class Word(NamedTuple):
 
 
 class Pause(NamedTuple):
-    """Whose order it is that something stands still. `plugin`: it is a pause of that plugin, of which the thing is a part."""
+    """Whose order it is that something stands still.
+
+    Attributes:
+        plugin: it is a pause of that plugin, of which the thing is a part.
+        name: of a tenant whose name the store cannot spell as people do.
+    """
 
     by: str
     reason: str
     since_ms: int
     plugin: str = ""
+    name: str = ""
 
 
 class _Entry(msgspec.Struct):
@@ -43,6 +51,7 @@ class _Entry(msgspec.Struct):
     reason: str = ""
     since: float = 0
     plugin: str = ""
+    name: str = ""
 
 
 def pause_of(raw: bytes | str | None) -> Pause | None:
@@ -50,7 +59,13 @@ def pause_of(raw: bytes | str | None) -> Pause | None:
     if not raw:
         return None
     entry = msgspec.json.decode(raw, type=_Entry)
-    return Pause(entry.who, entry.reason, int(entry.since), entry.plugin)
+    return Pause(entry.who, entry.reason, int(entry.since), entry.plugin, entry.name)
+
+
+def paused_tenants(found: Sequence[Rules]) -> dict[str, Pause]:
+    """The tenants that are paused, by name and sorted, from the rules of all partitions."""
+    pauses = {scope[2:]: pause_of(raw) for scope, raw in found[0].pauses.items() if scope.startswith("k/")}
+    return dict(sorted((pause.name or key, pause) for key, pause in pauses.items() if pause))
 
 
 def shares(total: int, partitions: int) -> list[int]:
@@ -107,12 +122,21 @@ def give(
 
 
 def set_pause(scope: str, what: Literal["pause", "resume"], partitions: int, word: Word) -> Talk[int]:
-    """Pause or resume `q/<queue>`, `t/<type>` or `p/<plugin>`. Already so: nothing happens, and the first one's word stands.
+    """Pause or resume `q/<queue>`, `t/<type>`, `p/<plugin>` or `k/<tenant>`. Already so: nothing happens, and the first one's word stands.
+
+    A tenant is who has the fairness key of that name.
 
     Raises:
+        InvalidRequest: no fairness key can be as that tenant is called.
         Conflict: a type is to go on whose plugin is paused.
     """
     kind, _, name = scope.partition("/")
+    spelled = name
+    if kind == "k":
+        if not 1 <= len(name) <= KEY_MAX:
+            raise out_of_range("tenant", f"1 to {KEY_MAX} characters")
+        spelled = key_name(name)
+        scope = f"k/{spelled}"
     if kind == "t" and what == "resume":
         rules: Rules = yield flow.rules(0)
         pause = pause_of(rules.pauses.get(scope))
@@ -120,6 +144,8 @@ def set_pause(scope: str, what: Literal["pause", "resume"], partitions: int, wor
             raise Conflict(f"{name} is paused with its plugin {pause.plugin}; resume that", plugin=pause.plugin)
 
     def write(partition: int, order: flow.Order) -> Call[Changed]:
-        return flow.pause_plugin(partition, name, what, order) if kind == "p" else flow.pause(partition, scope, what, order)
+        if kind == "p":
+            return flow.pause_plugin(partition, name, what, order)
+        return flow.pause(partition, scope, what, order, name if name != spelled else "")
 
     return (yield from give(partitions, write, word, read=flow.rules, revision=lambda seen: seen.revision(scope)))

@@ -128,6 +128,9 @@ def _refused(refusal: Refusal, now_ms: int) -> Reason:
         return _breaker(refusal, room_at, now_ms)
     facts: dict[str, Any] = {"limit": name, "in_use": refusal.in_use, "room_at_ms": room_at, "waits": refusal.unit}
     key = name.partition("@")[2]
+    if refusal.kind == "gate" and "pause" in fields:
+        order = msgspec.json.decode(fields["pause"])
+        return _paused("tenant", order.get("name") or key, order)
     if refusal.kind == "gate":
         return Reason("paused", f"the gate {name} is shut", facts | {"scope": "gate", "name": name})
     facts["max"] = int(fields.get(f"max/{key}") or fields["max"]) if key else int(fields["max"])

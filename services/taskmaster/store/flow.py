@@ -94,9 +94,14 @@ def limits(partition: int, name: str = "") -> Call[list[LimitRow]]:
     return Call(load("limits"), partition, (name,), decode)
 
 
-def pause(partition: int, scope: str, what: Literal["pause", "resume"], order: Order) -> Call[Changed]:
-    """Claim nothing more of *scope*, `q/<queue>` or `t/<type>`; or go on."""
-    return Call(load("pause"), partition, (scope, what, _known(order), order.op, order.who, order.reason), _changed)
+def pause(partition: int, scope: str, what: Literal["pause", "resume"], order: Order, name: str = "") -> Call[Changed]:
+    """Claim nothing more of *scope*, `q/<queue>`, `t/<type>` or `k/<fairness key>`; or go on.
+
+    Args:
+        scope: a fairness key as lanes spell it (`model.lanes.key_name`).
+        name: the same as people spell it, where that differs.
+    """
+    return Call(load("pause"), partition, (scope, what, _known(order), order.op, order.who, order.reason, name), _changed)
 
 
 def put_queue(partition: int, queue: str, settings: Mapping[str, str | int], order: Order) -> Call[Changed]:
@@ -121,7 +126,8 @@ class Rules(NamedTuple):
 
     Attributes:
         queues: settings as queue_put.lua takes them, of those that have any.
-        pauses: by scope (`q/<queue>`, `t/<type>`, `p/<plugin>`): JSON of who, reason, since ms, and `plugin` where it is that one's.
+        pauses: by scope (`q/<queue>`, `t/<type>`, `p/<plugin>`, `k/<fairness key>`): JSON of who, reason, since ms, `plugin` where it is
+            that one's, `name` of a key that people spell otherwise.
         type_limits: names with commas, by type.
         orders: revisions and such, `<scope>/rev`.
         limiters: those there are.
@@ -134,7 +140,7 @@ class Rules(NamedTuple):
     limiters: frozenset[str]
 
     def revision(self, scope: str) -> int:
-        """How often what stands under *scope* was changed: `q/`, `t/`, `p/` pauses, `l/<type>` limiters of a type."""
+        """How often what stands under *scope* was changed: `q/`, `t/`, `p/`, `k/` pauses, `l/<type>` limiters of a type."""
         return int(self.orders.get(f"{scope}/rev", 0))
 
 

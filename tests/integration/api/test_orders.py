@@ -202,3 +202,29 @@ async def test_every_partition_is_paused(serve: Serve, worker: HandWorker) -> No
 
     assert (shown["paused"], shown["counts"]["waiting"]) == (True, 8)
     assert all(held)
+
+
+async def test_paused_tenant_lets_the_others_go(serve: Serve, worker: HandWorker) -> None:
+    """Whatever it is called and in every partition; its jobs wait, and say why; an attempt is not spent."""
+    async with serve(partitions=2) as client:
+        path = "/tenants/Kunde%20%C3%A4"
+        held = await submitted(client, 4, fairnessKey="Kunde ä")
+        free = await submitted(client, 4, fairnessKey="b")
+        paused = (await client.post(f"{path}/pause", json=ANN)).json()
+        again = (await client.post(f"{path}/pause", json={"by": "bob"})).json()
+        listed = (await client.get("/tenants")).json()["items"]
+        first = [claim.id for claim, _ in worker.claim("default", 20)]
+        why = (await client.get(f"/jobs/{held[0]}/why")).json()["reasons"][0]
+        short = (await client.get(f"/jobs/{held[0]}/status")).json()["reason"]
+        resumed = (await client.post(f"{path}/resume")).json()
+        shown = (await client.get(path)).json()
+        wrong = await client.post(f"/tenants/{'x' * 257}/pause")
+
+    assert set(first) <= set(free)
+    assert (paused["name"], paused["paused"], paused["pausedBy"], paused["pauseReason"]) == ("Kunde ä", True, "ann", ANN["reason"])
+    assert (again, listed) == (paused, [paused])
+    assert (why["code"], short) == ("paused", "paused")
+    facts = why["facts"]
+    assert (facts["scope"], facts["name"], facts["by"], facts["reason"]) == ("tenant", "Kunde ä", "ann", ANN["reason"])
+    assert facts["since"] == paused["pausedAt"]
+    assert (resumed["paused"], shown, wrong.status_code) == (False, resumed, 422)

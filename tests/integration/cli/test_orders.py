@@ -44,7 +44,13 @@ def told(result: Result) -> Any:
     return json.loads(result.output)
 
 
-COMMANDS = {"limits": ("list", "put", "delete"), "queues": ("list", "show", "pause", "resume", "drain", "set")}
+COMMANDS = {
+    "limits": ("list", "put", "delete"),
+    "queues": ("list", "show", "pause", "resume", "drain", "set"),
+    "types": ("list", "pause", "resume"),
+    "plugins": ("list", "pause", "resume"),
+    "tenants": ("list", "pause", "resume"),
+}
 
 
 @pytest.mark.parametrize("command", [(group, one) for group, ones in COMMANDS.items() for one in ones])
@@ -151,6 +157,40 @@ def test_a_queue_is_paused_drained_resumed_and_set(run: Run) -> None:
     assert (back["limits"], back["maxLength"], back["strict"], back["concurrency"]) == ([], None, False, 3)
     assert (fresh.exit_code, missing.exit_code) == (0, 1)
     assert [one["name"] for one in listed] == ["mails", "unheard-of"]
+
+
+@pytest.mark.parametrize(("group", "name", "scope"), [("types", "mail", "t/mail"), ("plugins", "p", "p/p"), ("tenants", "Kunde 7/ä", "")])
+def test_what_else_is_paused_and_resumed(run: Run, clean_server: StoreServer, group: str, name: str, scope: str) -> None:
+    """Each command answers how it stands then, also with --json; the list and doctor name what is paused, and why."""
+    job_id = told(run("submit", "mail", "{}", "--fairness-key", "Kunde 7/ä", "--json"))["jobId"]
+    paused = told(run(group, "pause", name, "--reason", "quota", "--json"))
+    words, listed = run(group, "list"), told(run(group, "list", "--json"))
+    why = told(run("job", job_id, "--why", "--json"))
+    checks = {check["name"]: check for check in json.loads(run("doctor", "--json").output)["checks"]}
+    with desk_at(clean_server) as desk:
+        held = desk.claim("w", 1, "mails")
+    resumed = run(group, "resume", name)
+    with desk_at(clean_server) as desk:
+        desk.seqs["w"] = 1
+        freed = desk.claim("w", 1, "mails")
+
+    assert (paused["paused"], paused["pauseReason"], resumed.output) == (True, "quota", f"{name}  not paused\n")
+    assert words.output.startswith(f"{name}  paused by ")
+    assert words.output.endswith(": quota\n")
+    assert listed == [paused]
+    assert (why["reasons"][0]["code"], why["reasons"][0]["facts"]["reason"]) == ("paused", "quota")
+    assert f"{group.rstrip('s')} {name}" in checks["pauses"]["observed"]
+    assert (held, freed) == ([], [job_id])
+
+
+def test_there_must_be_such_a_type_or_plugin(run: Run) -> None:
+    """A tenant need not be known; a type whose plugin is paused is not resumed by itself."""
+    run("plugins", "pause", "p")
+
+    results = [run("types", "pause", "nope"), run("plugins", "resume", "nope"), run("types", "resume", "mail"), run("tenants", "pause", "")]
+
+    assert [result.exit_code for result in results] == [1, 1, 1, 1]
+    assert run("tenants", "resume", "nobody").exit_code == 0
 
 
 def test_submit_says_where_a_job_stands_among_others(run: Run) -> None:

@@ -128,7 +128,8 @@ class World:
         return min(burst, level + (self.desk.now - last) * most / PER_MS)
 
     def may_run(self, job: Job) -> bool:
-        is_paused = self.paused & {f"q/{job.item.queue}", f"t/{job.item.type}"}
+        tenant = job.item.lane.partition("~")[0] or "-"
+        is_paused = self.paused & {f"q/{job.item.queue}", f"t/{job.item.type}", f"k/{tenant}"}
         is_late = job.item.expires_ms and job.item.expires_ms <= self.desk.now
         return not is_paused and not is_late and all(self.room(instance, rule) for instance, rule in self.needs(job))
 
@@ -260,7 +261,9 @@ class World:
         self.desk.run(flow.put_queue(0, queue, {"lm": self.attached[queue], "strict": self.dice.choice(("", 1))}, self.order()))
 
     def pause(self) -> None:
-        scope = self.dice.choice((*(f"q/{queue}" for queue in QUEUES), *(f"t/{kind}" for kind in TYPES)))
+        scope = self.dice.choice(
+            (*(f"q/{queue}" for queue in QUEUES), *(f"t/{kind}" for kind in TYPES), *(f"k/{key}" for key in KEYS if key))
+        )
         if scope in self.paused:
             self.resume(scope)
         else:

@@ -11,6 +11,7 @@ import pytest
 
 from support.desk import GRACE_MS, WINDOW_MS, Desk
 from taskmaster.errors import StoreDefect
+from taskmaster.maintenance.sweeper import Sweeper
 from taskmaster.store import calls, flow, reads
 from taskmaster.store.status import Status
 
@@ -30,8 +31,9 @@ def settle(desk: Desk, queue: str, **settings: Any) -> None:
 
 
 # ---------------------------------------------------------------- pause
-@pytest.mark.parametrize("scope", ["q/one", "t/alpha"])
-@pytest.mark.parametrize("lane", ["", "k"])
+@pytest.mark.parametrize(
+    ("scope", "lane"), [("q/one", ""), ("q/one", "k"), ("t/alpha", ""), ("t/alpha", "k"), ("k/k", "k"), ("k/k", "k~few"), ("k/a@b", "a@b")]
+)
 def test_nothing_is_claimed_while_it_is_paused(desk: Desk, scope: str, lane: str) -> None:
     """What runs goes on, and due work moves on to wait; resumed, somebody is woken for it."""
     wid, sleeper = desk.register("w1"), desk.register("w2")
@@ -87,6 +89,61 @@ def test_a_late_copy_of_a_pause_does_nothing(desk: Desk) -> None:
     assert "pause" not in desk.dump()
     rows: Any = desk.raw.xrange("tm:{0}:audit")
     assert [(row["who"], row["action"], row["target"]) for _, row in rows] == [("ann", "paused", "q/one"), ("ann", "resumed", "q/one")]
+
+
+def test_a_paused_tenant_holds_up_nobody_else(desk: Desk) -> None:
+    """Each of its lanes is looked at once; jobs of others, and without a tenant, go on; nobody is woken for what comes."""
+    wid = desk.register("w1", "alpha", "beta")
+    desk.run(flow.put_limit(0, "few", {"kind": "slots", "max": 9}, order()))
+    held = [desk.submit(kind, priority=p, lane=lane) for kind in ("alpha", "beta") for p in (1, 2) for lane in ("k", "k~few")]
+    free = [desk.submit(lane=lane) for lane in ("", "other", "~few")]
+    assert desk.run(flow.pause(0, "k/k", "pause", order())).status is Status.OK
+
+    assert sorted(desk.claim(wid, 20)) == sorted(free)
+    assert desk.raw.zcard("tm:{0}:L:=tenant@k:w") == len(held)
+    assert desk.claim(wid, 20) == []
+    desk.woken(wid)
+    more = desk.submit(lane="k")
+    assert desk.woken(wid) == []
+    desk.dump()
+
+    assert desk.run(flow.pause(0, "k/k", "resume", order())).status is Status.OK
+    claimed = desk.claim(wid, 20)
+    assert sorted(claimed) == sorted([*held, more])
+    assert {desk.field(job_id, "ep") for job_id in claimed} == {"1"}
+    desk.dump()
+
+
+def test_a_paused_tenant_with_many_jobs_costs_what_one_costs(desk: Desk) -> None:
+    """The lane waits, not the job: rounds beside 2,000 held jobs run as many commands as beside one."""
+    wid, spent = desk.register("w1"), []
+    desk.run(flow.pause(0, "k/k", "pause", order()))
+    for count_held in (1, 2_000):
+        desk.run(calls.submit(0, [desk.item(lane="k") for _ in range(min(count_held, 1_000))]))
+        if count_held > 1_000:
+            desk.run(calls.submit(0, [desk.item(lane="k") for _ in range(count_held - 1_000)]))
+        desk.claim(wid, 5)
+        desk.submit(lane="other")
+        desk.raw.config_resetstat()
+        assert len(desk.claim(wid, 5)) == 1
+        spent.append(sum(row["calls"] for row in desk.raw.info("commandstats").values()))
+
+    assert spent[0] == spent[1]
+
+
+def test_the_sweep_lets_a_stranded_lane_of_a_tenant_go(desk: Desk) -> None:
+    """A lane that waits for the gate is left alone while the tenant is paused, and looked at when the kick was lost."""
+    wid, sweeper = desk.register("w1"), Sweeper(desk.store, 0, 600_000, WINDOW_MS)
+    job_id = desk.submit(lane="k")
+    desk.run(flow.pause(0, "k/k", "pause", order()))
+    assert desk.claim(wid) == []
+    assert sweeper.whole() == []
+    desk.raw.hdel("tm:{0}:pause", "k/k")
+
+    assert [repair.what for repair in sweeper.whole()] == ["kick_missing"]
+
+    assert desk.claim(wid) == [job_id]
+    desk.dump()
 
 
 # ---------------------------------------------------------------- settings of a queue

@@ -11,6 +11,7 @@ from support.desk import BEGINNING_MS, LEASE_MS, WINDOW_MS, Desk
 from taskmaster.engine.queries import job_of
 from taskmaster.engine.why import Explanation, Reason, explain
 from taskmaster.model.breaker import BreakerRule
+from taskmaster.model.lanes import key_name
 from taskmaster.store import breakers, calls, flow, reads
 from taskmaster.store.flow import Order
 
@@ -146,13 +147,27 @@ def test_slots_of_its_key_are_taken(shop: Desk) -> None:
 
 
 def test_a_gate_is_shut(shop: Desk) -> None:
-    """A tenant's pause."""
+    """By its name."""
     shop.run(flow.put_limit(0, "acme-gate", {"kind": "gate"}, order()))
     job_id = shop.submit(lane="acme~acme-gate")
 
     reason = first(shop, job_id)
 
     assert (reason.code, *facts(reason, "scope", "name")) == ("paused", "gate", "acme-gate")
+
+
+def test_the_tenant_is_paused(shop: Desk) -> None:
+    """By whom, since when and why; another tenant's jobs are not; nobody can say when it goes on."""
+    shop.run(flow.pause(0, f"k/{key_name('Kunde ä')}", "pause", order(reason="unpaid"), "Kunde ä"))
+    job_id, other = shop.submit(lane=key_name("Kunde ä")), shop.submit(lane="zoo")
+    shop.now += 5_000
+
+    reason = first(shop, job_id)
+
+    expected = ("paused", "tenant", "Kunde ä", "ann", BEGINNING_MS, "unpaid")
+    assert (reason.code, *facts(reason, "scope", "name", "by", "since_ms", "reason")) == expected
+    assert ask(shop, job_id).start_ms is None
+    assert ask(shop, other).reasons[0].code != "paused"
 
 
 def depend(desk: Desk) -> None:

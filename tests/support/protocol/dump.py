@@ -28,7 +28,7 @@ KEYS: tuple[tuple[str, str, bool | None], ...] = (
     ("parked|ls", "set", False),
     ("pause|orders|tl", "hash", False),
     (f"L:!?{NAME}", "hash", False),
-    (f"L:!?{NAME}(@[^:]+)?:[sw]|L:{NAME}:i", "zset", False),
+    (f"L:!?{NAME}(@[^:]+)?:[sw]|L:{NAME}:i|L:=tenant(:i|@[^:]+:w)", "zset", False),
     (f"L:!{NAME}:c", "hash", True),
     (f"L:{NAME}(@[^:]+)?:t", "zset", True),
     (f"L:{NAME}(@[^:]+)?:b", "hash", True),
@@ -183,6 +183,7 @@ def limiter_violations(snap: Snapshot, jobs: dict[str, Any]) -> list[str]:
             is_by_key = rule.get("by") == "key"
             most = int(rule.get(f"max/{instance.partition('@')[2]}", rule.get("max", 0)))
             is_full = rule.get("kind") == "slots" and is_by_key == ("@" in instance) and len(snap.get(f"L:{instance}:s", ())) >= most
+            is_full |= name == "=tenant" and f"k/{instance.partition('@')[2]}" in snap.get("pause", ())
             if instance not in kicks and name not in kicks and not is_full and rule.get("kind") not in ("gate", "breaker"):
                 wrong.append(f"W2 units wait for {instance}, and nobody will look: {value}")
     for instance, members in held.items():

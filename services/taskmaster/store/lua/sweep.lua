@@ -86,6 +86,7 @@ end
 local function of_limiters(part)
   return function()
     local out = call('SMEMBERS', P .. 'ls')
+    out[#out + 1] = TENANTS
     for i, its_name in ipairs(out) do out[i] = part and 'L:' .. its_name .. part or its_name end
     return out
   end

@@ -4,7 +4,7 @@ KEYS   meta HASH tm:{p}:meta; all others are formed under its tag
 ARGV   id, now ('' = server time)
 OUT    [] when there is no such job, else [now ms, fields (field, value, ...), catalogue entry of its type as JSON,
        pause of its queue, of its type (JSON or ''), limiters without room (rows of [instance, kind, unit that waits, in use, ms until there is
-       room by itself or -1, fields]), consumers with its type (id, who it is as JSON, 1 when it sleeps with room in this queue, ...),
+       room by itself or -1, fields; of a tenant that is paused `pause`, JSON]), consumers with its type (id, who it is as JSON, 1 when it sleeps with room in this queue, ...),
        jobs of the queue that run, that ended in the last minute, lease expiry or 0,
        place (rank in its lane, jobs in its lane, lanes that take turns, jobs of its level that came earlier, jobs of higher levels, 1 when not all lanes were counted)]
 REPEAT reads only ]]
@@ -25,7 +25,8 @@ for i, refusal in ipairs(holds.refusals) do
   local l, unit = refusal[1], refusal[2]
   local from = room_from(l)
   local in_use = l.kind == 'breaker' and call('ZCARD', l.key .. ':s') or l.max and l.max - l.room or 0
-  refusals[i] = { l.instance, l.kind, unit, in_use, from and math.max(1, from - now) or -1, call('HGETALL', P .. 'L:' .. l.name) }
+  local its = l.name == TENANTS and { 'pause', call('HGET', P .. 'pause', 'k/' .. key_of(job.ln)) } or call('HGETALL', P .. 'L:' .. l.name)
+  refusals[i] = { l.instance, l.kind, unit, in_use, from and math.max(1, from - now) or -1, its }
 end
 
 -- Who could run it: an attempt's own consumer, or all that have the type.

@@ -20,7 +20,7 @@ local function waits_somewhere(unit, names, key)
 end
 
 local function limits_of(queue, btype, own)
-  return (call('HGET', P .. 'q:' .. queue, 'lm') or '') .. ',' .. (call('HGET', P .. 'tl', string.match(btype, '^[^!]*')) or '') .. ',' .. own
+  return TENANTS .. ',' .. (call('HGET', P .. 'q:' .. queue, 'lm') or '') .. ',' .. (call('HGET', P .. 'tl', string.match(btype, '^[^!]*')) or '') .. ',' .. own
 end
 
 -- A lane of a ring that is out of turn waits for a limiter.

@@ -195,7 +195,7 @@ local function fetch(queue, slots)
   if in_bulk and not rules[1] then
     fetch_in_bulk(queue, levels, math.min(n, ready), rules[2])
   else
-    fetch_in_turns(queue, levels, n, rules[1] or '', rules[3] and cjson.decode(rules[3]) or {}, rules[2])
+    fetch_in_turns(queue, levels, n, (some_paused and TENANTS .. ',' or '') .. (rules[1] or ''), rules[3] and cjson.decode(rules[3]) or {}, rules[2])
   end
   local got = #claims - before
   count(queue .. '/w', -got)

@@ -8,7 +8,7 @@ local function holds_of(job)
   local btype, refusals = band_type(job.ty, job.ls), {}
   local lane, limits, paused = lane_of(job.q, job.pr, btype, job.ln), rules_of(job.q, { btype })
   local band = { band = lane.band, limits = limits[1] or '', own = string.match(job.ln or '', '~.*') or '' }
-  band.limiters = limiters_of(job.q, call('HGET', P .. 'q:' .. job.q, 'lm') or '', band)
+  band.limiters = limiters_of(job.q, (some_paused and TENANTS .. ',' or '') .. (call('HGET', P .. 'q:' .. job.q, 'lm') or ''), band)
   needs_of(band, key_of(job.ln or '-'), refusals)
   return { prio = tonumber(job.pr) or NORMAL, lane = lane, caps = call('ZRANGEBYSCORE', P .. 'tc:' .. btype, '(' .. NOW, '+inf'),
     queue_pause = some_paused and call('HGET', P .. 'pause', 'q/' .. job.q), type_pause = paused[1], refusals = refusals }

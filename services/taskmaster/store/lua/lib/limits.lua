@@ -6,12 +6,16 @@
 local limiters = {} -- by name and fairness key, as far as it counts
 local SLIDING_MAX = 10000 -- above it, claim times are not kept one by one
 local RATE_KEPT_MS = 60000 -- beyond the time in which they count
+local TENANTS = '=tenant' -- the gate by key that every job passes while anything is paused: shut for tenants that are
 
 -- A limiter for the jobs of one fairness key: {room: how many more may be claimed now, next: ms from which there is room again by itself,
 -- nil if somebody has to give back}. One that is by key has an instance for each, `<name>@<key>`. nil: there is none, so it limits nothing.
 local function limiter(name, key)
   local rule = limiters[name]
-  if rule == nil then
+  if rule == nil and name == TENANTS then
+    rule = { kind = 'gate', by_key = true, instances = {} }
+    limiters[name] = rule
+  elseif rule == nil then
     local f = call('HMGET', P .. 'L:' .. name, 'kind', 'max', 'per', 'burst', 'by', 'state', 'till', 'probes')
     rule = f[1] and { kind = f[1], max = tonumber(f[2]), per = tonumber(f[3]), burst = tonumber(f[4] or nil), by_key = f[5] == 'key',
       state = f[6] or 'closed', till = tonumber(f[7] or nil), probes = tonumber(f[8] or 1), instances = {} } or false
@@ -24,7 +28,7 @@ local function limiter(name, key)
   l = { instance = instance, name = name, kind = rule.kind, max = rule.max, per = rule.per, burst = rule.burst, key = P .. 'L:' .. instance, took = 0,
     is_by_key = rule.by_key }
   rule.instances[instance] = l
-  if rule.by_key then l.max = tonumber(call('HGET', P .. 'L:' .. name, 'max/' .. key) or nil) or l.max end
+  if rule.by_key and l.max then l.max = tonumber(call('HGET', P .. 'L:' .. name, 'max/' .. key) or nil) or l.max end
   if l.kind == 'slots' then
     l.room, l.is_held = l.max - call('ZCARD', l.key .. ':s'), true
   elseif l.kind == 'rate' and (l.burst or l.max > SLIDING_MAX) then
@@ -38,7 +42,7 @@ local function limiter(name, key)
     local first = n > 0 and call('ZRANGEBYSCORE', l.key .. ':t', since, '+inf', 'WITHSCORES', 'LIMIT', math.max(0, n - l.max), 1)
     l.room, l.next = l.max - n, (first and tonumber(first[2]) or now) + l.per
   elseif l.kind == 'gate' then
-    l.room = 0
+    l.room = name == TENANTS and call('HEXISTS', P .. 'pause', 'k/' .. key) == 0 and math.huge or 0
   else -- a breaker: closed lets all through, open none until it is time to probe, then a few at a time; open without a time: by order
     local is_probing = rule.state == 'open' and rule.till and rule.till <= now
     l.is_held, l.is_probing = true, is_probing

@@ -39,6 +39,7 @@ end
 
 -- Whether a unit has to do with the limiter of this name still.
 local function is_attached(name, unit)
+  if name == TENANTS then return true end
   local queue, _, band, lane = unit_parts(unit)
   local names = ',' .. (call('HGET', P .. 'q:' .. queue, 'lm') or '')
   if band ~= '' then names = names .. ',' .. (call('HGET', P .. 'tl', string.match(band, '^[^~*!]+')) or '') end
