@@ -17,7 +17,7 @@ from taskmaster.engine.rules import Pause, pause_of
 from taskmaster.engine.why import Explanation, Reason
 from taskmaster.errors import StoreDefect
 from taskmaster.model import lanes
-from taskmaster.model.job import DeadLetter, Failure, JobRecord
+from taskmaster.model.job import DeadLetter, Failure, JobRecord, LogLine
 from taskmaster.model.retention import Ended, Kept
 from taskmaster.model.retry import Backoff, schedule_ms
 from taskmaster.plugins.catalogue import CatalogueEntry
@@ -192,6 +192,12 @@ def attempt_of(view: AttemptView) -> shapes.Attempt:
         error=view.error or None,
         message=view.message or None,
     )
+
+
+def line_of(kept: LogLine) -> shapes.LogLine:
+    """An item of GET /jobs/{id}/logs."""
+    line = kept.line
+    return shapes.LogLine(number=kept.number, at=instant(line.at_ms), attempt=line.attempt, level=line.level, text=line.text)
 
 
 def dead_of(letter: DeadLetter, consumer: Consumer) -> shapes.DeadEntry:

@@ -15,7 +15,7 @@ import structlog
 from taskmaster.telemetry import events
 from taskmaster.telemetry.stream import LogStream
 
-__all__ = ["configure", "get"]
+__all__ = ["LEVELS", "configure", "get"]
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 #: Libraries that log more than an operator wants at the level of our own events.

@@ -14,7 +14,7 @@ import msgspec
 from taskmaster.model.job import Failure
 from taskmaster.model.retry import Backoff
 
-__all__ = ["Bye", "Channel", "Closed", "Ended", "FromRunner", "Log", "Progress", "Reply", "Reserve", "Settle", "Start", "ToRunner"]
+__all__ = ["Bye", "Channel", "Closed", "Ended", "FromRunner", "Log", "Progress", "Reply", "Reserve", "Said", "Settle", "Start", "ToRunner"]
 
 _LENGTH = struct.Struct("!I")
 #: The longest message that a runner may send: results and failures are far smaller. Its worker's may hold any payload.
@@ -39,6 +39,7 @@ class Start(msgspec.Struct, array_like=True, tag="start", frozen=True):
     plugin: str
     is_cancelled: bool
     is_fallback: bool
+    keep_from: int | None
 
 
 class Reply(msgspec.Struct, array_like=True, tag="reply", frozen=True):
@@ -69,6 +70,15 @@ class Log(msgspec.Struct, array_like=True, tag="log", frozen=True):
     logger: str
     message: str
     facts: dict[str, Any]
+
+
+class Said(msgspec.Struct, array_like=True, tag="said", frozen=True):
+    """A line to be kept with the job; of which attempt, since a thread of its may outlive it."""
+
+    job_id: str
+    attempt: int
+    level: int
+    text: str
 
 
 class Reserve(msgspec.Struct, array_like=True, tag="reserve", frozen=True):
@@ -108,7 +118,7 @@ class Ended(msgspec.Struct, array_like=True, tag="ended", frozen=True):
 
 
 ToRunner = Start | Reply | Bye
-FromRunner = Progress | Log | Reserve | Settle | Ended
+FromRunner = Progress | Log | Said | Reserve | Settle | Ended
 
 
 class Closed(Exception):
