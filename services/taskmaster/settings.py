@@ -91,6 +91,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = ORDINARY
     plugins: Annotated[tuple[Name, ...], Meta(description="plugins to load, by entry-point name, comma-separated; empty: all")] = ()
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="least level that is logged")] = "info"
+    job_log_level: Annotated[
+        Literal["debug", "info", "warning", "error", "off"], Meta(description="least level of a handler's lines that are kept with its job")
+    ] = "info"
     log_format: Annotated[Literal["auto", "json", "console"], Meta(description="auto: console on a terminal, else JSON lines")] = "auto"
     store_timeout_ms: Annotated[int, Meta(ge=100, le=60_000, description="how long one store call of the API may take")] = 5_000
     max_body_bytes: Annotated[int, Meta(ge=1_024, le=67_108_864, description="largest request body")] = 262_144
@@ -145,7 +148,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 #: Every setting, in the order in which they are shown.
 NAMES: Final[tuple[str, ...]] = tuple(name for name in Settings.__struct_fields__ if name not in ("sources", "plugin_environ"))
 _LISTS: Final = frozenset({"queues", "plugins", "scopes"})
-_CHOICES: Final = frozenset({"idempotency", "log_level", "log_format", "otlp_protocol", "durability"})
+_CHOICES: Final = frozenset({"idempotency", "log_level", "job_log_level", "log_format", "otlp_protocol", "durability"})
 _SCHEMES: Final = ("redis", "rediss", "unix")
 #: Names that others have given to settings of ours. Ours beat them, wherever they stand.
 _FOREIGN: Final = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from taskmaster_sdk.effects import Effect, Guards, Mode
 from taskmaster_sdk.outcomes import Cancelled
 
 __all__ = ["JobContext", "PluginContext"]
+
+_formatter = logging.Formatter()
 
 
 class JobContext:
@@ -35,6 +38,8 @@ class JobContext:
     __slots__ = (
         "_cancelled",
         "_guards",
+        "_keep",
+        "_keep_from",
         "_logger",
         "_report",
         "attempt",
@@ -61,6 +66,8 @@ class JobContext:
         deadline: float,
         report: Callable[[JobContext, float, str], None] | None = None,
         guards: Callable[[JobContext], Guards] | None = None,
+        keep: Callable[[JobContext, int, str], None] | None = None,
+        keep_from: int = logging.INFO,
         host: Any = None,
         plugin: str = "",
         trace_id: str = "",
@@ -74,6 +81,8 @@ class JobContext:
         self.deadline = deadline
         self._report = report
         self._guards = guards
+        self._keep = keep
+        self._keep_from = keep_from
         self.host = host
         self.plugin = plugin
         self.trace_id = trace_id
@@ -82,12 +91,25 @@ class JobContext:
 
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
-        """A standard logger that adds this attempt's facts to every record."""
+        """A standard logger that adds this attempt's facts to every record.
+
+        Its lines are also kept with the job, from the level on that the service's `job_log_level` says (info), whatever is logged: the
+        newest 1,000 and 64 KiB, each at most 4,000 characters. What is said after the attempt has ended is not kept.
+        """
         if self._logger is None:
             facts: dict[str, Any] = {"jobId": self.job_id, "type": self.type, "queue": self.queue, "attempt": self.attempt}
             facts |= {name: value for name, value in (("plugin", self.plugin), ("traceId", self.trace_id)) if value}
-            self._logger = logging.LoggerAdapter(logging.getLogger(f"taskmaster.job.{self.type}"), facts)
+            self._logger = _JobLogger(logging.getLogger(f"taskmaster.job.{self.type}"), facts, self)
         return self._logger
+
+    def log(self, text: str) -> None:
+        """A line for those who look at this job: `logger.info` of a text that is no format."""
+        self.logger.info("%s", text)
+
+    def keep(self, level: int, text: str) -> None:
+        """Keep a line with the job, if there is anybody to do so. For the logger, and for tests of a host."""
+        if self._keep is not None:
+            self._keep(self, level, text)
 
     @property
     def remaining_s(self) -> float:
@@ -162,6 +184,33 @@ class JobContext:
     def request_cancel(self) -> None:
         """Set the cancel flag. For the host, and for tests of a handler."""
         self._cancelled = True
+
+
+class _JobLogger(logging.LoggerAdapter[logging.Logger]):
+    """Logs, and keeps lines with the job. Keeping never fails the handler: like logging itself."""
+
+    def __init__(self, logger: logging.Logger, facts: dict[str, object], context: JobContext) -> None:
+        super().__init__(logger, facts)
+        self._context = context
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        """As `LoggerAdapter.log`."""
+        if self._context._keep is not None and level >= self._context._keep_from:  # noqa: SLF001 - the other half of it
+            self._context.keep(level, _text_of(level, msg, args, kwargs.get("exc_info")))
+        kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1
+        super().log(level, msg, *args, **kwargs)
+
+
+def _text_of(level: int, msg: object, args: tuple[object, ...], exc_info: Any) -> str:
+    """What a formatter would make of it; or that it cannot be made."""
+    if isinstance(exc_info, BaseException):
+        exc_info = (type(exc_info), exc_info, exc_info.__traceback__)
+    elif exc_info and not isinstance(exc_info, tuple):
+        exc_info = sys.exc_info()
+    try:
+        return _formatter.format(logging.LogRecord("", level, "", 0, msg, args, exc_info or None))
+    except Exception:
+        return f"(a line that could not be made: {type(msg).__name__})"
 
 
 @dataclass(frozen=True, slots=True)

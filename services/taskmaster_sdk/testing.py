@@ -35,11 +35,13 @@ class Result:
         value: what the handler returned.
         outcome: the word that it raised (`Retry`, `Fatal`, `Discard`, `Cancelled`), or None. Other exceptions pass through `run`.
         progress: every (fraction, note) it reported, in order.
+        lines: every (level, text) it logged, in order, whatever the level.
     """
 
     value: Any = None
     outcome: Outcome | None = None
     progress: list[tuple[float, str]] = field(default_factory=list)
+    lines: list[tuple[int, str]] = field(default_factory=list)
 
 
 class Ledger:
@@ -113,6 +115,7 @@ def run(
         if on_progress is not None:
             on_progress(context, fraction, note)
 
+    lines: list[tuple[int, str]] = []
     effects = Ledger() if ledger is None else ledger
     context = JobContext(
         job_id=job_id,
@@ -124,6 +127,8 @@ def run(
         deadline=monotonic() + (job.timeout_s if timeout_s is None else timeout_s),
         report=report,
         guards=lambda _: effects,
+        keep=lambda _, level, text: lines.append((level, text)),
+        keep_from=0,
     )
     if cancelled:
         context.request_cancel()
@@ -132,8 +137,8 @@ def run(
     try:
         value = asyncio.run(fn(argument, context)) if job.is_async else fn(argument, context)
     except Outcome as outcome:
-        return Result(None, outcome, reports)
-    return Result(value, None, reports)
+        return Result(None, outcome, reports, lines)
+    return Result(value, None, reports, lines)
 
 
 def convert(value: Any, wanted: Any, path: str = "payload") -> Any:

@@ -24,7 +24,9 @@ from taskmaster.model.ids import new_job_id, partition_of
 from taskmaster.model.job import Envelope, Failure
 from taskmaster.model.retry import DEFAULT, Backoff
 from taskmaster.model.states import TERMINAL, state_of
+from taskmaster.plugins.marks import has_marks
 from taskmaster.plugins.registry import Handler, Registry
+from taskmaster.plugins.schema import describe
 from taskmaster.settings import Settings
 from taskmaster.store import calls, reads
 from taskmaster.store.call import Talk
@@ -37,7 +39,12 @@ __all__ = ["Hands", "Seen", "Worker", "registry_of"]
 
 def registry_of(jobs: Iterable[Job]) -> Registry:
     """What discovery would make of a plugin with these jobs."""
-    return Registry({job.name: Handler(job, "tests", "1", msgspec.json.Decoder(job.payload).decode, job.is_async) for job in jobs})
+    return Registry({job.name: _handler(job) for job in jobs})
+
+
+def _handler(job: Job) -> Handler:
+    schema = describe(job).schema
+    return Handler(job, "tests", "1", msgspec.json.Decoder(job.payload).decode, job.is_async, schema if has_marks(schema) else None)
 
 
 @dataclass(frozen=True)

@@ -146,6 +146,21 @@ def test_what_cannot_be_is_refused_where_it_is_written(declare, message):
         declare()
 
 
+def test_run_gives_the_lines_that_were_logged():
+    """Every level, formatted, with the traceback behind."""
+
+    @job("speak")
+    def speak(payload: Any, ctx: JobContext) -> None:
+        ctx.log("50 %")
+        ctx.logger.debug("%s and %s", "a", "b")
+        ctx.logger.error("no", exc_info=ValueError("why"))
+
+    lines = run(speak, None).lines
+
+    assert lines[:2] == [(20, "50 %"), (10, "a and b")]
+    assert (lines[2][0], lines[2][1]) == (40, "no\nValueError: why")
+
+
 def test_run_gives_value_and_progress_as_the_host_would():
     result = run(order, {"number": "7"})
 

@@ -35,6 +35,8 @@ __all__ = [
     "Kept",
     "Limit",
     "LimitList",
+    "LogLine",
+    "LogLines",
     "Plugin",
     "PluginList",
     "Policy",
@@ -248,6 +250,23 @@ class AttemptList(Shape, kw_only=True):
     """All that are remembered: the first and the last 49."""
 
     items: list[Attempt]
+    next_cursor: str | None = None
+
+
+class LogLine(Shape, kw_only=True):
+    """One line: its number among all of the job, and which attempt said it."""
+
+    number: int
+    at: str
+    attempt: int
+    level: str
+    text: str
+
+
+class LogLines(Shape, kw_only=True):
+    """Lines in order. `nextCursor` is the `after` of the next page, null when there is none yet."""
+
+    items: list[LogLine]
     next_cursor: str | None = None
 
 

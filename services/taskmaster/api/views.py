@@ -18,7 +18,7 @@ from taskmaster.engine.rules import Pause, pause_of
 from taskmaster.engine.why import Explanation, Reason
 from taskmaster.errors import StoreDefect
 from taskmaster.model import lanes
-from taskmaster.model.job import DeadLetter, Failure, JobRecord
+from taskmaster.model.job import DeadLetter, Failure, JobRecord, LogLine
 from taskmaster.model.retention import Ended, Kept
 from taskmaster.model.retry import Backoff, schedule_ms
 from taskmaster.model.trace import trace_id_of
@@ -199,6 +199,12 @@ def attempt_of(view: AttemptView, lens: Lens) -> shapes.Attempt:
         trace_id=view.trace_id or None,
         trace_url=lens.trace_url(view.trace_id),
     )
+
+
+def line_of(kept: LogLine) -> shapes.LogLine:
+    """An item of GET /jobs/{id}/logs."""
+    line = kept.line
+    return shapes.LogLine(number=kept.number, at=instant(line.at_ms), attempt=line.attempt, level=line.level, text=line.text)
 
 
 def dead_of(letter: DeadLetter, consumer: Consumer, lens: Lens) -> shapes.DeadEntry:

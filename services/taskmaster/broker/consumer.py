@@ -20,12 +20,14 @@ import msgspec
 from dramatiq.broker import Consumer, MessageProxy
 
 from taskmaster.broker.broker import TaskMasterBroker, partition_queue
+from taskmaster.broker.journal import Journal
 from taskmaster.broker.message import JobMessage, Left, open_envelope
 from taskmaster.broker.slots import Slots
 from taskmaster.errors import StoreError, StoreUnavailable
 from taskmaster.failpoints import hit
 from taskmaster.model.job import Failure
 from taskmaster.store import calls
+from taskmaster.store.call import Call
 from taskmaster.store.client import SyncStore
 from taskmaster.store.keys import consumer_id
 from taskmaster.store.status import Status
@@ -103,6 +105,7 @@ class PartitionConsumer(Consumer):
         limits: calls.Limits,
         announce: Callable[[str, int], None],
         meter: WorkerMeter,
+        journal: Journal,
     ) -> None:
         self.partition = partition
         self.half = half
@@ -117,6 +120,7 @@ class PartitionConsumer(Consumer):
         self._limits = limits
         self._announce = announce
         self._meter = meter
+        self._journal = journal
         self._channel = store.channel()
         self.ready: deque[JobMessage] = deque()
         self._done: deque[JobMessage] = deque()
@@ -251,14 +255,21 @@ class PartitionConsumer(Consumer):
 
     def _collect(self) -> None:
         """What has ended since the last round: its slots are free. What is not acknowledged is forgotten; its lease runs out."""
-        done, unsent = self._done, self._unsent
+        done, unsent, spoken = self._done, self._unsent, []
         while done and len(unsent) < FINISHES_A_CALL:
             message = done.popleft()
+            if message.has_said:
+                spoken.append(message)
             self.slots.give_back(message.claim.queue)
             if message.finish is None:
                 self.held.pop((message.claim.id, message.token), None)
             else:
                 unsent.append(message.finish)
+        if spoken:
+            self._journal.settle(spoken, self._say)
+
+    def _say(self, call: Call[Any]) -> None:
+        self._channel.run(call, within_s=PATIENCE_S, give_up=self.giving_up)
 
     def _told(self, finish: calls.Finish, code: int) -> None:
         message = self.held.pop((finish.id, finish.token), None)

@@ -57,6 +57,7 @@ class JobMessage(MessageProxy):
         signal_cancel: passes a cancellation on to the process that runs the handler, if it is not this one.
         guards: of its effects, once it has asked for one.
         is_fallback: the breaker of its dependency is open, and it runs the fallback of its type.
+        has_said: `Journal` has heard of it.
         is_recovered: it found an effect done by an earlier attempt.
         traceparent: context of what this attempt does: its span's, or its submission's where there is none; or empty.
         span: that records it; None where it is not recorded.
@@ -81,6 +82,7 @@ class JobMessage(MessageProxy):
     is_recovered = False
     is_fallback = False
     span: Span | None = None
+    has_said = False
 
     def __init__(
         self, claim: Claim, envelope: Envelope, actor: HandlerActor, consumer: PartitionConsumer, token: str, now_ms: int, now: float

@@ -16,11 +16,11 @@ from taskmaster.model.states import PRIORITIES
 
 if TYPE_CHECKING:  # the command line starts without the engine
     from taskmaster.client import Client
-    from taskmaster.model.job import JobRecord
+    from taskmaster.model.job import JobRecord, LogLine
     from taskmaster.settings import Settings
     from taskmaster.store.client import SyncStore
 
-__all__ = ["follow", "job", "json_of", "show", "show_why"]
+__all__ = ["follow", "job", "json_of", "show", "show_line", "show_why"]
 
 _CHANGES = ("priority", "delay_ms", "run_at", "tags", "payload", "revision")
 
@@ -36,12 +36,13 @@ _CHANGES = ("priority", "delay_ms", "run_at", "tags", "payload", "revision")
 @click.option("--revision", type=int, metavar="N", help="Change it only if it still has this revision, as --json shows it.")
 @click.option("--wait", "wait_s", type=click.FloatRange(min=0), default=0.0, metavar="SECONDS", help="Wait that long for the job to end.")
 @click.option("--why", "is_why", is_flag=True, help="Say what keeps it from running, the first reason first.")
+@click.option("--logs", "is_logs", is_flag=True, help="Print what its handler has logged.")
 @click.option("--reveal", is_flag=True, help="Show also what is marked secret or pii in its payload; kept in the audit.")
 @as_json
 @settings_options(*STORE)
-def job(job_id: str, wait_s: float, is_why: bool, reveal: bool, as_json: bool, **given: Any) -> None:
+def job(job_id: str, wait_s: float, is_why: bool, is_logs: bool, reveal: bool, as_json: bool, **given: Any) -> None:
     """Show the job with this ID, after changing what is asked for; --json prints what GET /jobs/ID (with --why:
-    GET /jobs/ID/why) answers.
+    GET /jobs/ID/why, with --logs the items of GET /jobs/ID/logs, one a line) answers.
 
     Only a job that has not begun can be changed. Exit codes: 0 found, 1 there is no such job, it cannot be changed so, or it was waited
     for and did not complete, 2 wrong usage, 69 no store.
@@ -61,7 +62,11 @@ def job(job_id: str, wait_s: float, is_why: bool, reveal: bool, as_json: bool, *
         if changes:
             client.change(job_id, **changes)
         record = follow(client, job_id, wait_s)
-    show(record, settings, as_json=as_json, reveal=reveal)
+        if is_logs:
+            for line in client.logs(job_id):
+                show_line(line, as_json=as_json)
+    if not is_logs:
+        show(record, settings, as_json=as_json, reveal=reveal)
     sys.exit(EX_FAILED if wait_s and record.state != "completed" else EX_OK)
 
 
@@ -137,6 +142,18 @@ def show_why(store: SyncStore, settings: Settings, job_id: str, *, as_json: bool
             click.echo(f"{'':<20} {facts}")
     if told.estimated_start_at:
         click.echo(f"{'may begin':<20} {told.estimated_start_at}")
+
+
+def show_line(kept: LogLine, *, as_json: bool) -> None:
+    """Print one line of a job's log; what it has behind its first line end is set in, so that no line looks like another."""
+    from taskmaster.api import shapes, views
+
+    told = views.line_of(kept)
+    if as_json:
+        click.echo(shapes.encode(told))
+        return
+    text = told.text.replace("\n", "\n    ")
+    click.echo(f"{told.at} {told.level:<7} [{told.attempt}] {text}")
 
 
 def show(record: JobRecord, settings: Settings, *, as_json: bool, reveal: bool = False) -> None:

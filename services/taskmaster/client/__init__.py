@@ -16,7 +16,7 @@ from taskmaster.client.sync import Client
 from taskmaster.engine.options import UniqueWork
 from taskmaster.engine.receipts import SubmittedJob
 from taskmaster.engine.submit import Submission
-from taskmaster.model.job import JobRecord
+from taskmaster.model.job import JobRecord, LogLine
 from taskmaster.model.retry import Backoff
 
-__all__ = ["AsyncClient", "Backoff", "Client", "JobRecord", "Submission", "SubmittedJob", "UniqueWork"]
+__all__ = ["AsyncClient", "Backoff", "Client", "JobRecord", "LogLine", "Submission", "SubmittedJob", "UniqueWork"]

@@ -17,6 +17,7 @@ from taskmaster.engine.catalogue import Catalogue
 from taskmaster.engine.change import change_job
 from taskmaster.engine.enqueue import AsyncEnqueuer, Result
 from taskmaster.engine.gather import CHUNK, Gather
+from taskmaster.engine.lines import read_lines
 from taskmaster.engine.pressure import PressureGauge
 from taskmaster.engine.producing import Sending, sending
 from taskmaster.engine.receipts import Checked, SubmittedJob, check_all, receipt
@@ -24,7 +25,7 @@ from taskmaster.engine.submit import Submission, prepare
 from taskmaster.engine.waiting import Waiting
 from taskmaster.errors import StoreError, StoreUnavailable, TaskMasterError
 from taskmaster.model.ids import partition_of
-from taskmaster.model.job import JobRecord
+from taskmaster.model.job import JobRecord, LogLine
 from taskmaster.model.states import State
 from taskmaster.model.trace import accepted
 from taskmaster.settings import Settings
@@ -151,6 +152,11 @@ class AsyncClient:
         partition = partition_of(known, self._settings.partitions)
         seen = await parts.waiting.until(partition, known, look=look, is_enough=core.has_ended, within_s=timeout_s)
         return core.ended(seen, timeout_s)
+
+    async def logs(self, job_id: str, *, after: int = 0) -> list[LogLine]:
+        """As `Client.logs`."""
+        parts, known = self._here(), queries.id_of(job_id)
+        return await parts.store.converse(read_lines(partition_of(known, self._settings.partitions), known, after))
 
     async def result(self, job_id: str, timeout_s: float) -> Any:
         """As `Client.result`."""

@@ -15,6 +15,7 @@ from taskmaster.engine.catalogue import BlockingCatalogue
 from taskmaster.engine.change import change_job
 from taskmaster.engine.enqueue import Enqueuer, Result
 from taskmaster.engine.gather import CHUNK
+from taskmaster.engine.lines import read_lines
 from taskmaster.engine.pressure import BlockingPressureGauge
 from taskmaster.engine.producing import Sending, sending
 from taskmaster.engine.receipts import Checked, SubmittedJob, check_all, receipt
@@ -22,7 +23,7 @@ from taskmaster.engine.submit import Submission, prepare
 from taskmaster.engine.waiting import wait_until
 from taskmaster.errors import StoreError, StoreUnavailable, TaskMasterError
 from taskmaster.model.ids import partition_of
-from taskmaster.model.job import JobRecord
+from taskmaster.model.job import JobRecord, LogLine
 from taskmaster.model.states import State
 from taskmaster.model.trace import accepted
 from taskmaster.settings import Settings
@@ -201,6 +202,16 @@ class Client:
         partition = partition_of(known, self._settings.partitions)
         seen = wait_until(parts.store, partition, known, look=look, is_enough=core.has_ended, within_s=timeout_s, block_ms=block_ms)
         return core.ended(seen, timeout_s)
+
+    def logs(self, job_id: str, *, after: int = 0) -> list[LogLine]:
+        """What the job's handler has logged, in order: those lines behind number *after* that are kept, at most 1,000.
+
+        Raises:
+            NotFound: there is no such job, or no longer.
+            StoreError: the store cannot be asked.
+        """
+        parts, known = self._here(), queries.id_of(job_id)
+        return parts.store.converse(read_lines(partition_of(known, self._settings.partitions), known, after), within_s=parts.within_s)
 
     def result(self, job_id: str, timeout_s: float) -> Any:
         """What the job's handler answered, decoded from JSON, as soon as it has. Raises as `wait`, and:

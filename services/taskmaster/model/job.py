@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import msgspec
 
 from taskmaster.model.retry import DEFAULT, Backoff
 from taskmaster.model.states import Priority, State
 
-__all__ = ["Attempt", "Counts", "DeadLetter", "Envelope", "Failure", "JobRecord", "seal"]
+__all__ = ["Attempt", "Counts", "DeadLetter", "Envelope", "Failure", "JobRecord", "Line", "LogLine", "seal"]
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True):
@@ -95,6 +97,22 @@ class Attempt(msgspec.Struct, frozen=True, array_like=True):
     message: str = ""
     plugin: str = ""
     trace_id: str = ""
+
+
+class Line(msgspec.Struct, frozen=True, array_like=True):
+    """One line that a handler logged: JSON. *at_ms* by the store's clock; *attempt* as the handler saw it; control characters escaped."""
+
+    at_ms: int
+    attempt: int
+    level: str
+    text: str
+
+
+class LogLine(NamedTuple):
+    """A line and its number in the job: from 1 on, over all attempts; one that was lost has its number, too."""
+
+    number: int
+    line: Line
 
 
 class JobRecord(msgspec.Struct, frozen=True):

@@ -29,6 +29,7 @@ __all__ = [
     "describe",
     "encode_result",
     "policy_of",
+    "printable",
 ]
 
 #: Classes from here are called by their bare names.
@@ -160,7 +161,7 @@ def _asked_ms(after_s: object) -> int | None:
         return None
 
 
-def _clean(text: str, limit: int) -> str:
+def printable(text: str, limit: int) -> str:
     """Truncated, with control characters escaped: one line stays one line wherever it is shown, line ends of a trace aside."""
     cut = text if len(text) <= limit else f"{text[:limit]}… ({len(text) - limit} characters more)"
     return _UNPRINTABLE.sub(lambda found: f"\\x{ord(found[0]):02x}", cut)
@@ -179,15 +180,15 @@ def describe(error: BaseException, *, job_type: str, plugin: str, hide: Callable
         message = str(error)
     except BaseException:
         message = "(its message could not be made)"
-    name = _clean(name, NAME_MAX).replace("\n", "\\n")
+    name = printable(name, NAME_MAX).replace("\n", "\\n")
     frames = traceback.extract_tb(error.__traceback__, limit=-FRAMES_MAX)
     trace = "".join(traceback.format_list(frames))
     if hide is not None:
         message, trace = hide(message), hide(trace)
     place = [f"{frame.filename.rsplit('/', 1)[-1]}:{frame.name}" for frame in frames[-3:]]
-    message = _clean(message, MESSAGE_MAX).replace("\n", "\\n")
+    message = printable(message, MESSAGE_MAX).replace("\n", "\\n")
     fingerprint = fingerprint_of(job_type, error, name, message, place)
-    return Failure(name, message, fingerprint, _clean(trace[-TRACE_MAX:], TRACE_MAX), plugin)
+    return Failure(name, message, fingerprint, printable(trace[-TRACE_MAX:], TRACE_MAX), plugin)
 
 
 def encode_result(result: Any, limit: int = RESULT_MAX) -> str:

@@ -24,6 +24,7 @@ __all__ = [
     "Published",
     "Registration",
     "Submitted",
+    "Word",
     "abandon",
     "audit_note",
     "by_kind",
@@ -316,9 +317,26 @@ def extend(
     return Call(load("extend"), partition, (wid, lease_ms, alive_ms, _pack(attempts)), decode)
 
 
-def progress(partition: int, words: Sequence[tuple[str, str, str]]) -> Call[tuple[Status, ...]]:
-    """Note progress of attempts: (id, token, text of at most 60 bytes)."""
-    return Call(load("progress"), partition, (_pack(words),), lambda raw: tuple(Status(code) for code in raw))
+class Word(NamedTuple):
+    """What an attempt has to tell.
+
+    Attributes:
+        progress: at most 60 bytes; empty: nothing new.
+        first: number of the first of *lines* among all of its attempt, from 1 on.
+        lines: JSON rows, see `model.job.Line`.
+    """
+
+    id: str
+    token: str
+    progress: str = ""
+    first: int = 1
+    lines: Sequence[str] = ()
+
+
+def progress(partition: int, words: Sequence[Word]) -> Call[tuple[Status, ...]]:
+    """Note progress of attempts, and what they log: at most 256."""
+    rows = [(word.id, word.token, word.progress, word.first, *word.lines) for word in words]
+    return Call(load("progress"), partition, (_pack(rows),), lambda raw: tuple(Status(code) for code in raw))
 
 
 def promote(partition: int, *, key_window_ms: int = 86_400_000) -> Call[bool]:

@@ -171,7 +171,7 @@ class SyncStore:
         """
         tag = key(partition, "")
         try:
-            for found in self._redis.scan_iter(match=f"{tag.replace('{', '[{]').replace('}', '[}]')}[jbrh]:*", count=1_000):
+            for found in self._redis.scan_iter(match=f"{tag.replace('{', '[{]').replace('}', '[}]')}[jbrhg]:*", count=1_000):
                 yield _text(found)[len(tag) + 2 :]
         except (redis.RedisError, OSError) as error:
             raise translate(error, "scan") from error

@@ -57,6 +57,7 @@ class Shown(NamedTuple):
     body: bytes
     rows: tuple[bytes, ...]
     consumers: dict[str, tuple[bytes, bytes]]
+    lines: tuple[bytes, ...] = ()
 
 
 def _fields(raw: Sequence[bytes]) -> dict[str, str]:
@@ -66,17 +67,19 @@ def _fields(raw: Sequence[bytes]) -> dict[str, str]:
 def _shown(raw: list[Any]) -> Shown | None:
     if not raw:
         return None
-    hold, fields, blob, body, rows, who = raw
+    hold, fields, blob, body, rows, who, lines = raw
     consumers = {who[i].decode(): (who[i + 1], who[i + 2]) for i in range(0, len(who), 3)}
-    return Shown(hold.decode(), _fields(fields), blob, body, tuple(rows), consumers)
+    return Shown(hold.decode(), _fields(fields), blob, body, tuple(rows), consumers, tuple(lines))
 
 
-def show(partition: int, job_id: str, parts: str = "brh") -> Call[Shown | None]:
+def show(partition: int, job_id: str, parts: str = "brh", after: int = 0) -> Call[Shown | None]:
     """One job; None when there is none.
 
-    *parts*: what to bring beside the hash: b the submission, r result or error, e the error only, h the history and who ran it.
+    Args:
+        parts: what to bring beside the hash: b the submission, r result or error, e the error only, h the history and who ran it, l lines.
+        after: of the lines the first 200 behind this number.
     """
-    return Call(load("show"), partition, (job_id, parts), _shown)
+    return Call(load("show"), partition, (job_id, parts, after), _shown)
 
 
 def dead(partition: int, job_id: str) -> Call[dict[str, bytes] | None]:

@@ -16,7 +16,7 @@ import structlog
 from taskmaster.telemetry import events
 from taskmaster.telemetry.stream import LogStream
 
-__all__ = ["FACTS", "configure", "get"]
+__all__ = ["FACTS", "LEVELS", "configure", "get"]
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 #: What a line about an attempt says of it; the SDK's logger puts them on records of handlers.

@@ -7,7 +7,6 @@ import math
 import os
 import signal
 import socket
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +27,8 @@ from taskmaster.broker.isolation import runner
 from taskmaster.broker.isolation.frames import SpanRecord
 from taskmaster.broker.isolation.nursery import Nursery
 from taskmaster.broker.isolation.pool import ATTEMPTS_MAX, RESIDENT_MAX_MB, RunnerPool
-from taskmaster.broker.message import JobMessage, Left
+from taskmaster.broker.journal import Journal
+from taskmaster.broker.message import Left
 from taskmaster.broker.middleware import AttemptContext, AttemptFinished, AttemptStarted, DeadLetter, Idempotency, Measure, Outcome
 from taskmaster.broker.slots import Slots, halves
 from taskmaster.broker.threads import JobWorker
@@ -45,7 +45,7 @@ from taskmaster.store.client import SyncStore
 from taskmaster.store.flow import Rules
 from taskmaster.store.keys import LOST_BAND
 from taskmaster.telemetry import events, tracing
-from taskmaster.telemetry.logs import get
+from taskmaster.telemetry.logs import LEVELS, get
 from taskmaster.telemetry.meters import WorkerMeter
 from taskmaster.worker.heart import Duty, Rounds
 
@@ -88,33 +88,6 @@ class Part:
     meter: WorkerMeter = field(default_factory=WorkerMeter)
     beat: Callable[[float], None] = lambda _: None
     pipe: int = -1
-
-
-class Progress:
-    """The last word of each attempt, sent a few times a second. Thread-safe."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._words: dict[str, tuple[JobMessage, str]] = {}
-
-    def report(self, message: JobMessage, fraction: float, note: str) -> None:
-        """Remember it; cheap."""
-        text = f"{fraction:.4g} {note}".encode(errors="replace")[:60].decode(errors="ignore")
-        with self._lock:
-            self._words[message.claim.id] = (message, text)
-
-    def flush(self, store: SyncStore) -> None:
-        """Send what there is; what cannot be sent is dropped: the next word is newer."""
-        with self._lock:
-            words, self._words = self._words, {}
-        by_partition: dict[int, list[tuple[str, str, str]]] = {}
-        for message, text in words.values():
-            by_partition.setdefault(message.consumer.partition, []).append((message.claim.id, message.token, text))
-        for partition, rows in by_partition.items():
-            try:
-                store.run(calls.progress(partition, rows[:256]))
-            except StoreError as error:
-                log.debug(events.UPKEEP_FAILED, duty="progress", error=str(error))
 
 
 def groups_of(settings: Settings, registry: Registry, *, suspects: bool) -> list[tuple[int, list[str]]]:
@@ -213,14 +186,15 @@ class WorkerProcess:
         self._limits = limits_of(settings)
         self._running: lifecycle.Running | None = None
         self.store = SyncStore(url, timeout_s=settings.store_timeout_ms / 1_000, meter=part.meter)
-        self.progress = Progress()
+        self.journal = Journal()
         self.guards = GuardDesk(self.store, settings.lease_ms)
         groups = groups_of(settings, registry, suspects=part.suspects)
         self._shares = halves(groups)
         self.concurrency = {queue: most for most, queues in groups for queue in queues}
+        keep_from = LEVELS.get(settings.job_log_level)
         ours: list[Middleware] = [
             Measure(part.meter),
-            AttemptContext(self.progress.report, self.guards.of),
+            AttemptContext(self.journal.report, self.guards.of, self.journal.keep, keep_from),
             Idempotency(settings.lease_ms),
             DeadLetter(),
             Outcome(),
@@ -243,7 +217,8 @@ class WorkerProcess:
             self.worker.runners = RunnerPool(
                 nursery,
                 self.deadlines,
-                self.progress.report,
+                self.journal,
+                keep_from,
                 attempts_max=settings.recycle_jobs or ATTEMPTS_MAX,
                 resident_max_mb=settings.recycle_mb or RESIDENT_MAX_MB,
                 spans=self._take_spans if self._tracing is not None else None,
@@ -256,7 +231,7 @@ class WorkerProcess:
         meter = self.part.meter
         own = SyncStore(self._url, timeout_s=self.settings.store_timeout_ms / 1_000, meter=meter)
         slots = Slots(self._shares[half], look_ahead=not self.part.suspects)
-        return PartitionConsumer(broker, own, partition, half, self._identity, slots, self._limits, self.part.announce, meter)
+        return PartitionConsumer(broker, own, partition, half, self._identity, slots, self._limits, self.part.announce, meter, self.journal)
 
     def start(self, environ: Mapping[str, str]) -> None:
         """Plugins up, then consumers, then what goes by the clock."""
@@ -336,6 +311,7 @@ class WorkerProcess:
         """End everything, after `drain`."""
         self._heart.stop()
         self._chores.stop()
+        self.journal.flush(self.store.run)  # of what is about to be handed back
         self.worker.stop()
         if self.worker.runners is not None:
             self.worker.runners.stop()
@@ -357,7 +333,7 @@ class WorkerProcess:
         ]
 
     def _chore_duties(self) -> list[Duty]:
-        """Handlers' progress, and the upkeep of each partition while the process does not drain."""
+        """Handlers' progress and lines, and the upkeep of each partition while the process does not drain."""
 
         def tick(upkeep: Upkeep) -> None:
             for job_id in upkeep.tick() if not self.stop_asked else ():
@@ -375,7 +351,7 @@ class WorkerProcess:
             )
             for partition in range(self.settings.partitions)
         ]
-        flush = partial(self.progress.flush, self.store)
+        flush = partial(self.journal.flush, self.store.run)
         watch = policy.PolicyWatch(self.store, self.settings.durability == "strict")
         recycling = [Duty("recycle", TICK_S, self.recycle)] if self.settings.recycle_jobs or self.settings.recycle_mb else []
         if not self.part.suspects and self.concurrency:

@@ -343,3 +343,24 @@ async def test_lists_are_filtered_by_tag_priority_and_fairness_key(serve: Serve,
     assert sorted(both) == sorted(set(by_key["a"]) - {claimed[0].id})
     assert nothing == [[], [], [], []]
     assert (wrong.status_code, wrong.json()["parameter"]) == (400, "priority")
+
+
+async def test_the_log_of_a_job_is_read_on_from_a_number(serve: Serve, worker: HandWorker) -> None:
+    """Lines in order, a page at a time; nothing behind the last one; a job that logged nothing has none."""
+    rows = [msgspec.json.encode([1_700_000_000_000 + n, 1, "info", f"line\u2028 {n}"]).decode() for n in range(1, 6)]
+    async with serve() as client:
+        job_id, silent = await _submit(client, 2)
+        ((claim, token),) = worker.claim()
+        worker.store.run(calls.progress(0, [calls.Word(claim.id, token, "", 1, rows)]))
+        first = (await client.get(f"/jobs/{job_id}/logs?limit=3")).json()
+        rest = (await client.get(f"/jobs/{job_id}/logs?after={first['nextCursor']}")).json()
+        beyond = (await client.get(f"/jobs/{job_id}/logs?after=5")).json()
+        nothing = (await client.get(f"/jobs/{silent}/logs")).json()
+        wrong = [(await client.get(f"/jobs/{job_id}/logs?after={text}")).status_code for text in ("-1", "x", "9" * 30, "1&nope=1")]
+        unknown = (await client.get(f"/jobs/{new_job_id(1)}/logs")).status_code
+
+    assert first["items"][0] == {"number": 1, "at": "2023-11-14T22:13:20.001Z", "attempt": 1, "level": "info", "text": "line\u2028 1"}
+    assert ([one["number"] for one in first["items"]], first["nextCursor"]) == ([1, 2, 3], "3")
+    assert ([one["number"] for one in rest["items"]], rest["nextCursor"]) == ([4, 5], None)
+    assert beyond == nothing == {"items": [], "nextCursor": None}
+    assert (wrong, unknown) == ([400] * 4, 404)

@@ -46,9 +46,16 @@ def refuse(payload: dict[str, int], ctx: JobContext) -> None:
     raise Fatal("no such mailbox")
 
 
+@job("chat")
+def chat(payload: dict[str, int], ctx: JobContext) -> None:
+    """Log a number of lines."""
+    for n in range(1, payload["n"] + 1):
+        ctx.log(f"{n} of {payload['n']}")
+
+
 @pytest.fixture
 def worker(clean_server: StoreServer) -> Iterator[Worker]:
-    with working(clean_server.url, double, nothing, nap, refuse) as running:
+    with working(clean_server.url, double, nothing, nap, refuse, chat) as running:
         yield running
 
 
@@ -56,6 +63,21 @@ def worker(clean_server: StoreServer) -> Iterator[Worker]:
 def client(worker: Worker) -> Iterator[Client]:
     with Client(worker.url) as made:
         yield made
+
+
+def test_logs_are_read_by_both_clients(client: Client, worker: Worker) -> None:
+    """All lines, or those behind a number."""
+    done = client.submit("chat", {"n": 250}, key="a")
+    client.wait(done.id, 10)
+
+    async def read() -> list[int]:
+        async with AsyncClient(worker.url) as one:
+            return [kept.number for kept in await one.logs(done.id, after=248)]
+
+    assert [kept.line.text for kept in client.logs(done.id)] == [f"{n} of 250" for n in range(1, 251)]
+    assert asyncio.run(read()) == [249, 250]
+    with pytest.raises(NotFound):
+        client.logs(NOBODY)
 
 
 def test_results_come_back_decoded(client: Client) -> None:

@@ -29,6 +29,7 @@ BEYOND = (
     "has no job",
     "does not own its key: None",
     "bytes, its hash says",
+    "lines says",
     "has it not or is gone",
     "is gone or does other work",
 )
@@ -94,7 +95,7 @@ class Yard:
 
     def small(self) -> None:
         self.desk.run(calls.extend(0, self.wid, self.held, lease_ms=30_000, alive_ms=30_000))
-        self.desk.run(calls.progress(0, [(job_id, token, "0.5") for job_id, token in self.held]))
+        self.desk.run(calls.progress(0, [calls.Word(job_id, token, "0.5", 1, ["[]"]) for job_id, token in self.held]))
         if self.ids:
             self.desk.run(calls.cancel(0, self.dice.choice(self.ids), who="me", key_window_ms=WINDOW_MS))
             self.desk.run(calls.purge(0, [self.dice.choice(self.ids)]))
@@ -164,7 +165,7 @@ def test_a_foreign_key_costs_no_more_than_what_it_covers(desk: Desk, seed: int) 
             yard.step()
         found = yard.sweep()
         if not name.split("}:")[1].startswith(
-            ("b:", "r:", "h:", "fp:", "ev", "keeper", "maint", "vt:", "flow:", "swept", "d:", "k:", "u:")
+            ("b:", "r:", "h:", "g:", "fp:", "ev", "keeper", "maint", "vt:", "flow:", "swept", "d:", "k:", "u:")
         ):
             assert [repair for repair in found if repair.what == "foreign_key"], f"{name} was not told"
         desk.raw.delete(name)

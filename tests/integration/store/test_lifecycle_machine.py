@@ -407,7 +407,7 @@ class Lifecycle(RuleBasedStateMachine):
 
     def progress(self, dice: Random) -> None:
         attempts = [*self.zombies[-3:], *(a for who in self.consumers for a in who.held)]
-        said = self.client.run(calls.progress(0, [(self.ids[a.job], a.text, "0.5") for a in attempts]))
+        said = self.client.run(calls.progress(0, [calls.Word(self.ids[a.job], a.text, "0.5", 1, ["[]"]) for a in attempts]))
         assert [code.name for code in said] == [
             "OK" if core.is_current(self.store.jobs[attempt.job], attempt.token) else "STALE" for attempt in attempts
         ]

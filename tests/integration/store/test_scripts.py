@@ -71,7 +71,10 @@ def _progressed(desk: Desk) -> tuple[Call[Any], Any]:
     desk.submit()
     wid = desk.register("w1")
     (held,) = desk.claim(wid)
-    return calls.progress(0, [(held, desk.token(wid), "0.5 half"), (held, "w1.9", "0.7")]), [OK, STALE]
+    lines = [str(n) * 300 for n in range(300)]
+    desk.run(calls.progress(0, [calls.Word(held, desk.token(wid), "", 1, lines[:200])]))
+    words = [calls.Word(held, desk.token(wid), "0.5 half", 101, lines[100:]), calls.Word(held, "w1.9", "0.7", 1, lines)]
+    return calls.progress(0, words), [OK, STALE]
 
 
 def _promoted(desk: Desk) -> tuple[Call[Any], Any]:
@@ -1037,7 +1040,7 @@ def test_a_lost_attempt_changes_nothing(desk: Desk) -> None:
     for outcome in "crfxhs":
         assert list(desk.cycle(first, finishes=[desk.end(first, job_id, outcome, old, reason="x")]).codes) == [STALE]
         assert desk.dump()[f"j:{job_id}"] == before[f"j:{job_id}"]
-    assert desk.run(calls.progress(0, [(job_id, old, "1")])) == (STALE,)
+    assert desk.run(calls.progress(0, [calls.Word(job_id, old, "1", 1, ["[]"])])) == (STALE,)
     desk.cycle(second, finishes=[desk.end(second, job_id)])
     assert list(desk.cycle(first, finishes=[desk.end(first, job_id, "c", old)]).codes) == [STALE]
     assert desk.field(job_id, "st") == "c"
@@ -1193,6 +1196,82 @@ def test_an_id_named_twice_is_purged_once(desk: Desk) -> None:
     assert desk.dump()["n"]["one/x"] == "1"
 
 
+# ---------------------------------------------------------------- lines
+def _lines(desk: Desk, job_id: str, after: int = 0) -> list[bytes]:
+    shown = desk.run(reads.show(0, job_id, "l", after))
+    assert shown is not None
+    return list(shown.lines)
+
+
+def _running(desk: Desk) -> tuple[str, str]:
+    """A job that w1 runs, and the token."""
+    desk.submit()
+    wid = desk.register("w1")
+    (held,) = desk.claim(wid)
+    return held, desk.token(wid)
+
+
+def test_lines_are_numbered_over_all_attempts_and_read_on_from_a_number(desk: Desk) -> None:
+    """A second attempt goes on counting; what was lost on the way has its numbers."""
+    job_id, token = _running(desk)
+    desk.run(calls.progress(0, [calls.Word(job_id, token, "", 1, ["a", "b"])]))
+    desk.cycle("w1", finishes=[desk.end("w1", job_id, "r")])
+    desk.now += 1
+    desk.claim("w1")
+    desk.run(calls.progress(0, [calls.Word(job_id, desk.token("w1"), "0.1", 3, ["c", "d"])]))
+
+    assert _lines(desk, job_id) == [b"1 a", b"2 b", b"5 c", b"6 d"]
+    assert _lines(desk, job_id, 4) == [b"5 c", b"6 d"]
+    assert _lines(desk, job_id, 6) == []
+    desk.dump()
+
+
+@pytest.mark.parametrize(("size", "count", "kept"), [(1, 2_500, 1_000), (1_000, 200, 65)])
+def test_a_job_keeps_the_newest_lines_within_its_bounds(desk: Desk, size: int, count: int, kept: int) -> None:
+    """1,000 lines or 64 KiB, whichever comes first; they are read 200 at a time."""
+    job_id, token = _running(desk)
+    for first in range(1, count + 1, 500):
+        given = ["x" * size] * min(500, count + 1 - first)
+        assert desk.run(calls.progress(0, [calls.Word(job_id, token, "", first, given)])) == (OK,)
+
+    numbers: list[int] = []
+    while page := [int(line.partition(b" ")[0]) for line in _lines(desk, job_id, numbers[-1] if numbers else 0)]:
+        assert len(page) <= 200
+        numbers += page
+    assert numbers == list(range(count - kept + 1, count + 1))
+    desk.dump()
+
+
+def test_lines_go_with_their_job(desk: Desk) -> None:
+    """Whether it is purged, pruned, or discarded with its dead letter."""
+    ways: list[Callable[[str], object]] = [
+        lambda job_id: desk.run(calls.purge(0, [job_id])),
+        lambda _: desk.run(calls.prune(0, keeping(0))),
+        lambda job_id: desk.run(letters.discard(0, [job_id], who="me", reason="")),
+    ]
+    desk.register("w1")
+    for way in ways:
+        job_id = desk.submit()
+        desk.claim("w1")
+        desk.run(calls.progress(0, [calls.Word(job_id, desk.token("w1"), "", 1, ["a"])]))
+        assert f"g:{job_id}" in desk.dump()
+        desk.cycle("w1", finishes=[desk.end("w1", job_id, "f", reason="fatal", fingerprint="f")])
+
+        way(job_id)
+
+        assert not [key for key in desk.dump() if key.startswith("g:")]
+
+
+def test_an_ended_attempt_has_no_more_to_say(desk: Desk) -> None:
+    """Once its end is stored, its lines are refused like those of a lost one."""
+    job_id, token = _running(desk)
+    desk.cycle("w1", finishes=[desk.end("w1", job_id)])
+
+    assert desk.run(calls.progress(0, [calls.Word(job_id, token, "1", 1, ["late"])])) == (STALE,)
+    assert _lines(desk, job_id) == []
+    desk.dump()
+
+
 # ---------------------------------------------------------------- a store in trouble
 def test_a_full_store_refuses_new_jobs_and_lets_work_end(desk: Desk, clean_server: StoreServer) -> None:
     """Out of memory: submit and progress change nothing; rounds, leases, cancels and purges go on."""
@@ -1205,7 +1284,7 @@ def test_a_full_store_refuses_new_jobs_and_lets_work_end(desk: Desk, clean_serve
         with pytest.raises(StoreRefused):
             desk.submit()
         with pytest.raises(StoreRefused):
-            desk.run(calls.progress(0, [(held, desk.token(wid), "1")]))
+            desk.run(calls.progress(0, [calls.Word(held, desk.token(wid), "1")]))
         assert desk.dump() == before
         assert desk.run(calls.extend(0, wid, [(held, desk.token(wid))], lease_ms=LEASE_MS, alive_ms=ALIVE_MS)) == (OK,)
         answer = desk.cycle(wid, (1, "one"), finishes=[desk.end(wid, held, body="null")])

@@ -40,7 +40,7 @@ KEYS: tuple[tuple[str, str, bool | None], ...] = (
     (f"line:{ID}", "set", False),
     ("eu", "zset", False),
     (f"[br]:{ID}", "string", False),
-    (f"h:{ID}", "list", False),
+    (f"[hg]:{ID}", "list", False),
     (f"dlq:{NAME}|fp:.+|fps|it:{NAME}", "zset", False),
     ("k:[A-Za-z0-9_-]{22}", "string", None),
     (r"gone:\d+", "set", True),
@@ -268,6 +268,10 @@ def violations(snap: Snapshot) -> list[str]:
             wrong.append(f"I3 {job_id}: {epoch} deliveries, {failures} failures, {losses} losses, {back} handed back")
         if state in "wd" and "cr" in job:
             wrong.append(f"R3 {job_id} is {state} although somebody asked to cancel it")
+        last, kept, *_ = job.get("lg", "0 0").split()
+        lines = snap.get(f"g:{job_id}", [])
+        if int(kept) != sum(len(line.encode()) for line in lines) or (lines and lines[-1].partition(" ")[0] != last):
+            wrong.append(f"I8 {job_id} of {len(lines)} lines says {job['lg']!r}")
         size, result = len(snap.get(f"b:{job_id}", "").encode()), len(snap.get(f"r:{job_id}", "").encode())
         if "sz" in job and int(job["sz"]) != size:
             wrong.append(f"I8 {job_id} is {size} bytes, its hash says {job['sz']}")
@@ -283,7 +287,7 @@ def violations(snap: Snapshot) -> list[str]:
                 wrong.append(f"I6 {job_id} does not own its key: {record}")
             elif ends is not (state in "cfx"):
                 wrong.append(f"I6 the key of {job_id} ({state}) {'ends' if ends else 'never ends'}")
-    for prefix in ("b:", "r:", "h:"):
+    for prefix in ("b:", "r:", "h:", "g:"):
         wrong += [f"I1 {prefix}{job_id} has no job" for job_id in ids_of(snap, prefix) - jobs.keys()]
     listed = [member for key, value in snap.items() if key.startswith("it:") for member, _ in value]
     wrong += [f"I1 {member} is listed under a type and has no hash" for member in set(listed) - jobs.keys()]

@@ -21,6 +21,7 @@ from support.worker import registry_of
 from taskmaster.broker import threads
 from taskmaster.broker.broker import HandlerActor, NotRun, TaskMasterBroker, partition_queue
 from taskmaster.broker.consumer import Identity, PartitionConsumer
+from taskmaster.broker.journal import Journal
 from taskmaster.broker.loop import EventLoop
 from taskmaster.broker.message import JobMessage, open_envelope
 from taskmaster.broker.middleware import AttemptContext, Idempotency
@@ -252,7 +253,7 @@ def test_a_cancelled_attempt_does_not_begin():
     message.cancelled_at = time.monotonic()
 
     with pytest.raises(NotRun, match="cancelled"):
-        AttemptContext(lambda *_: None, no_guards).before_process_message(broker, message)
+        AttemptContext(lambda *_: None, no_guards, lambda *_: None, None).before_process_message(broker, message)
 
 
 # ---------------------------------------------------------------- threads and loop
@@ -345,7 +346,7 @@ def store():
 def consumer(store):
     identity = Identity("cap", "{}", "{}", ("echo",), (), 30_000, 30_000)
     made = PartitionConsumer(
-        broker_of(), store, 0, 0, identity, Slots([(4, ["default"])]), calls.Limits(), lambda wid, partition: None, WorkerMeter()
+        broker_of(), store, 0, 0, identity, Slots([(4, ["default"])]), calls.Limits(), lambda wid, partition: None, WorkerMeter(), Journal()
     )
     yield made
     made.close()
@@ -446,6 +447,6 @@ def test_the_end_of_an_attempt_is_told_by_its_outcome(outcome, epoch, recovered,
     message.is_recovered = recovered
 
     with structlog.testing.capture_logs() as lines:
-        AttemptContext(lambda *_: None, no_guards).after_process_message(broker, message)
+        AttemptContext(lambda *_: None, no_guards, lambda *_: None, None).after_process_message(broker, message)
 
     assert [line["event"] for line in lines] == told

@@ -24,6 +24,7 @@ __all__ = [
     "Progress",
     "Reply",
     "Reserve",
+    "Said",
     "Settle",
     "SpanRecord",
     "Start",
@@ -53,6 +54,7 @@ class Start(msgspec.Struct, array_like=True, tag="start", frozen=True):
     plugin: str
     is_cancelled: bool
     is_fallback: bool
+    keep_from: int | None
     traceparent: str = ""
 
 
@@ -84,6 +86,15 @@ class Log(msgspec.Struct, array_like=True, tag="log", frozen=True):
     logger: str
     message: str
     facts: dict[str, Any]
+
+
+class Said(msgspec.Struct, array_like=True, tag="said", frozen=True):
+    """A line to be kept with the job; of which attempt, since a thread of its may outlive it."""
+
+    job_id: str
+    attempt: int
+    level: int
+    text: str
 
 
 class Reserve(msgspec.Struct, array_like=True, tag="reserve", frozen=True):
@@ -141,7 +152,7 @@ class Ended(msgspec.Struct, array_like=True, tag="ended", frozen=True):
 
 
 ToRunner = Start | Reply | Bye
-FromRunner = Progress | Log | Reserve | Settle | Ended
+FromRunner = Progress | Log | Said | Reserve | Settle | Ended
 
 
 class Closed(Exception):

@@ -27,12 +27,14 @@ from taskmaster.broker.isolation.frames import (
     Progress,
     Reply,
     Reserve,
+    Said,
     Settle,
     SpanRecord,
     Start,
 )
 from taskmaster.broker.isolation.nursery import Nursery, NurseryLost
 from taskmaster.broker.isolation.runner import CANCEL, STOP, resident_mb
+from taskmaster.broker.journal import Journal
 from taskmaster.broker.message import JobMessage
 from taskmaster.model.outcome import Decision, HandlerCrashed, MemoryLimit, Reported
 from taskmaster.telemetry import events
@@ -79,7 +81,8 @@ class RunnerPool:
     Args:
         nursery: forks them.
         deadlines: the limits on time, shared with handlers that run here.
-        report: takes handlers' progress.
+        journal: takes handlers' progress and lines.
+        keep_from: least level of lines that are kept; None: none are.
         attempts_max: attempts after which a runner is replaced.
         resident_max_mb: resident memory at which it is.
         spans: takes what handlers traced there; None where nothing is.
@@ -89,7 +92,8 @@ class RunnerPool:
         self,
         nursery: Nursery,
         deadlines: Deadlines,
-        report: Callable[[JobMessage, float, str], None],
+        journal: Journal,
+        keep_from: int | None,
         *,
         attempts_max: int = ATTEMPTS_MAX,
         resident_max_mb: float = RESIDENT_MAX_MB,
@@ -97,7 +101,8 @@ class RunnerPool:
     ) -> None:
         self._nursery = nursery
         self._deadlines = deadlines
-        self._report = report
+        self._journal = journal
+        self._keep_from = keep_from
         self._attempts_max = attempts_max
         self._resident_max_mb = resident_max_mb
         self._spans = spans
@@ -137,7 +142,7 @@ class RunnerPool:
             Closed: it died.
             TimeoutError, MemoryLimit, Cancelled: it had to be killed.
         """
-        runner.channel.send(_start(message))
+        runner.channel.send(_start(message, self._keep_from))
         while True:
             try:
                 word = runner.channel.receive(self._patience_s(message))
@@ -181,7 +186,10 @@ class RunnerPool:
 
     def _serve(self, runner: Runner, message: JobMessage, word: Any) -> None:
         if isinstance(word, Progress):
-            self._report(message, word.fraction, word.note)
+            self._journal.report(message, word.fraction, word.note)
+        elif isinstance(word, Said):
+            if (word.job_id, word.attempt) == (message.claim.id, message.claim.attempt):
+                self._journal.keep(message, word.level, word.text)
         elif isinstance(word, Log):
             record = logging.makeLogRecord({"name": word.logger, "levelno": word.level, "msg": word.message} | _facts(word))
             record.levelname = logging.getLevelName(word.level)
@@ -278,7 +286,7 @@ def _cancellable(message: JobMessage, runner: Runner) -> Iterator[None]:
         message.signal_cancel = None
 
 
-def _start(message: JobMessage) -> Start:
+def _start(message: JobMessage, keep_from: int | None) -> Start:
     claim, envelope = message.claim, message.envelope
     return Start(
         job_type=envelope.type,
@@ -296,6 +304,7 @@ def _start(message: JobMessage) -> Start:
         plugin=message.actor.plugin,
         is_cancelled=message.is_cancelled,
         is_fallback=message.is_fallback,
+        keep_from=keep_from,
         traceparent=message.traceparent,
     )
 

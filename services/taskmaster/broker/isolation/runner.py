@@ -29,6 +29,7 @@ from taskmaster.broker.isolation.frames import (
     Progress,
     Reply,
     Reserve,
+    Said,
     Settle,
     SpanRecord,
     Start,
@@ -146,6 +147,8 @@ class _Runner:
             deadline=start.deadline,
             report=lambda _, fraction, note: self._channel.send(Progress(fraction, note)),
             guards=lambda _: self._guards,
+            keep=None if start.keep_from is None else self._keep,
+            keep_from=start.keep_from or 0,
             plugin=start.plugin,
             trace_id=trace.trace_id_of(start.traceparent),
         )
@@ -173,6 +176,10 @@ class _Runner:
         except BaseException as hostile:
             text = f"{type(error).__name__!a} could not be described: {type(hostile).__name__!a}"
             return self._ended(start, None, RuntimeError(text))
+
+    def _keep(self, context: JobContext, level: int, text: str) -> None:
+        if self._context is context:
+            self._channel.send(Said(context.job_id, context.attempt, level, _sendable(text)))
 
     @staticmethod
     def _why(start: Start, context: JobContext, raised: BaseException) -> BaseException:
@@ -274,6 +281,11 @@ class _ProxyGuards(Guards):
         return reply
 
 
+def _sendable(text: str) -> str:
+    """Cut to a length, and UTF-8."""
+    return text[:_LOG_MAX].encode(errors="replace").decode()
+
+
 class _Forward(logging.Handler):
     """Records go to the worker process, which writes all of the service's lines."""
 
@@ -289,7 +301,7 @@ class _Forward(logging.Handler):
             if record.exc_info:
                 text += "\n" + self._formatter.formatException(record.exc_info)
             facts = {name: record.__dict__[name] for name in FACTS if isinstance(record.__dict__.get(name), str | int)}
-            self._channel.send(Log(record.levelno, record.name, text[:_LOG_MAX].encode(errors="replace").decode(), facts))
+            self._channel.send(Log(record.levelno, record.name, _sendable(text), facts))
         except Exception:
             self.handleError(record)
 

@@ -28,11 +28,22 @@ class AttemptContext(Middleware):
     Args:
         report: takes (message, fraction, note) of handlers' progress; must only touch memory.
         guards: of an attempt's effects, called when it asks for the first.
+        keep: takes (message, level, text) of handlers' lines; must only touch memory.
+        keep_from: least level of those; None: none are kept.
     """
 
-    def __init__(self, report: Callable[[JobMessage, float, str], None], guards: Callable[[JobContext], Guards]) -> None:
+    def __init__(
+        self,
+        report: Callable[[JobMessage, float, str], None],
+        guards: Callable[[JobContext], Guards],
+        keep: Callable[[JobMessage, int, str], None],
+        keep_from: int | None,
+    ) -> None:
         self._report = report
         self._guards = guards
+        self._keep = keep
+        self._keep_line = None if keep_from is None else self._keep_of
+        self._keep_from = keep_from or 0
         self._info = get().bind().info  # bound now: the lazy proxy costs a microsecond a call, also when the level is off
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:  # noqa: ARG002
@@ -55,6 +66,8 @@ class AttemptContext(Middleware):
             deadline=message.deadline,
             report=self._tell,
             guards=self._guards,
+            keep=self._keep_line,
+            keep_from=self._keep_from,
             host=message,
             plugin=message.actor.plugin,
             trace_id=trace_id_of(message.traceparent),
@@ -67,6 +80,9 @@ class AttemptContext(Middleware):
 
     def _tell(self, context: JobContext, fraction: float, note: str) -> None:
         self._report(context.host, fraction, note)
+
+    def _keep_of(self, context: JobContext, level: int, text: str) -> None:
+        self._keep(context.host, level, text)
 
     def after_process_message(
         self,

@@ -13,7 +13,7 @@ local REPORTED = 200
 for _, id in ipairs(ids) do
   local f, gone = job_of(id)
   if gone then
-    if call('UNLINK', P .. 'b:' .. id, P .. 'r:' .. id, P .. 'h:' .. id) ~= 0 then report('record_lost', id, '', true) end
+    if call('UNLINK', P .. 'b:' .. id, P .. 'r:' .. id, P .. 'h:' .. id, P .. 'g:' .. id) ~= 0 then report('record_lost', id, '', true) end
   elseif f then
     local listing = P .. 'it:' .. f.ty
     if not call('ZSCORE', listing, id) and not refused[listing] then

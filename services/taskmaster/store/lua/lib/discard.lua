@@ -14,10 +14,10 @@ local function discard(id, who, reason, operation)
   rem(P .. 'dlq:' .. queue, id)
   rem(P .. 'fp:' .. print, id)
   robbed[print] = true
-  local job = call('HMGET', P .. 'j:' .. id, 'st', 'ty', 'q', 'kx', 'rt', 'gd', 'sz', 'rz', 'tg', 'ux')
+  local job = call('HMGET', P .. 'j:' .. id, 'st', 'ty', 'q', 'kx', 'rt', 'gd', 'sz', 'rz', 'tg', 'ux', 'lg')
   if job[1] == 'f' then
     rem(P .. 'fin:' .. job[3] .. '/f', id)
-    purge(id, job[2], job[3], job[4], job[5] or job[6] and id, job[9], job[10])
+    purge(id, job[2], job[3], job[4], job[5] or job[6] and id, job[9], job[10], job[11])
     uncount(job[3], 'f', 1, bytes_of(job[7], job[8]))
   end
   leave_lineage(f[5] or id, 'd/' .. id)

@@ -69,7 +69,7 @@ end
 
 local function forget_row(id, here)
   call('ZREM', here, id)
-  call('UNLINK', P .. 'b:' .. id, P .. 'r:' .. id, P .. 'h:' .. id)
+  call('UNLINK', P .. 'b:' .. id, P .. 'r:' .. id, P .. 'h:' .. id, P .. 'g:' .. id)
   report('record_lost', id, short(here), true)
 end
 

@@ -21,11 +21,12 @@ local function uncount(queue, state, jobs, bytes)
   if bytes > 0 then count(queue .. '/' .. state .. '/bytes', -bytes) end
 end
 
--- root: of the lineage that the job has a part in, nil if it stands alone; tags, unique: as the job's hash has them. To be uncounted by the caller.
-local function purge(id, ty, queue, keyed, root, tags, unique)
+-- root: of the lineage that the job has a part in, nil if it stands alone; tags, unique, said: as the job's hash has them. To be uncounted by the caller.
+local function purge(id, ty, queue, keyed, root, tags, unique, said)
   local n = #purged_keys
   purged_keys[n + 1], purged_keys[n + 2], purged_keys[n + 3] = P .. 'j:' .. id, P .. 'b:' .. id, P .. 'r:' .. id
   purged_keys[n + 4] = P .. 'h:' .. id
+  if said then purged_keys[n + 5] = P .. 'g:' .. id end
   rem(P .. 'it:' .. ty, id)
   count(ty .. '/' .. queue .. '/purged', 1)
   tell('g', id)
@@ -58,9 +59,9 @@ end
 local function purge_oldest(key, n, queue, state)
   local oldest, jobs, bytes = take_oldest(key, n), 0, 0
   for _, id in ipairs(oldest) do
-    local job = call('HMGET', P .. 'j:' .. id, 'ty', 'kx', 'rt', 'gd', 'sz', 'rz', 'tg', 'ux')
+    local job = call('HMGET', P .. 'j:' .. id, 'ty', 'kx', 'rt', 'gd', 'sz', 'rz', 'tg', 'ux', 'lg')
     if job[1] then
-      purge(id, job[1], queue, job[2], job[3] or job[4] and id, job[7], job[8])
+      purge(id, job[1], queue, job[2], job[3] or job[4] and id, job[7], job[8], job[9])
       jobs, bytes = jobs + 1, bytes + bytes_of(job[5], job[6])
     end
   end
