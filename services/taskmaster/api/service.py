@@ -44,6 +44,8 @@ class Service:
     waiting: Waiting
     watch: Watch
     pressure: PressureGauge
+    #: Jobs that are followed at this moment.
+    streams: int = 0
     started: float = field(default_factory=time.monotonic)
 
     def partition(self, job_id: str) -> int:
