@@ -1,4 +1,4 @@
-"""What comes of a job while it runs, over HTTP: its log."""
+"""What comes of a job while it runs, over HTTP: its log, and a stream of all that is new."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from litestar import get
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, QueryParameter
+from litestar.response.base import ASGIResponse
 
 from taskmaster.api import shapes, views
-from taskmaster.api.problems import BadParameter
+from taskmaster.api.events import EventStream
+from taskmaster.api.problems import BadParameter, TooManyStreams
 from taskmaster.api.service import Answer, AnyRequest, data, limit_of, of, only
 from taskmaster.engine import queries
+from taskmaster.engine.following import Follower
 from taskmaster.engine.lines import last_line, lines_of
 from taskmaster.store import reads
 
@@ -43,4 +46,29 @@ def _number(text: str | None) -> int:
     return int(text)
 
 
-ROUTES: list[HTTPRouteHandler] = [show_logs]
+@get(
+    "/jobs/{job_id:str}/stream",
+    summary="Follow a job until it has ended",
+    responses={
+        200: ResponseSpec(str, media_type="text/event-stream", description="events state, progress and log, each with an id"),
+        204: ResponseSpec(None, description="the job has ended, and the caller has heard of it"),
+    },
+)
+async def stream_job(request: AnyRequest, job_id: FromPath[str]) -> ASGIResponse:
+    """Server-sent events: `state` (as GET /jobs/{id}/status), `progress`, `log` (as an item of GET /jobs/{id}/logs), beginning with how it
+    is now and with the lines that are kept; the last is the terminal state. `Last-Event-ID` goes on behind that event; states that came and
+    went meanwhile are not repeated. Every 15 seconds without an event there is a comment; after 15 minutes the caller is to connect again.
+    """
+    only(request)
+    service, known = of(request), queries.id_of(job_id)
+    if service.streams >= service.settings.streams_max:
+        text = f"{service.streams} jobs are followed through this process, and that is as many as may; ask GET /jobs/{known}/status instead"
+        raise TooManyStreams(text, limit=service.settings.streams_max, retryAfterS=5)
+    follower = Follower(known, request.headers.get("last-event-id", ""))
+    first = follower.news(await service.store.run(follower.look(service.partition(known))))
+    if follower.is_over and not first:
+        return Answer(b"", 204, [(b"cache-control", b"no-store")])
+    return EventStream(service, known, follower, first)
+
+
+ROUTES: list[HTTPRouteHandler] = [show_logs, stream_job]

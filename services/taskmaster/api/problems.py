@@ -20,6 +20,7 @@ __all__ = [
     "KeyConflict",
     "PreconditionFailed",
     "Problem",
+    "TooManyStreams",
     "UnsupportedMediaType",
     "answer",
     "describe",
@@ -49,6 +50,12 @@ class PreconditionFailed(TaskMasterError):
     """The thing has another ETag than If-Match names."""
 
     code = "precondition-failed"
+
+
+class TooManyStreams(TaskMasterError):
+    """As many jobs are followed through this process as may. Facts: limit, retryAfterS."""
+
+    code = "too-many-streams"
 
 
 class KeyConflict(InvalidRequest):
@@ -85,6 +92,7 @@ _KINDS: dict[str, _Kind] = {
     "queue-full": _Kind(429, "As many jobs wait in the queue as may"),
     "effect-unknown": _Kind(409, "Nobody knows whether an effect of this job happened"),
     "store-unavailable": _Kind(503, "The store does not answer"),
+    "too-many-streams": _Kind(503, "As many jobs are followed as may"),
     "overloaded": _Kind(429, "The queue is too far behind"),
     "store-filling": _Kind(503, "The store's memory is kept for higher priorities"),
     "store-refused": _Kind(503, "The store takes no writes now"),

@@ -50,6 +50,8 @@ class Service:
     watch: Watch
     pressure: PressureGauge
     scrape: Scrape
+    #: Jobs that are followed at this moment.
+    streams: int = 0
     started: float = field(default_factory=time.monotonic)
 
     def partition(self, job_id: str) -> int:

@@ -40,6 +40,7 @@ __all__ = [
     "Plugin",
     "PluginList",
     "Policy",
+    "ProgressNote",
     "Queue",
     "QueueList",
     "Replayed",
@@ -268,6 +269,13 @@ class LogLines(Shape, kw_only=True):
 
     items: list[LogLine]
     next_cursor: str | None = None
+
+
+class ProgressNote(Shape, kw_only=True):
+    """How far a running job is, 0 to 1, and what its handler says of it."""
+
+    progress: float
+    note: str | None
 
 
 class WhyReason(Shape, kw_only=True):

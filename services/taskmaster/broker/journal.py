@@ -77,7 +77,8 @@ class Journal:
 
     def report(self, message: JobMessage, fraction: float, note: str) -> None:
         """Remember how far it is; the last word wins."""
-        text = f"{fraction:.4g} {note}".encode(errors="replace")[:60].decode(errors="ignore")
+        shown = printable(note, LINE_MAX).replace("\n", "\\n")
+        text = f"{fraction:.4g} {shown}".encode()[:60].decode(errors="ignore")
         with self._lock:
             said = self._said(message)
             if said is not None:

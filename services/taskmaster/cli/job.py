@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # the command line starts without the engine
     from taskmaster.settings import Settings
     from taskmaster.store.client import SyncStore
 
-__all__ = ["follow", "job", "json_of", "show", "show_line", "show_why"]
+__all__ = ["follow", "job", "json_of", "show", "show_events", "show_line", "show_why"]
 
 _CHANGES = ("priority", "delay_ms", "run_at", "tags", "payload", "revision")
 
@@ -36,16 +36,17 @@ _CHANGES = ("priority", "delay_ms", "run_at", "tags", "payload", "revision")
 @click.option("--revision", type=int, metavar="N", help="Change it only if it still has this revision, as --json shows it.")
 @click.option("--wait", "wait_s", type=click.FloatRange(min=0), default=0.0, metavar="SECONDS", help="Wait that long for the job to end.")
 @click.option("--why", "is_why", is_flag=True, help="Say what keeps it from running, the first reason first.")
+@click.option("--follow", "is_followed", is_flag=True, help="Print what is new of it, state, progress and log, until it has ended.")
 @click.option("--logs", "is_logs", is_flag=True, help="Print what its handler has logged.")
 @click.option("--reveal", is_flag=True, help="Show also what is marked secret or pii in its payload; kept in the audit.")
 @as_json
 @settings_options(*STORE)
-def job(job_id: str, wait_s: float, is_why: bool, is_logs: bool, reveal: bool, as_json: bool, **given: Any) -> None:
+def job(job_id: str, wait_s: float, is_why: bool, is_logs: bool, is_followed: bool, reveal: bool, as_json: bool, **given: Any) -> None:
     """Show the job with this ID, after changing what is asked for; --json prints what GET /jobs/ID (with --why:
     GET /jobs/ID/why, with --logs the items of GET /jobs/ID/logs, one a line) answers.
 
     Only a job that has not begun can be changed. Exit codes: 0 found, 1 there is no such job, it cannot be changed so, or it was waited
-    for and did not complete, 2 wrong usage, 69 no store.
+    for or followed and did not complete, 2 wrong usage, 69 no store.
     """
     changes = _changes(given)
     settings = settings_from(given)
@@ -61,6 +62,8 @@ def job(job_id: str, wait_s: float, is_why: bool, is_logs: bool, reveal: bool, a
     with Client(settings, origin="cli") as client:
         if changes:
             client.change(job_id, **changes)
+        if is_followed:
+            sys.exit(show_events(client, job_id, as_json=as_json))
         record = follow(client, job_id, wait_s)
         if is_logs:
             for line in client.logs(job_id):
@@ -142,6 +145,26 @@ def show_why(store: SyncStore, settings: Settings, job_id: str, *, as_json: bool
             click.echo(f"{'':<20} {facts}")
     if told.estimated_start_at:
         click.echo(f"{'may begin':<20} {told.estimated_start_at}")
+
+
+def show_events(client: Client, job_id: str, *, as_json: bool) -> int:
+    """Print what is new of a job, a line each, until it has ended; the exit code."""
+    from taskmaster.api import shapes, views
+
+    state = ""
+    for event in client.stream(job_id):
+        state = event.record.state
+        if as_json:
+            told = views.line_of(event.line) if event.line else views.status_of(event.record)
+            click.echo(shapes.encode({"event": event.kind, "id": event.id, "data": told}))
+        elif event.line is not None:
+            show_line(event.line, as_json=False)
+        else:
+            status = views.status_of(event.record)
+            share = "" if event.record.progress is None else f"{event.record.progress:.0%} {event.record.progress_note}"
+            text = share if event.kind == "progress" else " ".join(filter(None, (state, status.reason, status.failed_reason)))
+            click.echo(f"{event.kind:<8} {text}".rstrip())
+    return EX_OK if state == "completed" else EX_FAILED
 
 
 def show_line(kept: LogLine, *, as_json: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
@@ -16,6 +17,7 @@ from taskmaster.engine import control, queries
 from taskmaster.engine.catalogue import Catalogue
 from taskmaster.engine.change import change_job
 from taskmaster.engine.enqueue import AsyncEnqueuer, Result
+from taskmaster.engine.following import Follower, JobEvent, follow
 from taskmaster.engine.gather import CHUNK, Gather
 from taskmaster.engine.lines import read_lines
 from taskmaster.engine.pressure import PressureGauge
@@ -157,6 +159,19 @@ class AsyncClient:
         """As `Client.logs`."""
         parts, known = self._here(), queries.id_of(job_id)
         return await parts.store.converse(read_lines(partition_of(known, self._settings.partitions), known, after))
+
+    async def stream(self, job_id: str, *, after: str = "") -> AsyncIterator[JobEvent]:
+        """As `Client.stream`; all who follow share one reader of the store's events. Ends when this client is closed."""
+        parts, known = self._here(), queries.id_of(job_id)
+        partition, follower = partition_of(known, self._settings.partitions), Follower(known, after)
+        for event in follower.news(await parts.store.run(follower.look(partition))):
+            yield event
+        if follower.is_over:
+            return
+        async with contextlib.aclosing(follow(parts.waiting, partition, follower, known, parts.store.run, idle_s=60)) as news:
+            async for events in news:
+                for event in events:
+                    yield event
 
     async def result(self, job_id: str, timeout_s: float) -> Any:
         """As `Client.result`."""

@@ -14,6 +14,7 @@ from taskmaster.engine import control, queries
 from taskmaster.engine.catalogue import BlockingCatalogue
 from taskmaster.engine.change import change_job
 from taskmaster.engine.enqueue import Enqueuer, Result
+from taskmaster.engine.following import Follower, JobEvent, follow_blocking
 from taskmaster.engine.gather import CHUNK
 from taskmaster.engine.lines import read_lines
 from taskmaster.engine.pressure import BlockingPressureGauge
@@ -212,6 +213,24 @@ class Client:
         """
         parts, known = self._here(), queries.id_of(job_id)
         return parts.store.converse(read_lines(partition_of(known, self._settings.partitions), known, after), within_s=parts.within_s)
+
+    def stream(self, job_id: str, *, after: str = "") -> Iterator[JobEvent]:
+        """What is new of the job, as it comes: state, progress, log; first how it is now, last its terminal state. Blocks between events.
+
+        A store that is away meanwhile is waited for.
+
+        Args:
+            job_id: of the job.
+            after: `id` of the last event that is known: goes on behind it.
+
+        Raises:
+            NotFound: there is no such job, or no longer.
+            StoreError: the store cannot be asked when this begins.
+        """
+        parts, known = self._here(), queries.id_of(job_id)
+        partition = partition_of(known, self._settings.partitions)
+        block_ms = min(1_000, self._settings.store_timeout_ms // 4)
+        return follow_blocking(parts.store, partition, Follower(known, after), known, parts.run, block_ms=block_ms)
 
     def result(self, job_id: str, timeout_s: float) -> Any:
         """What the job's handler answered, decoded from JSON, as soon as it has. Raises as `wait`, and:

@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TypeVar
 
 from taskmaster.errors import StoreError
 from taskmaster.store.aio import AsyncStore
 from taskmaster.store.client import SyncStore
 
-__all__ = ["Waiting", "wait_until"]
+__all__ = ["LOOK_EVERY_S", "PAUSE_S", "Waiting", "listen", "wait_until"]
 
 T = TypeVar("T")
 #: How often a waiter looks for itself: covers events that the stream has dropped, or that were missed while the store was away.
 LOOK_EVERY_S = 2.0
 #: Before a store that failed is asked again.
-_PAUSE_S = 0.2
+PAUSE_S = 0.2
 #: Clients that may wait at once; the next ones are answered with the present state.
 WAITERS_MAX = 2_000
 #: The reader stays that long after its last waiter.
@@ -39,32 +39,36 @@ def wait_until(
     seen, after = look(), ""
     while not is_enough(seen) and (left_s := deadline - time.monotonic()) > 0:
         try:
-            if after:
-                after = _listen(store, partition, job_id, after, min(left_s, LOOK_EVERY_S), block_ms)
-            else:
+            if not after:
                 after = store.newest_event(partition)  # then look: what ends later than this is heard
+            else:
+                after = listen(store, partition, job_id, after, min(left_s, LOOK_EVERY_S), block_ms)
         except StoreError:
             after = ""  # a store that comes back may have another stream
-            time.sleep(min(left_s, _PAUSE_S))
+            time.sleep(min(left_s, PAUSE_S))
         seen = look()
     return seen
 
 
-def _listen(store: SyncStore, partition: int, job_id: str, after: str, within_s: float, block_ms: int) -> str:
-    """Read on behind *after* until the job ends, or for *within_s* seconds; answers where it came to."""
+def listen(store: SyncStore, partition: int, job_id: str, after: str, within_s: float, block_ms: int, *, only_ends: bool = True) -> str:
+    """Read on behind *after* until the job ends, or anything is told of it, or for *within_s* seconds; answers where it came to.
+
+    Raises:
+        StoreError: the stream cannot be read.
+    """
     deadline, wanted = time.monotonic() + within_s, job_id.encode()
     while (left_s := deadline - time.monotonic()) > 0:
         for entry_id, records in store.events(partition, after, max(1, min(block_ms, int(left_s * 1_000)))):
             after = entry_id
-            if wanted in _ended(records):
+            if wanted in _told(records, only_ends=only_ends):
                 return after
     return after
 
 
-def _ended(records: bytes) -> Iterator[bytes]:
-    """Ids of the jobs that an entry says have ended."""
+def _told(records: bytes, *, only_ends: bool) -> Iterator[bytes]:
+    """Ids of the jobs that an entry tells of, or says have ended."""
     for at in range(0, len(records) - _RECORD + 1, _RECORD):
-        if records[at] in _ENDED:
+        if not only_ends or records[at] in _ENDED:
             yield records[at + 1 : at + _RECORD]
 
 
@@ -94,9 +98,7 @@ class Waiting:
             return await look()
         self._waiters += 1
         try:
-            stream = self._streams[partition]
-            with stream.watch(job_id) as bell:
-                await stream.ready(LOOK_EVERY_S)
+            async with self.hear(partition, job_id, only_end=True) as bell:
                 while True:
                     bell.clear()
                     seen = await look()
@@ -108,6 +110,22 @@ class Waiting:
                             await bell.wait()
         finally:
             self._waiters -= 1
+
+    @contextlib.asynccontextmanager
+    async def hear(self, partition: int, job_id: str, *, only_end: bool = False) -> AsyncIterator[asyncio.Event]:
+        """A bell that rings when the job ends, or whenever something is told of it, and when this process shuts down.
+
+        What happens after this has begun is heard, but for what the stream drops: look every LOOK_EVERY_S, too.
+        """
+        stream = self._streams[partition]
+        with stream.watch(job_id, only_end=only_end) as bell:
+            await stream.ready(LOOK_EVERY_S)
+            yield bell
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether this process shuts down."""
+        return self._is_closed
 
     def close(self) -> None:
         """Everybody who waits gets an answer now, and nobody waits any more. May be called twice."""
@@ -123,24 +141,25 @@ class _Stream:
         self._store = store
         self._partition = partition
         self._block_ms = block_ms
-        self._bells: dict[str, set[asyncio.Event]] = {}
+        self._bells: dict[str, set[asyncio.Event]] = {}  # of those who wait for the end
+        self._curious: dict[str, set[asyncio.Event]] = {}  # of those who want to know everything
         self._begun = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
 
     @contextlib.contextmanager
-    def watch(self, job_id: str) -> Iterator[asyncio.Event]:
-        bell = asyncio.Event()
-        self._bells.setdefault(job_id, set()).add(bell)
+    def watch(self, job_id: str, *, only_end: bool) -> Iterator[asyncio.Event]:
+        bell, all_bells = asyncio.Event(), self._bells if only_end else self._curious
+        all_bells.setdefault(job_id, set()).add(bell)
         if self._reader is None or self._reader.done():
             self._begun.clear()
             self._reader = asyncio.create_task(self._read(), name=f"events-{self._partition}")
         try:
             yield bell
         finally:
-            bells = self._bells.get(job_id, set())
+            bells = all_bells.get(job_id, set())
             bells.discard(bell)
             if not bells:
-                self._bells.pop(job_id, None)
+                all_bells.pop(job_id, None)
 
     async def ready(self, within_s: float) -> None:
         """Until the reader knows where in the stream it begins: what ends later than this is heard."""
@@ -159,25 +178,24 @@ class _Stream:
                 entries = await self._store.events(self._partition, after, self._block_ms)
             except StoreError:
                 after = ""  # a store that comes back may have another stream
-                await asyncio.sleep(_PAUSE_S)
+                await asyncio.sleep(PAUSE_S)
                 continue
             for entry_id, records in entries:
                 after = entry_id
                 self._ring(records)
-            if self._bells:
+            if self._bells or self._curious:
                 alone_since = None
             elif alone_since is None:
                 alone_since = time.monotonic()
 
     def _ring(self, records: bytes) -> None:
-        if not self._bells:
-            return
-        for job_id in _ended(records):
-            for bell in self._bells.get(job_id.decode("ascii", "replace"), ()):
-                bell.set()
+        for all_bells, only_ends in ((self._bells, True), (self._curious, False)):
+            for job_id in _told(records, only_ends=only_ends) if all_bells else ():
+                for bell in all_bells.get(job_id.decode("ascii", "replace"), ()):
+                    bell.set()
 
     def close(self) -> None:
-        for bells in self._bells.values():
+        for bells in (*self._bells.values(), *self._curious.values()):
             for bell in bells:
                 bell.set()
         self._begun.set()

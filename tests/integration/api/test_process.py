@@ -28,7 +28,7 @@ from taskmaster.settings import Settings
 from taskmaster.asgi import serve
 from taskmaster.telemetry import logs
 logs.configure("warning")
-sys.exit(serve(Settings(redis_url=sys.argv[1], port=int(sys.argv[2]))))
+sys.exit(serve(Settings(redis_url=sys.argv[1], port=int(sys.argv[2]), streams_max=2)))
 """
 Started = tuple["subprocess.Popen[str]", str]
 

@@ -13,7 +13,7 @@ from integration.client.conftest import working
 from support.proxy import StoreProxy
 from support.servers import StoreServer
 from support.worker import Worker
-from taskmaster.client import AsyncClient, Client
+from taskmaster.client import AsyncClient, Client, JobEvent
 from taskmaster.errors import Conflict, InvalidRequest, NotCompleted, NotEnded, NotFound, StoreUnavailable
 from taskmaster.settings import Settings
 from taskmaster_sdk import Fatal, JobContext, job
@@ -78,6 +78,45 @@ def test_logs_are_read_by_both_clients(client: Client, worker: Worker) -> None:
     assert asyncio.run(read()) == [249, 250]
     with pytest.raises(NotFound):
         client.logs(NOBODY)
+
+
+def test_a_job_is_followed_by_both_clients(client: Client, worker: Worker) -> None:
+    """All its lines, then its end; behind an event, what came later."""
+    done = client.submit("chat", {"n": 300}, key="a")
+    seen = list(client.stream(done.id))
+    middle = next(event for event in seen if event.line and event.line.number == 298)
+
+    async def follow(after: str = "") -> list[JobEvent]:
+        async with AsyncClient(worker.url) as one:
+            return [event async for event in one.stream(done.id, after=after)]
+
+    assert [event.line.number for event in seen if event.line] == list(range(1, 301))
+    assert (seen[-1].kind, seen[-1].record.state) == ("state", "completed")
+    assert [event.kind for event in client.stream(done.id, after=middle.id)] == ["log", "log", "state"]
+    assert [event.kind for event in asyncio.run(follow(middle.id))] == ["log", "log", "state"]
+    assert len(asyncio.run(follow())) == 301
+    with pytest.raises(NotFound):
+        list(client.stream(NOBODY))
+
+
+def test_many_follow_a_running_job(client: Client, worker: Worker) -> None:
+    """Tasks on one loop, each hears of the end; one that leaves early costs the others nothing."""
+    slow = client.submit("nap", {"s": 1.0}, key="a")
+
+    async def follow(one: AsyncClient, count: int) -> str:
+        state = ""
+        async for event in one.stream(slow.id):
+            state = event.record.state
+            count -= 1
+            if not count:
+                break
+        return state
+
+    async def all_of_them() -> list[str]:
+        async with AsyncClient(worker.url) as one:
+            return await asyncio.gather(follow(one, 1), *(follow(one, 100) for _ in range(20)))
+
+    assert asyncio.run(all_of_them())[1:] == ["completed"] * 20
 
 
 def test_results_come_back_decoded(client: Client) -> None:
