@@ -43,8 +43,7 @@ def publish(store: Any, *types: str) -> None:
 def many(store: Any, total: int, at_once: int, at_ms: int, job_type: str, payload: Any) -> list[str]:
     """Make *total* daily schedules, of which *at_once* are due at that moment and the others a day later; the ids of the first.
 
-    One more, `beside`, runs every second, from five seconds before that moment on. They are written as the engine writes them, but a
-    hundred in a call.
+    One more, `beside`, runs every second, from five seconds before that moment on. Written as the engine does it, a hundred in a call.
     """
     daily = Schedule(type=job_type, payload=payload, cron="0 9 * * 1-5", timezone="America/New_York")
     wave, calm = ([f"{kind}-{n}" for n in range(count)] for kind, count in (("wave", at_once), ("calm", total - at_once)))

@@ -70,11 +70,14 @@ def store_rules(seen: Seen) -> list[shapes.Rule]:
 
 
 def schedule_rules(scheduling: list[Schedules]) -> list[shapes.Rule]:
-    """Whether what is due is fired; only where there are schedules."""
+    """Whether what is due is fired, and how many schedules missed an instant in the last hour; only where there are schedules."""
     if not any(one.total for one in scheduling):
         return []
-    overdue = max(one.overdue_ms for one in scheduling)
-    return [shapes.Rule(rule="scheduleLag", queue=None, observed=overdue, limit=OVERDUE_MS, ok=overdue < OVERDUE_MS)]
+    overdue, missed = max(one.overdue_ms for one in scheduling), sum(one.missed for one in scheduling)
+    return [
+        shapes.Rule(rule="scheduleLag", queue=None, observed=overdue, limit=OVERDUE_MS, ok=overdue < OVERDUE_MS),
+        shapes.Rule(rule="scheduleMissed", queue=None, observed=missed, limit=0, ok=not missed),
+    ]
 
 
 @get("/health", summary="Rules and what was observed", responses={200: ResponseSpec(shapes.Health), 503: ResponseSpec(shapes.Health)})

@@ -12,6 +12,7 @@ from taskmaster.engine.lens import Lens
 from taskmaster.engine.scheduled_jobs import Backfilled, spec_of
 from taskmaster.model import schedule as model
 from taskmaster.model.schedule import Dst, Run, Schedule
+from taskmaster.model.states import State, state_of
 from taskmaster.store.schedules import Fire, Outcome, ScheduleRow
 
 __all__ = [
@@ -86,6 +87,7 @@ class ScheduleAnswer(Shape, kw_only=True):
     waiting_instant: str | None
     last_fire: LastFire | None
     counts: dict[str, int]
+    last_missed_at: str | None
     declared_by: Declaration | None
     created_at: str
     changed_at: str
@@ -115,12 +117,16 @@ class Preview(Shape, kw_only=True):
 
 
 class FireAnswer(Shape, kw_only=True):
-    """What became of an instant, or of `count` missed ones from `instant` to `lastInstant`. `by`: who asked for it; null: the schedule."""
+    """What became of an instant, or of `count` missed ones from `instant` to `lastInstant`. `by`: who asked for it; null: the schedule.
+
+    `jobState`: how the job stands now; null: there is none, or it was pruned.
+    """
 
     instant: str
     fired_at: str
     lag_ms: int
     job_id: str | None
+    job_state: State | None
     outcome: Outcome
     count: int
     last_instant: str | None
@@ -176,6 +182,7 @@ def schedule_of(row: ScheduleRow, now_ms: int, lens: Lens) -> ScheduleAnswer:
         waiting_instant=instant(int(fields["held"])) if "held" in fields else None,
         last_fire=_last_fire(fields),
         counts={name: int(fields.get(name, 0)) for name in ("runs", "missed", "skipped", "refused")},
+        last_missed_at=instant(int(fields["missed_at"])) if "missed_at" in fields else None,
         declared_by=declared and Declaration(plugin=declared["plugin"], version=declared["version"], overridden="own" in fields),
         created_at=instant(int(fields["made"])),
         changed_at=instant(int(fields["at"])),
@@ -198,6 +205,7 @@ def fire_of(fire: Fire) -> FireAnswer:
         fired_at=instant(fire.fired),
         lag_ms=fire.lag,
         job_id=fire.job or None,
+        job_state=state_of(fire.state) if fire.state else None,
         outcome=fire.outcome,
         count=fire.count,
         last_instant=instant(fire.last) if fire.last else None,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import getpass
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import rich_click as click
@@ -145,6 +146,29 @@ def trigger(schedule_id: str, key: str, **texts: str | None) -> None:
 
 @schedules.command()
 @click.argument("schedule_id", metavar="ID")
+@click.option("--from", "first", required=True, metavar="INSTANT", help="Begin of the range, such as 2026-06-01T00:00:00Z; included.")
+@click.option("--to", "last", required=True, metavar="INSTANT", help="Its end, included; not later than now.")
+@as_json
+@settings_options(*STORE, "idempotency", "max_body_bytes", "idempotency_window_ms")
+def backfill(schedule_id: str, first: str, last: str, as_json: bool, **texts: str | None) -> None:
+    """Make the jobs of ID for the instants of a range that is over, 1,000 at most. One that has a job gets no other: repeat it freely."""
+    from taskmaster.api import schedule_views
+    from taskmaster.engine import scheduled_jobs
+
+    from_ms, to_ms = _ms(first, "--from"), _ms(last, "--to")
+    with _at(texts) as desk:
+        row = desk.row(schedule_id)
+        jobs, window_ms = desk.jobs(scheduled_jobs.spec_of(row).type), desk.settings.idempotency_window_ms
+        talk = scheduled_jobs.backfill(row, jobs, _who(), desk.store.now_ms(), from_ms, to_ms, key_window_ms=window_ms)
+        done = schedule_views.backfill_of(schedule_id, desk.run(talk))
+    if as_json:
+        echo_json(done)
+        return
+    click.echo(f"{done.made} made, {done.duplicates} were there")
+
+
+@schedules.command()
+@click.argument("schedule_id", metavar="ID")
 @click.option("--count", type=click.IntRange(1, 1_000), default=10, show_default=True, help="How many.")
 @as_json
 @settings_options(*STORE)
@@ -181,7 +205,11 @@ def fires(schedule_id: str, limit: int, as_json: bool, **texts: str | None) -> N
         echo_json(shown)
         return
     for one in shown:
-        what = f"{one.count} until {one.last_instant}" if one.last_instant else one.job_id or one.why or ""
+        what = (
+            f"{one.count} until {one.last_instant}"
+            if one.last_instant
+            else " ".join(filter(None, (one.job_id, one.job_state))) or one.why or ""
+        )
         click.echo(f"{one.instant}  {one.outcome:<9}  {one.lag_ms} ms late  {what}".rstrip())
 
 
@@ -197,6 +225,14 @@ def _who(reason: str = "") -> Who:
     from taskmaster.engine.scheduled_jobs import Who
 
     return Who(getpass.getuser(), reason)
+
+
+def _ms(text: str, what: str) -> int:
+    try:
+        moment: dt.datetime = msgspec.convert(text, Annotated[dt.datetime, msgspec.Meta(tz=True)])
+    except msgspec.ValidationError as error:
+        raise click.BadParameter("an instant with its offset is meant, such as 2027-01-31T09:00:00Z", param_hint=what) from error
+    return round(moment.timestamp() * 1_000)
 
 
 def _json(text: str, what: str) -> dict[str, Any]:
@@ -249,6 +285,7 @@ class _Desk:
             "next": "paused by " + one.paused.by if one.paused else one.next_run_at or "over",
             "then": ", ".join(one.next_runs[1:]),
             "last": f"{one.last_fire.instant} {one.last_fire.outcome} {one.last_fire.job_id or ''}" if one.last_fire else "",
+            "missed": f"last noticed at {one.last_missed_at}" if one.last_missed_at else "",
             "counts": ", ".join(f"{number} {name}" for name, number in one.counts.items()),
             "plugin": f"{one.declared_by.plugin}, version {one.declared_by.version}" if one.declared_by else "",
         }

@@ -55,12 +55,17 @@ class ScheduleRow(NamedTuple):
 
 
 class Schedules(NamedTuple):
-    """A page of schedules, and how it stands with all of them in one partition."""
+    """A page of schedules, and how it stands with all of them in one partition.
+
+    Attributes:
+        missed: how many of them missed instants in the last hour.
+    """
 
     now_ms: int
     schedulers: int
     total: int
     overdue_ms: int
+    missed: int
     rows: tuple[ScheduleRow, ...]
 
 
@@ -69,10 +74,10 @@ def schedules(partition: int, *, one: str = "", after: str = "", limit: int = 0)
 
     def decode(raw: list[Any]) -> Schedules:
         rows = []
-        for row in raw[4:]:
+        for row in raw[5:]:
             fields = {row[i].decode(): row[i + 1].decode() for i in range(2, len(row), 2)}
             rows.append(ScheduleRow(row[0].decode(), int(float(row[1])) if row[1] else None, fields))
-        return Schedules(raw[0], raw[1], raw[2], raw[3], tuple(rows))
+        return Schedules(raw[0], raw[1], raw[2], raw[3], raw[4], tuple(rows))
 
     which = "one" if one else "after" if limit else "none"
     return Call(load("schedules"), partition, (which, one or after, limit), decode)
@@ -87,6 +92,7 @@ class Fire(msgspec.Struct, frozen=True):
         last, count: of several.
         by: who asked for it; '' the schedule.
         why: of refused.
+        state: letter of the job's state; '' there is none, or it was pruned.
     """
 
     at: int
@@ -98,6 +104,7 @@ class Fire(msgspec.Struct, frozen=True):
     why: str = ""
     last: int = 0
     count: int = 1
+    state: str = ""
 
 
 _fire = msgspec.json.Decoder(Fire, strict=False).decode
@@ -107,7 +114,8 @@ def fires(partition: int, schedule_id: str, *, limit: int) -> Call[list[Fire] | 
     """The last instants, newest first; at most 200 are kept. None: there is no such schedule."""
 
     def decode(raw: list[Any]) -> list[Fire] | None:
-        return [_fire(row) for row in raw[1:]] if raw[0] else None
+        rows = zip(raw[1::2], raw[2::2], strict=True)
+        return [msgspec.structs.replace(_fire(row), state=state.decode()) for row, state in rows] if raw[0] else None
 
     return Call(load("schedule_fires"), partition, (schedule_id, limit), decode)
 

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from integration.api.conftest import HandWorker, Serve
+from support.schedules import town_at
 from support.servers import StoreServer
 from taskmaster.cli import main
 
@@ -46,7 +47,7 @@ async def test_put_makes_a_schedule_and_get_says_all_of_it(serve: Serve) -> None
     assert shown["nextRunAt"] == shown["nextRuns"][0]
     assert len(shown["nextRuns"]) == 5
     assert shown["counts"] == {"runs": 0, "missed": 0, "skipped": 0, "refused": 0}
-    assert shown["lastFire"] is None
+    assert (shown["lastFire"], shown["lastMissedAt"]) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -138,6 +139,7 @@ async def test_trigger_makes_a_job_once_for_each_key(serve: Serve, worker: HandW
         again = await client.post("/schedules/daily/trigger", headers={"idempotency-key": "k1"})
         other = await client.post("/schedules/daily/trigger", json={"by": "ann"})
         job = (await client.get(f"/jobs/{first.json()['jobId']}")).json()
+        await client.post(f"/jobs/{first.json()['jobId']}/cancel")
         fires = (await client.get("/schedules/daily/fires")).json()["items"]
 
     today = dt.datetime.now(dt.UTC)
@@ -145,8 +147,11 @@ async def test_trigger_makes_a_job_once_for_each_key(serve: Serve, worker: HandW
     assert first.json()["jobId"] == again.json()["jobId"] != other.json()["jobId"]
     assert job["payload"]["name"][:15] == f"Figures of {today:%Y}"
     assert (job["origin"], job["idempotencyKey"], job["state"]) == ("schedule", "daily@trigger:k1", "waiting")
-    assert [(fire["outcome"], fire["by"]) for fire in fires] == [("fired", "ann"), ("fired", "api")]
-    assert len(worker.claim(slots=5)) == 2
+    assert [(fire["outcome"], fire["by"], fire["jobState"]) for fire in fires] == [
+        ("fired", "ann", "waiting"),
+        ("fired", "api", "cancelled"),
+    ]
+    assert len(worker.claim(slots=5)) == 1
 
 
 async def test_backfill_makes_the_jobs_of_a_range_once(serve: Serve) -> None:
@@ -222,6 +227,35 @@ async def test_health_counts_schedulers_and_tells_what_nobody_fires(serve: Serve
     assert after["status"] == "degraded"
 
 
+async def test_what_was_missed_is_an_alarm_for_an_hour(serve: Serve, clean_server: StoreServer) -> None:
+    """Noticed by the scheduler: the schedule says when, `/health` is degraded; an hour later, or without the schedule, it is well again."""
+    async with serve() as client:
+        await _put(client, catchUp="none")
+        with town_at(clean_server) as town:
+            town.desk.now = int(town.row("daily").fields["next"]) + 60_000
+            town.turn()
+            at = town.desk.now
+        # The clock of the server is behind that of the town, so what the town has noticed was within the hour.
+        alarmed = (await client.get("/health")).json()
+        shown = (await client.get("/schedules/daily")).json()
+        fires = (await client.get("/schedules/daily/fires")).json()["items"]
+        clean_server.call("ZADD", "tm:{0}:scmissed", clean_server.call("TIME")[0] * 1_000 - 3_600_001, "daily")
+        later = (await client.get("/health")).json()
+        clean_server.call("ZADD", "tm:{0}:scmissed", at, "daily")
+        await client.delete("/schedules/daily")
+        await _put(client, "other")
+        removed = (await client.get("/health")).json()
+
+    def rule(health: dict[str, Any]) -> list[tuple[int, bool]]:
+        return [(one["observed"], one["ok"]) for one in health["rules"] if one["rule"] == "scheduleMissed"]
+
+    assert (rule(alarmed), alarmed["status"]) == ([(1, False)], "degraded")
+    assert (rule(later), rule(removed)) == ([(0, True)], [(0, True)])
+    assert shown["counts"]["missed"] == 1
+    assert dt.datetime.fromisoformat(shown["lastMissedAt"]).timestamp() * 1_000 == at
+    assert [(fire["outcome"], fire["jobState"]) for fire in fires] == [("missed", None)]
+
+
 def test_the_command_line_does_the_same(clean_server: StoreServer, worker: HandWorker) -> None:
     """Each command, and the refusal of what cannot be."""
 
@@ -239,6 +273,8 @@ def test_the_command_line_does_the_same(clean_server: StoreServer, worker: HandW
         "preview": run("preview", "daily", "--count", "2"),
         "trigger": run("trigger", "daily", "--key", "one"),
         "again": run("trigger", "daily", "--key", "one"),
+        "backfill": run("backfill", "daily", "--from", "2026-06-01T00:00:00Z", "--to", "2026-06-03T00:00:00Z"),
+        "repeated": run("backfill", "daily", "--from", "2026-06-01T00:00:00Z", "--to", "2026-06-03T00:00:00Z", "--json"),
         "fires": run("fires", "daily"),
         "json": run("show", "daily", "--json"),
         "delete": run("delete", "daily"),
@@ -249,9 +285,12 @@ def test_the_command_line_does_the_same(clean_server: StoreServer, worker: HandW
     assert all(code == 0 for code, _ in answers.values()), answers
     assert "paused by" in answers["paused"][1]
     assert answers["trigger"] == answers["again"]
-    assert answers["trigger"][1].strip() in answers["fires"][1]
+    assert f"{answers['trigger'][1].strip()} waiting" in answers["fires"][1]
+    assert answers["backfill"][1] == "2 made, 0 were there\n"
+    assert json.loads(answers["repeated"][1])["duplicates"] == 2
     assert json.loads(answers["json"][1])["overlap"] == "skip"
     assert answers["preview"][1].count("T09:00:00+0") == 2
     assert run("show", "daily")[0] == 1
     assert run("put", "x", "--type", "welcome-email", "--cron", "61 * * * *")[0] == 1
     assert run("put", "x", "[]")[0] == 2
+    assert run("backfill", "daily", "--from", "yesterday", "--to", "2026-06-03T00:00:00Z")[0] == 2

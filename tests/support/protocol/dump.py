@@ -54,7 +54,7 @@ KEYS: tuple[tuple[str, str, bool | None], ...] = (
     ("op:[A-Za-z0-9_-]{22}", "hash", None),
     ("opj:[A-Za-z0-9_-]{22}", "zset", False),
     (f"sc:{NAME}|scheduler", "hash", False),
-    ("scdue|scall|scs", "zset", False),
+    ("scdue|scall|scmissed|scs", "zset", False),
     ("scheld", "set", False),
     (f"scfire:{NAME}", "list", False),
 )
@@ -217,7 +217,10 @@ def index_violations(snap: Snapshot, jobs: dict[str, Any]) -> list[str]:
 
 
 def schedule_violations(snap: Snapshot) -> list[str]:
-    """I10: a schedule is listed; due exactly while it has a next instant and is not paused; in `scheld` while an instant waits."""
+    """I10: a schedule is listed; due exactly while it has a next instant and is not paused; in `scheld` while an instant waits.
+
+    A history, and a note of misses, belong to one.
+    """
     rows = {schedule_id: snap[f"sc:{schedule_id}"] for schedule_id in ids_of(snap, "sc:")}
     lists = {
         "scall": set(rows),
@@ -226,6 +229,7 @@ def schedule_violations(snap: Snapshot) -> list[str]:
     }
     found = {key: {member[0] if isinstance(member, tuple) else member for member in snap.get(key, ())} for key in lists}
     wrong = [f"I10 {key} has {sorted(found[key])}, by rights {sorted(lists[key])}" for key in lists if found[key] != lists[key]]
+    wrong += [f"I10 scmissed has {member[0]}, which is no schedule" for member in snap.get("scmissed", ()) if member[0] not in rows]
     return wrong + [f"I10 scfire:{name} has no schedule" for name in ids_of(snap, "scfire:") - rows.keys()]
 
 

@@ -15,6 +15,7 @@ if known ~= '' and known ~= f[1] then return { STATUS.CONFLICT, tonumber(f[1]) }
 call('UNLINK', key, P .. 'scfire:' .. id)
 call('ZREM', P .. 'scdue', id)
 call('ZREM', P .. 'scall', id)
+call('ZREM', P .. 'scmissed', id)
 call('SREM', P .. 'scheld', id)
 record_audit(who, 'schedule.deleted', id, reason, f[2])
 return { STATUS.OK }

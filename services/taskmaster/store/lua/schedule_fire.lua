@@ -78,6 +78,8 @@ end
 if step.missed[1] > 0 then
   note({ at = step.missed[2], last = step.missed[3], count = step.missed[1], fired = now, lag = now - step.missed[2], job = '', outcome = 'missed', by = '', why = '' })
   call('HINCRBY', key, 'missed', step.missed[1])
+  call('HSET', key, 'missed_at', NOW)
+  call('ZADD', P .. 'scmissed', NOW, id)
 end
 if outcome == 'fired' then
   job = items[2]
