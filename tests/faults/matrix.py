@@ -121,6 +121,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     ),
     "F38 days when clocks change": (
         "test_instants_around_every_change_of_clocks_are_those_of_the_oracle",
+        "test_every_zone_on_the_days_when_its_clocks_change_is_that_of_the_oracle",
         "test_every_zone_for_a_year_is_that_of_the_oracle",
         "test_what_runs_in_every_hour_goes_by_elapsed_time",
         "test_the_nine_oclock_report_of_new_york_over_the_days_when_clocks_change",

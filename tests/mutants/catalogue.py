@@ -175,6 +175,7 @@ _LUA = [
     schedules("fire_without_advance", "schedule_fire", "  call('HSET', key, 'next', step.next)\n", ""),
     schedules("step_without_memory", "schedule_fire", "if f[4] == mark_of_step then", "if false then"),
     schedules("missed_in_silence", "schedule_fire", "  call('HINCRBY', key, 'missed', step.missed[1])\n", ""),
+    schedules("missed_without_alarm", "schedule_fire", "  call('ZADD', P .. 'scmissed', NOW, id)\n", ""),
     schedules("queued_and_run", "schedule_fire", "outcome = f[3] and 'skipped' or 'queued'", "outcome = 'queued'"),
     schedules(
         "held_beside_the_running", "schedule_round", "if slot == 'held' and f[5] and LIVE", "if slot == 'held' and not f[5] and LIVE"

@@ -241,6 +241,8 @@ def test_six_hours_down_over_hourly_runs(town: Town) -> None:
     assert town.outcomes("none") == ["missed"]
     assert town.outcomes("latest") == ["missed", "fired"]
     assert [town.row(name).fields.get("missed") for name in ("none", "latest", "all")] == ["6", "5", None]
+    assert [town.row(name).fields.get("missed_at") for name in ("none", "latest", "all")] == [str(town.desk.now)] * 2 + [None]
+    assert town.desk.run(schedules.schedules(0)).missed == 2
     assert {town.row(name).fields["next"] for name in ("none", "latest", "all")} == {str(town.desk.now + HOUR // 2)}
 
 
@@ -298,6 +300,53 @@ def test_one_that_was_queued_follows_when_the_job_before_has_ended(town: Town) -
     assert town.outcomes("h") == ["fired", "queued", "skipped", "fired"]
     assert town.row("h").fields["runs"] == "2"
     town.desk.dump()
+
+
+# ---------------------------------------------------------------- every kind of schedule
+
+
+@pytest.mark.parametrize(
+    ("fields", "fired"),
+    [
+        ({"run_at": dt.datetime(2026, 11, 27, 9, 0, 30, tzinfo=dt.UTC)}, ["09:00:30"]),
+        ({"every_ms": 50 * SECOND}, ["09:00:50", "09:01:40", "09:02:30"]),
+        ({"cron": "*/45 * * * * *"}, ["09:00:45", "09:01:00", "09:01:45", "09:02:00", "09:02:45", "09:03:00"]),
+        ({"cron": "* * * * *", "start_at": dt.datetime(2026, 11, 27, 9, 2, tzinfo=dt.UTC)}, ["09:02:00", "09:03:00"]),
+        ({"cron": "* * * * *", "end_at": dt.datetime(2026, 11, 27, 9, 2, tzinfo=dt.UTC)}, ["09:01:00", "09:02:00"]),
+        ({"cron": "* * * * *", "exclude": ("2026-11-27",)}, []),
+        ({"cron": "* * * * *", "exclude": ("2026-11-27",), "timezone": "Pacific/Honolulu"}, ["09:01:00", "09:02:00", "09:03:00"]),
+        ({"cron": "* * * * *", "max_runs": 2}, ["09:01:00", "09:02:00"]),
+    ],
+    ids=["once", "interval", "seconds", "start", "end", "excluded", "excluded-elsewhere", "max-runs"],
+)
+def test_every_kind_of_schedule_fires_at_its_instants(town: Town, fields: dict[str, Any], fired: list[str]) -> None:
+    """Second by second for three minutes; in Honolulu it is still the day before. What is over is due no more."""
+    town.put("h", **fields)
+
+    for _ in range(3 * 60):
+        town.desk.now += SECOND
+        town.turn("s1", "s2")
+
+    assert town.made() == [f"h@2026-11-27T{at}Z" for at in fired]
+    assert {fire.lag for fire in town.fires("h")} <= {0}
+    assert (town.row("h").due_ms is None) == any(name in fields for name in ("run_at", "end_at", "max_runs"))
+    town.desk.dump()
+
+
+def test_jitter_delays_the_job_and_not_the_instant(town: Town) -> None:
+    """It is fired when its drawn time has come, not a millisecond before, under the key of its instant."""
+    row = town.put("h", cron="0 * * * *", jitter_ms=30 * MINUTE)
+    at_ms, due_ms = int(row.fields["next"]), row.due_ms or 0
+    town.desk.now = due_ms - 1
+    town.turn()
+    before = town.made()
+    town.desk.now = due_ms
+    town.turn()
+
+    assert at_ms < due_ms <= at_ms + 30 * MINUTE
+    assert before == []
+    assert town.made() == ["h@2026-11-27T10:00:00Z"]
+    assert [fire.lag for fire in town.fires("h")] == [0]
 
 
 # ---------------------------------------------------------------- the end of a schedule, and what cannot be run

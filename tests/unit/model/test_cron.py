@@ -76,6 +76,20 @@ def test_instants_around_every_change_of_clocks_are_those_of_the_oracle(name: st
         _hold_against_the_oracle(name, day - dt.timedelta(days=2), day + dt.timedelta(days=2))
 
 
+@pytest.mark.timeout(180)
+def test_every_zone_on_the_days_when_its_clocks_change_is_that_of_the_oracle() -> None:
+    """All IANA zones, each of their changes in 2026, all expressions and rules. Zones whose clocks agree all year are held once."""
+    seen: set[tuple[tuple[dt.datetime, dt.timedelta | None], ...]] = set()
+    for name in sorted(zone_names()):
+        days = tuple((day, day.astimezone(zone(name)).utcoffset()) for day in _changes(name, 2026))
+        if days and days not in seen:
+            seen.add(days)
+            for day, _ in days:
+                _hold_against_the_oracle(name, day - dt.timedelta(days=2), day + dt.timedelta(days=2))
+
+    assert len(seen) > 20
+
+
 @pytest.mark.parametrize(
     ("name", "day"), [("Pacific/Apia", dt.datetime(2011, 12, 30, tzinfo=UTC)), ("Asia/Pyongyang", dt.datetime(2018, 5, 5, tzinfo=UTC))]
 )
