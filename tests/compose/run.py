@@ -60,11 +60,10 @@ def step(name: str, do: Callable[[], Any]) -> None:
 
 
 def have_base() -> str:
-    """The image that ours is made from: the one there is, the registry's, or one made of Debian's packages."""
+    """The image that ours is made from: the one there is, the one that a registry has, or one made of Debian's packages."""
     if run("podman", "image", "exists", BASE, check=False).returncode == 0:
         return "there"
-    if run("podman", "pull", "--quiet", f"docker.io/library/{BASE}", check=False).returncode == 0:
-        run("podman", "tag", f"docker.io/library/{BASE}", BASE)
+    if run("podman", "pull", "--quiet", BASE, check=False).returncode == 0:
         return "pulled"
     sources = "".join(path.read_text() for path in Path("/etc/apt/sources.list.d").glob("*.sources"))
     mirror = next(line.split()[1] for line in sources.splitlines() if line.startswith("URIs:"))

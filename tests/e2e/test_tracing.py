@@ -122,6 +122,20 @@ def test_the_decision_of_the_caller_holds(clean_server, tmp_path) -> None:
         assert {line["traceId"] for job_id in quiet for line in it.lines_of(job_id)} == {CALLERS_TRACE}
 
 
+def test_a_job_of_a_schedule_has_a_submission_to_be_linked_to(clean_server, tmp_path) -> None:
+    """What nobody requested begins a trace where it is made."""
+    with Collector() as collector, world(clean_server.url, tmp_path, otlp_endpoint=collector.endpoint) as it:
+        schedule = {"type": "linked", "payload": {}, "everyMs": 3_600_000}
+        assert httpx.put(f"{it.address}/schedules/hourly", json=schedule, timeout=30).status_code == 201
+        job_id = httpx.post(f"{it.address}/schedules/hourly/trigger", timeout=30).json()["jobId"]
+        it.ended(job_id)
+
+        [made] = collector.wait_for("create default")
+        [attempt] = collector.wait_for("process linked")
+        assert attempt.links == ((made.trace_id, made.span_id),)
+        assert (made.kind, made.facts["messaging.message.id"]) == ("producer", job_id)
+
+
 def test_without_an_endpoint_ids_go_on_and_nothing_is_loaded(clean_server, tmp_path) -> None:
     """The trace id is told and handed on to what a handler submits; OpenTelemetry's SDK is in no process."""
     with world(clean_server.url, tmp_path) as it:

@@ -268,6 +268,12 @@ def test_convert_misses_a_required_field():
         convert([], Order)
 
 
+def test_a_relation_of_traces_that_there_is_not_is_refused():
+    with pytest.raises(ValueError, match="'link' and 'child'"):
+        job("t", trace="parent")
+    assert job("t")(lambda payload, ctx: None).trace == "link"
+
+
 @pytest.mark.parametrize(
     "options",
     [
