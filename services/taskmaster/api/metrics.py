@@ -9,10 +9,9 @@ from taskmaster.api.watch import Watch
 from taskmaster.engine.tally import facts_of, store_facts, take_tally
 from taskmaster.errors import StoreError
 from taskmaster.store.aio import AsyncStore
-from taskmaster.telemetry import exposition, metrics
-from taskmaster.telemetry.exposition import Facts, Shown
+from taskmaster.telemetry import metrics
 from taskmaster.telemetry.meters import ApiMeter
-from taskmaster.telemetry.metrics import Metric
+from taskmaster.telemetry.metrics import Facts, Metric, Shown
 
 __all__ = ["Scrape"]
 
@@ -37,7 +36,6 @@ class Scrape:
         self._partitions = partitions
         self._watch = watch
         self._meter = meter
-        self._library = exposition.process_registry()
         self._lock = asyncio.Lock()
         self._asked_at = -FRESH_S
         self._known: dict[Metric, Facts] = {}
@@ -49,10 +47,12 @@ class Scrape:
             if time.monotonic() - self._asked_at >= FRESH_S:
                 self._known = await self._ask()
                 self._asked_at = time.monotonic()
+        from taskmaster.telemetry import exposition
+
         known = self._known | {metrics.BUILD: exposition.build_facts()}
         asked = [metric for metric in metrics.STORE if metric in known]
         families = exposition.families_of([self._meter.sheet], [*asked, *metrics.API], known, self._shown)
-        return exposition.render(accept, families, self._library)
+        return exposition.render(accept, families, exposition.process_registry())
 
     async def _ask(self) -> dict[Metric, Facts]:
         try:

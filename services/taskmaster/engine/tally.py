@@ -80,6 +80,11 @@ def facts_of(tally: Tally) -> dict[Metric, Facts]:
                 _add(found[metric], (job_type, queue), value)
                 if metric is metrics.JOBS_FAILED:
                     _add(found[metrics.DLQ_JOBS], (job_type,), value)
+    pairs = {pair for metric in _COUNTED.values() for pair in found[metric]}
+    for pair in sorted(pairs):  # what has not happened yet is 0, so that its first time is seen as an increase
+        for metric in _COUNTED.values():
+            found[metric].setdefault(pair, 0.0)
+        found[metrics.DLQ_JOBS].setdefault(pair[:1], 0.0)
     letters: Counter[str] = Counter()
     for counters in tally.counters:
         letters.update(counters.dead_letters)

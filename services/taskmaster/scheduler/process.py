@@ -16,7 +16,8 @@ from taskmaster.scheduler.loop import Loop
 from taskmaster.scheduler.rounds import Rounds
 from taskmaster.settings import Settings
 from taskmaster.store.client import SyncStore
-from taskmaster.telemetry import events, exporter, exposition, metrics, tracing
+from taskmaster.telemetry import events, metrics, tracing
+from taskmaster.telemetry import port as metrics_port
 from taskmaster.telemetry.logs import get
 from taskmaster.telemetry.meters import SchedulerMeter
 
@@ -59,9 +60,11 @@ def run(settings: Settings, url: str) -> int:
 def _serve_metrics(settings: Settings, meter: SchedulerMeter, loop: Loop) -> Callable[[], None]:
     """Serve `/metrics` and `/livez` on a thread, if there is to be a port; what ends that."""
     port = settings.scheduler_metrics_port
-    listening = exporter.bind(settings.metrics_host, port, "TASKMASTER_SCHEDULER_METRICS_PORT") if port else None
+    listening = metrics_port.bind(settings.metrics_host, port, "TASKMASTER_SCHEDULER_METRICS_PORT") if port else None
     if listening is None:
         return lambda: None
+    from taskmaster.telemetry import exporter, exposition
+
     library = exposition.process_registry()
 
     def page(accept: str) -> tuple[bytes, str]:

@@ -1,4 +1,7 @@
-"""A small HTTP server for processes that have none: `/metrics` and `/livez`, on a port of their own."""
+"""A small HTTP server for processes that have none: `/metrics` and `/livez`, on a port of their own.
+
+Loaded by those who serve.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from typing import Any
 from taskmaster.telemetry import events
 from taskmaster.telemetry.logs import get
 
-__all__ = ["Page", "bind", "serve", "serve_in_background"]
+__all__ = ["Page", "Trouble", "serve", "serve_in_background"]
 
 #: Seconds that a client may take to say what it wants, or to take the answer.
 PATIENCE_S = 5.0
@@ -23,26 +26,6 @@ CLIENTS_MAX = 16
 Page = Callable[[str], tuple[bytes, str]]
 #: Why this process, or one it answers for, does not get on; empty: it does.
 Trouble = Callable[[], str]
-
-
-def bind(host: str, port: int, setting: str) -> socket.socket | None:
-    """A listening socket; None, with a warning, where there can be none: no work depends on it."""
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listening = socket.socket(family, kind)
-        try:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.bind(address)
-            listening.listen(64)
-        except OSError:
-            listening.close()
-            raise
-    except OSError as error:
-        hint = f"metrics of this process are off; {setting} names another port, or 0 for none"
-        get().warning(events.METRICS_OFF, host=host, port=port, error=error.strerror or str(error), hint=hint)
-        return None
-    get().info(events.METRICS_SERVED, url=f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics")
-    return listening
 
 
 def serve(listening: socket.socket, page: Page, trouble: Trouble) -> None:

@@ -6,11 +6,16 @@ its name where it counts, and dies with its supervisor.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, Literal, NamedTuple
 
-__all__ = ["API", "CATALOGUE", "CLOSED", "LABELS", "MOST", "OTHER", "SCHEDULER", "STORE", "WORKER", "Metric"]
+__all__ = ["API", "CATALOGUE", "CLOSED", "LABELS", "MOST", "OTHER", "SCHEDULER", "STORE", "WORKER", "Facts", "Metric", "Shown"]
 
 Kind = Literal["counter", "gauge", "histogram"]
+#: Values of counters and gauges by label values.
+Facts = Mapping[tuple[str, ...], float]
+#: Label sets that were shown before, by metric: they go on being shown by themselves, so that no counter ever falls.
+Shown = dict[str, set[tuple[str, ...]]]
 #: Where label sets go for which there is no room any more.
 OTHER: Final = "other"
 #: Label sets that a metric has at most, closed labels apart.

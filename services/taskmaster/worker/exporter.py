@@ -18,11 +18,10 @@ from setproctitle import setproctitle
 
 from taskmaster.plugins.registry import Registry
 from taskmaster.settings import Settings
-from taskmaster.telemetry import events, exporter, exposition, metrics
-from taskmaster.telemetry.exposition import Facts, Shown
+from taskmaster.telemetry import events, metrics, port
 from taskmaster.telemetry.logs import get
 from taskmaster.telemetry.meters import WorkerMeter
-from taskmaster.telemetry.metrics import Metric
+from taskmaster.telemetry.metrics import Facts, Metric, Shown
 from taskmaster.telemetry.sheet import Sheet, share
 from taskmaster.worker.heart import Hearts
 
@@ -59,7 +58,7 @@ class Exporter:
             except (OSError, ValueError) as error:
                 log.warning(events.METRICS_OFF, error=str(error), hint="the system has no memory for them; jobs run as ever")
             else:
-                self._listening = exporter.bind(settings.metrics_host, settings.worker_metrics_port, "TASKMASTER_WORKER_METRICS_PORT")
+                self._listening = port.bind(settings.metrics_host, settings.worker_metrics_port, "TASKMASTER_WORKER_METRICS_PORT")
         self.meter = self.meter_of(hearts.places)  # the supervisor's own
 
     def meter_of(self, place: int) -> WorkerMeter:
@@ -82,6 +81,8 @@ class Exporter:
                 os._exit(70)
 
     def _serve(self) -> None:
+        from taskmaster.telemetry import exporter  # neither the supervisor nor the other children need an HTTP server
+
         assert self._listening is not None
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         for number in (signal.SIGINT, signal.SIGHUP):  # a terminal's reach all; the supervisor says when it is over
@@ -110,6 +111,8 @@ class Exporter:
     # ------------------------------------------------------------ in the child
     def page(self, accept: str) -> tuple[bytes, str]:
         """All there is, as Prometheus reads it."""
+        from taskmaster.telemetry import exposition
+
         known: dict[Metric, Facts] = {
             metrics.BUILD: exposition.build_facts(),
             metrics.PLUGIN_LOADED: {(report.name,): float(report.state != "failed") for report in self._registry.reports},

@@ -48,6 +48,9 @@ async def test_the_stores_counts_are_exported_as_they_are(serve, worker, clean_s
         assert found["taskmaster_job_attempts_failed_total"][EMAIL] == 2
         assert found["taskmaster_job_attempts_retried_total"][EMAIL] == 1
         assert found["dlq_jobs_total"][(("type", "welcome-email"),)] == 1
+        assert found["taskmaster_jobs_cancelled_total"][EMAIL] == 0, (
+            "what has not happened yet is there, so that its first time is an increase"
+        )
         assert found["taskmaster_dlq_records"][(("queue", "email-queue"),)] == 1
         jobs = {dict(labels)["state"] + "/" + dict(labels)["priority"]: n for labels, n in found["taskmaster_queue_jobs"].items() if n}
         assert jobs == {"waiting/normal": 1, "delayed/any": 1, "completed/any": 1, "failed/any": 1}

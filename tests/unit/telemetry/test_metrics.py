@@ -116,10 +116,10 @@ def test_a_thousand_job_types_are_no_thousand_series() -> None:
 
 def test_what_the_store_counts_is_bounded_too_and_never_falls() -> None:
     """A type that came later does not push out one that was shown: its counter would seem to start anew."""
-    shown: exposition.Shown = {}
+    shown: metrics.Shown = {}
 
     def read(first: int) -> dict[tuple[tuple[str, str], ...], float]:
-        facts: exposition.Facts = {(f"type-{n:04}", "one"): 1.0 for n in range(first, 1_000)}
+        facts: metrics.Facts = {(f"type-{n:04}", "one"): 1.0 for n in range(first, 1_000)}
         families = exposition.families_of([], [metrics.JOBS_COMPLETED], {metrics.JOBS_COMPLETED: facts}, shown)
         return samples_of(exposition.render("", families)[0].decode())["taskmaster_jobs_completed_total"]
 
@@ -132,7 +132,7 @@ def test_what_the_store_counts_is_bounded_too_and_never_falls() -> None:
 
 def test_closed_labels_stay_what_they_are_beyond_the_bound() -> None:
     """Of queues beyond the bound one can still tell what waits from what has ended."""
-    facts: exposition.Facts = {(f"queue-{n}", state, "any"): 1.0 for n in range(MOST + 2) for state in ("active", "failed")}
+    facts: metrics.Facts = {(f"queue-{n}", state, "any"): 1.0 for n in range(MOST + 2) for state in ("active", "failed")}
 
     families = exposition.families_of([], [metrics.QUEUE_JOBS], {metrics.QUEUE_JOBS: facts}, {})
 
