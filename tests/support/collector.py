@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from concurrent import futures
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
+
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")  # processes are started while it runs: they must not inherit its threads
 
 import grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as wire
@@ -67,6 +70,10 @@ class Collector(service.TraceServiceServicer):
         """The spans of that name, as soon as there are so many."""
         eventually(lambda: len(self.named(name)) >= count, within_s, lambda: f"{count} of {name!r}; there are {self.tree()}")
         return self.named(name)
+
+    def wait_for_tree(self, wanted: list[str], within_s: float = 20) -> None:
+        """Processes send by themselves: wait until all is there that must be, and nothing else."""
+        eventually(lambda: self.tree() == sorted(wanted), within_s, lambda: f"{wanted}; it is {self.tree()}")
 
     def tree(self) -> list[str]:
         """Every span behind its parents: `send q > process t > call`, sorted."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
-from taskmaster.engine.scheduled_jobs import Jobs, job_of
+from taskmaster.engine.scheduled_jobs import Jobs, make
 from taskmaster.errors import InvalidRequest, StoreDefect
 from taskmaster.model import schedule as model
 from taskmaster.model.schedule import Schedule
@@ -41,7 +41,7 @@ def prepare_steps(row: DueRow, now_ms: int, jobs_of: Callable[[str], Jobs]) -> I
             yield step, ()
             continue
         try:
-            yield step, (job_of(row.id, schedule, int(step.at), jobs_of(schedule.type), now_ms),)
+            yield step, (make(row.id, schedule, int(step.at), jobs_of(schedule.type), now_ms),)
         except InvalidRequest as error:
             # Told in the history, counted, and the schedule goes on: what is wrong with this instant may be right with the next.
             yield msgspec.structs.replace(step, why=error.message[:_WHY_MAX]), ()

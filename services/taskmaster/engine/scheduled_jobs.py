@@ -23,7 +23,7 @@ from taskmaster.store.schedules import ScheduleRow, Step
 from taskmaster.store.status import Status
 from taskmaster_sdk.jobs import NAME
 
-__all__ = ["BACKFILL_MAX", "Backfilled", "Jobs", "Who", "backfill", "home", "job_of", "no_such", "spec_of", "trigger"]
+__all__ = ["BACKFILL_MAX", "Backfilled", "Jobs", "Who", "backfill", "home", "job_of", "make", "no_such", "spec_of", "trigger"]
 
 #: Instants in one backfill.
 BACKFILL_MAX = 1_000
@@ -78,7 +78,7 @@ def spec_of(row: ScheduleRow) -> Schedule:
         raise StoreDefect(f"schedule {row.id}: its definition cannot be read: {error}", scheduleId=row.id) from error
 
 
-def job_of(schedule_id: str, schedule: Schedule, at_ms: int, jobs: Jobs, now_ms: int, *, mark: str = "") -> NewJob:
+def job_of(schedule_id: str, schedule: Schedule, at_ms: int, jobs: Jobs, now_ms: int, *, mark: str = "", traceparent: str = "") -> NewJob:
     """The job of one instant: its idempotency key is the schedule and the instant, or *mark* if there is one.
 
     Raises:
@@ -88,12 +88,17 @@ def job_of(schedule_id: str, schedule: Schedule, at_ms: int, jobs: Jobs, now_ms:
     key = f"{schedule_id}@{mark or utc_text(at_ms)}"
     submission = Submission(type=schedule.type, idempotency_key=key, payload=payload, queue=schedule.queue, priority=schedule.priority)
     slot, _ = home(schedule_id, jobs.settings.partitions)
+    _, job = prepare(submission, jobs.entry, jobs.validator, jobs.settings, now_ms, "schedule", traceparent=traceparent)
+    # Beside its schedule, and under a key that no submission of others can have.
+    return msgspec.structs.replace(job, id=new_job_id(now_ms, slot), key=digest("schedule", schedule_id, mark or str(at_ms)))
+
+
+def make(schedule_id: str, schedule: Schedule, at_ms: int, jobs: Jobs, now_ms: int, *, mark: str = "") -> NewJob:
+    """As `job_of`, of a job that is to be stored: where tracing is on, its trace begins here."""
     with sending(operation="create") as span:
-        _, job = prepare(submission, jobs.entry, jobs.validator, jobs.settings, now_ms, "schedule", traceparent=span.traceparent)
-        # Beside its schedule, and under a key that no submission of others can have.
-        job = msgspec.structs.replace(job, id=new_job_id(now_ms, slot), key=digest("schedule", schedule_id, mark or str(at_ms)))
+        job = job_of(schedule_id, schedule, at_ms, jobs, now_ms, mark=mark, traceparent=span.traceparent)
         span.stored(job.queue, job.type, job.id)
-    return job
+        return job
 
 
 def trigger(row: ScheduleRow, jobs: Jobs, who: Who, now_ms: int, *, request_id: str, key_window_ms: int) -> Talk[str]:
@@ -158,7 +163,7 @@ def _extra(row: ScheduleRow, at_ms: int, jobs: Jobs, who: Who, now_ms: int, mark
     answer = calls.Fired(Status.TOO_OLD, now_ms=now_ms)
     for _ in range(2):
         if answer.status is Status.TOO_OLD:  # the second time by the script's own clock
-            job = job_of(row.id, schedule, at_ms, jobs, answer.now_ms, mark=mark)
+            job = make(row.id, schedule, at_ms, jobs, answer.now_ms, mark=mark)
             answer = yield calls.fire(partition, row.id, row.fields["def"], step, [job], key_window_ms=key_window_ms)
     if answer.status is Status.GONE:
         raise no_such(row.id)

@@ -44,6 +44,9 @@ def require(settings: Settings) -> None:
     """
     if not is_on(settings):
         return
+    # A handler may fork: gRPC's own threads must not come to life in its child, nor its remarks on that in the log.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
         import opentelemetry.exporter.otlp.proto.grpc
         import opentelemetry.exporter.otlp.proto.http
@@ -120,7 +123,6 @@ def provider_of(resource: Resource | None, processor: SpanProcessor, ratio: floa
 def _exporter(settings: Settings) -> SpanExporter:
     endpoint: Any = settings.otlp_endpoint
     if settings.otlp_protocol == "grpc":
-        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # its remarks on forks are no lines of a log
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as OverGrpc
 
         return OverGrpc(endpoint=endpoint, timeout=EXPORT_S)
