@@ -75,7 +75,7 @@ def test_the_public_names_are_these():
     assert set(taskmaster_sdk.__all__) == {
         "API_VERSION", "Backoff", "Cancelled", "DependencyDown", "Discard", "Effect", "EffectUnknown", "Fatal", "Job", "JobContext",
             "LeaseLost", "PluginContext", "RateLimited", "Retry", "hookimpl", "job",
-        "Schedule",
+        "Schedule", "ArtifactLost",
     }  # fmt: skip
     assert all(hasattr(taskmaster_sdk, name) for name in taskmaster_sdk.__all__)
 

@@ -30,6 +30,7 @@ from taskmaster.api import (
 from taskmaster.api.pressure import PressureGauge
 from taskmaster.api.service import Answer, AnyRequest, Service, data, only
 from taskmaster.api.watch import Watch
+from taskmaster.engine.artifacts import artifacts_of
 from taskmaster.engine.catalogue import Catalogue
 from taskmaster.engine.enqueue import AsyncEnqueuer
 from taskmaster.engine.gather import Gather
@@ -62,6 +63,7 @@ def create_app(settings: Settings) -> Litestar:
         waiting=Waiting(store, settings.partitions, block_ms=min(1_000, settings.store_timeout_ms // 2)),
         watch=Watch(store, settings.partitions, is_strict=settings.durability == "strict"),
         pressure=PressureGauge(store, settings),
+        artifacts=artifacts_of(settings),
     )
 
     async def start() -> None:

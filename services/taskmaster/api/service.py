@@ -15,6 +15,7 @@ from taskmaster.api import shapes
 from taskmaster.api.pressure import PressureGauge
 from taskmaster.api.problems import BadParameter
 from taskmaster.api.watch import Watch
+from taskmaster.engine.artifacts import ArtifactStore
 from taskmaster.engine.catalogue import Catalogue
 from taskmaster.engine.enqueue import AsyncEnqueuer
 from taskmaster.engine.gather import Gather
@@ -44,6 +45,7 @@ class Service:
     waiting: Waiting
     watch: Watch
     pressure: PressureGauge
+    artifacts: ArtifactStore
     #: Jobs that are followed at this moment.
     streams: int = 0
     started: float = field(default_factory=time.monotonic)

@@ -30,9 +30,11 @@ from taskmaster.broker.message import Left
 from taskmaster.broker.middleware import AttemptContext, AttemptFinished, AttemptStarted, DeadLetter, Idempotency, Outcome
 from taskmaster.broker.slots import Slots, halves
 from taskmaster.broker.threads import JobWorker
+from taskmaster.engine.artifacts import artifacts_of
 from taskmaster.engine.retention import limits_of
 from taskmaster.errors import StoreError
-from taskmaster.maintenance import policy
+from taskmaster.maintenance import artifacts, policy
+from taskmaster.maintenance.artifacts import ArtifactSweep
 from taskmaster.maintenance.declarations import Declarations
 from taskmaster.maintenance.upkeep import Upkeep
 from taskmaster.plugins import catalogue, lifecycle
@@ -179,12 +181,13 @@ class WorkerProcess:
         self._running: lifecycle.Running | None = None
         self.store = SyncStore(url, timeout_s=settings.store_timeout_ms / 1_000)
         self.journal = Journal()
+        self.artifacts = artifacts_of(settings)
         self.guards = GuardDesk(self.store, settings.lease_ms)
         groups = groups_of(settings, registry, suspects=part.suspects)
         self._shares = halves(groups)
         self.concurrency = {queue: most for most, queues in groups for queue in queues}
         keep_from = LEVELS.get(settings.job_log_level)
-        context = AttemptContext(self.journal.report, self.guards.of, self.journal.keep, keep_from)
+        context = AttemptContext(self.journal.report, self.guards.of, self.artifacts, self.journal.keep, keep_from)
         ours = [context, Idempotency(settings.lease_ms), DeadLetter(), Outcome()]
         self.broker = TaskMasterBroker(
             registry,
@@ -327,6 +330,9 @@ class WorkerProcess:
             recycling.append(Duty("orders", ORDERS_S, self.follow_orders))
         if self.worker.runners is not None:
             recycling.append(Duty("runners", IDLE_LOOK_S, self.worker.runners.dismiss_idle))
+        if self.part.name == "1":  # one process of a service will do
+            sweep = ArtifactSweep(self.store, self.artifacts, self.settings.partitions)
+            recycling.append(Duty("artifacts", artifacts.EVERY_S, sweep.step))
         return [
             Duty("progress", 0.0, flush),
             Duty("effects", 0.0, self.guards.settle_debts),
@@ -345,7 +351,7 @@ def nursery_for(settings: Settings, registry: Registry, environ: Mapping[str, st
     if not any(handler.job.isolation == "process" for handler in registry.handlers.values()):
         return None
     seen = {name: value for name, value in environ.items() if is_for_runners(name)}
-    run_runner = partial(runner.run, registry, Path(settings.data_dir).absolute(), seen)
+    run_runner = partial(runner.run, registry, Path(settings.data_dir).absolute(), artifacts_of(settings), seen)
     return Nursery(run_runner, close, is_for_runners)
 
 

@@ -14,7 +14,22 @@ import msgspec
 from taskmaster.model.job import Failure
 from taskmaster.model.retry import Backoff
 
-__all__ = ["Bye", "Channel", "Closed", "Ended", "FromRunner", "Log", "Progress", "Reply", "Reserve", "Said", "Settle", "Start", "ToRunner"]
+__all__ = [
+    "Bye",
+    "Channel",
+    "Closed",
+    "Ended",
+    "FromRunner",
+    "Log",
+    "Permit",
+    "Progress",
+    "Reply",
+    "Reserve",
+    "Said",
+    "Settle",
+    "Start",
+    "ToRunner",
+]
 
 _LENGTH = struct.Struct("!I")
 #: The longest message that a runner may send: results and failures are far smaller. Its worker's may hold any payload.
@@ -43,7 +58,7 @@ class Start(msgspec.Struct, array_like=True, tag="start", frozen=True):
 
 
 class Reply(msgspec.Struct, array_like=True, tag="reply", frozen=True):
-    """The answer to `Reserve` or `Settle`; *error* is the class of what the host raised, or empty."""
+    """The answer to `Reserve`, `Settle` or `Permit`; *error* is the class of what the host raised, or empty."""
 
     status: str = ""
     licence: str = ""
@@ -99,6 +114,10 @@ class Settle(msgspec.Struct, array_like=True, tag="settle", frozen=True):
     result: bytes
 
 
+class Permit(msgspec.Struct, array_like=True, tag="permit", frozen=True):
+    """As `Guards.permit`."""
+
+
 class Ended(msgspec.Struct, array_like=True, tag="ended", frozen=True):
     """How the attempt ended, decided where the exception is at hand.
 
@@ -118,7 +137,7 @@ class Ended(msgspec.Struct, array_like=True, tag="ended", frozen=True):
 
 
 ToRunner = Start | Reply | Bye
-FromRunner = Progress | Log | Said | Reserve | Settle | Ended
+FromRunner = Progress | Log | Said | Reserve | Settle | Permit | Ended
 
 
 class Closed(Exception):
