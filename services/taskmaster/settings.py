@@ -96,6 +96,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = "info"
     log_format: Annotated[Literal["auto", "json", "console"], Meta(description="auto: console on a terminal, else JSON lines")] = "auto"
     store_timeout_ms: Annotated[int, Meta(ge=100, le=60_000, description="how long one store call of the API may take")] = 5_000
+    artifact_max_bytes: Annotated[int, Meta(ge=1_024, le=1_099_511_627_776, description="largest artifact that a handler may store")] = (
+        268_435_456
+    )
     streams_max: Annotated[int, Meta(ge=0, le=100_000, description="jobs that are followed at once through one API process")] = 200
     max_body_bytes: Annotated[int, Meta(ge=1_024, le=67_108_864, description="largest request body")] = 262_144
     idempotency_window_ms: Annotated[

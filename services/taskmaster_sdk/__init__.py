@@ -1,5 +1,6 @@
 """What a TaskMaster plugin imports, and nothing else of TaskMaster. Needs only the standard library and pluggy."""
 
+from taskmaster_sdk.artifacts import ArtifactLost
 from taskmaster_sdk.context import JobContext, PluginContext
 from taskmaster_sdk.effects import Effect
 from taskmaster_sdk.hooks import API_VERSION, hookimpl
@@ -10,6 +11,7 @@ from taskmaster_sdk.schedules import Schedule
 
 __all__ = [
     "API_VERSION",
+    "ArtifactLost",
     "Backoff",
     "Cancelled",
     "DependencyDown",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from taskmaster_sdk.artifacts import Artifacts
 from taskmaster_sdk.effects import Effect, Guards, Mode
 from taskmaster_sdk.outcomes import Cancelled
 
@@ -36,6 +37,7 @@ class JobContext:
     """
 
     __slots__ = (
+        "_artifacts",
         "_cancelled",
         "_guards",
         "_keep",
@@ -66,6 +68,7 @@ class JobContext:
         deadline: float,
         report: Callable[[JobContext, float, str], None] | None = None,
         guards: Callable[[JobContext], Guards] | None = None,
+        artifacts: Artifacts | None = None,
         keep: Callable[[JobContext, int, str], None] | None = None,
         keep_from: int = logging.INFO,
         host: Any = None,
@@ -81,6 +84,7 @@ class JobContext:
         self.deadline = deadline
         self._report = report
         self._guards = guards
+        self._artifacts = artifacts
         self._keep = keep
         self._keep_from = keep_from
         self.host = host
@@ -170,6 +174,46 @@ class JobContext:
         if self._guards is None:
             raise RuntimeError("this context has no effect guards; in a test, use taskmaster_sdk.testing.run")
         return self._guards(self)
+
+    def artifact(self, name: str, content: bytes | Path, *, content_type: str = "application/octet-stream") -> dict[str, Any]:
+        """Store a file with this job, and get what stands for it in results and payloads: a small dict, JSON.
+
+        It is kept as long as the job, or its dead letter. Blocks while it is written: from a coroutine, use `asyncio.to_thread`.
+
+        Args:
+            name: for people, such as `report.pdf`; folders and odd characters in it are replaced.
+            content: bytes, or the path of a file, which is copied.
+            content_type: told to whoever downloads it.
+
+        Raises:
+            LeaseLost: another attempt has the job, or this one has ended: nothing is stored.
+            Fatal: it is larger than the service allows.
+            ValueError: no content type.
+            OSError: it cannot be read or written.
+            RuntimeError: the host offers no place for artifacts.
+        """
+        return self.artifacts.write(self.job_id, name, content, content_type, self.guards.permit)
+
+    def open_artifact(self, reference: Mapping[str, Any]) -> BinaryIO:
+        """The content of an artifact of this or another job, once its digest was checked. Close it.
+
+        Raises:
+            ValueError: not a reference.
+            ArtifactLost: it is gone with its job, or is not what the reference says.
+            RuntimeError: the host offers no place for artifacts.
+        """
+        return self.artifacts.open(reference)
+
+    @property
+    def artifacts(self) -> Artifacts:
+        """The host's side of artifacts.
+
+        Raises:
+            RuntimeError: there is none.
+        """
+        if self._artifacts is None:
+            raise RuntimeError("this context has no place for artifacts; in a test, use taskmaster_sdk.testing.run")
+        return self._artifacts
 
     def progress(self, fraction: float, note: str = "") -> None:
         """Tell people how far the work is. Cheap: sent at most a few times a second, the last word wins.

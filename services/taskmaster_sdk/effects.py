@@ -44,11 +44,14 @@ class Reservation(NamedTuple):
 class Guards(Protocol):
     """The host's side. Plain data in and out, so that it works over a pipe. Blocking; usable from any thread.
 
-    Both raise `LeaseLost` when the attempt is no longer the job's, and an error of the host's own when the store cannot be asked.
+    All raise `LeaseLost` when the attempt is no longer the job's, and an error of the host's own when the store cannot be asked.
     """
 
     def reserve(self, effect: str, name: str, key: str, again: bool) -> Reservation:
         """Ask for the licence to do *effect* (`effect_key`). *again*: take it over from an attempt that was not heard of since."""
+
+    def permit(self) -> None:
+        """Answer if the job is this attempt's now."""
 
     def settle(self, effect: str, licence: str, happened: bool, result: bytes) -> None:
         """Say that it happened, and what came of it (JSON); or that it surely did not."""

@@ -19,12 +19,13 @@ from time import monotonic
 from typing import Any, Literal, Union
 from uuid import UUID
 
+from taskmaster_sdk.artifacts import Shelf
 from taskmaster_sdk.context import JobContext
 from taskmaster_sdk.effects import Reservation
 from taskmaster_sdk.jobs import Job
 from taskmaster_sdk.outcomes import Outcome
 
-__all__ = ["Ledger", "Result", "convert", "run"]
+__all__ = ["Ledger", "Result", "Shelf", "convert", "run"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,9 @@ class Ledger:
         self.effects[effect] = ("reserved", licence, b"")
         return Reservation("ok", licence)
 
+    def permit(self) -> None:
+        """As `Guards.permit`."""
+
     def settle(self, effect: str, licence: str, happened: bool, result: bytes) -> None:
         """As `Guards.settle`."""
         if happened:
@@ -88,6 +92,7 @@ def run(
     on_progress: Callable[[JobContext, float, str], None] | None = None,
     ledger: Ledger | None = None,
     fallback: bool = False,
+    shelf: Shelf | None = None,
 ) -> Result:
     """Run one attempt of *job* and say how it ended. An `async def` handler runs on an event loop of its own.
 
@@ -102,6 +107,7 @@ def run(
         cancelled: whether somebody has asked to cancel before the handler begins.
         on_progress: called at each report of progress, say to cancel half-way.
         ledger: of effects; None is a new one.
+        shelf: of artifacts; None is a new one.
         fallback: whether the breaker of its dependency is open: the job's fallback runs, if it has one.
 
     Raises:
@@ -127,6 +133,7 @@ def run(
         deadline=monotonic() + (job.timeout_s if timeout_s is None else timeout_s),
         report=report,
         guards=lambda _: effects,
+        artifacts=Shelf() if shelf is None else shelf,
         keep=lambda _, level, text: lines.append((level, text)),
         keep_from=0,
     )

@@ -203,7 +203,7 @@ class Worker(Hands):
         suspects: bool = False,
         **options: Any,
     ) -> None:
-        usual: dict[str, Any] = {"lease_ms": 30_000, "drain_ms": 5_000, "data_dir": Path("/nonexistent"), "store_timeout_ms": 5_000}
+        usual: dict[str, Any] = {"lease_ms": 30_000, "drain_ms": 5_000, "data_dir": Path("/dev/null/none"), "store_timeout_ms": 5_000}
         settings = Settings(**usual | options)
         super().__init__(direct or url, settings.partitions)
         self.url = direct or url

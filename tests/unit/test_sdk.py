@@ -74,9 +74,7 @@ def test_the_public_names_are_these():
     """A name that leaves this list breaks plugins: raise API_VERSION."""
     assert set(taskmaster_sdk.__all__) == {
         "API_VERSION", "Backoff", "Cancelled", "DependencyDown", "Discard", "Effect", "EffectUnknown", "Fatal", "Job", "JobContext",
-            "LeaseLost", "Pii", "PluginContext", "RateLimited", "Retry", "hookimpl", "job",
-        "Schedule",
-        "Secret",
+            "ArtifactLost", "LeaseLost", "Pii", "PluginContext", "RateLimited", "Retry", "Schedule", "Secret", "hookimpl", "job",
     }  # fmt: skip
     assert all(hasattr(taskmaster_sdk, name) for name in taskmaster_sdk.__all__)
 

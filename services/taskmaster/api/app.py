@@ -35,6 +35,7 @@ from taskmaster.api import (
 from taskmaster.api.metrics import Scrape
 from taskmaster.api.service import Answer, AnyRequest, Service, data, only
 from taskmaster.api.watch import Watch
+from taskmaster.engine.artifacts import artifacts_of
 from taskmaster.engine.catalogue import Catalogue
 from taskmaster.engine.enqueue import AsyncEnqueuer
 from taskmaster.engine.gather import Gather
@@ -75,6 +76,7 @@ def create_app(settings: Settings) -> Litestar:
         watch=watch,
         pressure=PressureGauge(store, settings),
         scrape=Scrape(store, settings.partitions, watch, meter),
+        artifacts=artifacts_of(settings),
     )
 
     async def start() -> None:

@@ -1,4 +1,4 @@
-"""What comes of a job while it runs, over HTTP: its log, and a stream of all that is new."""
+"""What comes of a job while it runs, over HTTP: its log, a stream of all that is new, and the files that it leaves."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from litestar.params import FromPath, QueryParameter
 from litestar.response.base import ASGIResponse
 
 from taskmaster.api import shapes, views
+from taskmaster.api.download import Download
 from taskmaster.api.events import EventStream
 from taskmaster.api.problems import BadParameter, TooManyStreams
 from taskmaster.api.service import Answer, AnyRequest, data, limit_of, of, only
 from taskmaster.engine import queries
 from taskmaster.engine.following import Follower
 from taskmaster.engine.lines import last_line, lines_of
+from taskmaster.errors import NotFound
 from taskmaster.store import reads
 
 __all__ = ["ROUTES"]
@@ -71,4 +73,24 @@ async def stream_job(request: AnyRequest, job_id: FromPath[str]) -> ASGIResponse
     return EventStream(service, known, follower, first)
 
 
-ROUTES: list[HTTPRouteHandler] = [show_logs, stream_job]
+@get(
+    "/jobs/{job_id:str}/artifacts/{artifact:str}",
+    summary="Download an artifact of a job",
+    responses={200: ResponseSpec(bytes, media_type="application/octet-stream", description="the file, with the content type it was given")},
+)
+async def download_artifact(request: AnyRequest, job_id: FromPath[str], artifact: FromPath[str]) -> ASGIResponse:
+    """The file that the job's handler stored under this id: `artifact` of its reference. It is kept with the job, or its dead letter."""
+    only(request)
+    service, known = of(request), queries.id_of(job_id)
+    (is_there,) = await service.store.run(reads.known(service.partition(known), [known]))
+    if not is_there or not artifact.startswith(f"{known}."):
+        raise NotFound("there is no such artifact of this job, or no longer: it goes with the job")
+    reference, path = service.artifacts.find(artifact)
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise NotFound("the artifact is not there any more") from error
+    return Download(reference, file)
+
+
+ROUTES: list[HTTPRouteHandler] = [show_logs, stream_job, download_artifact]

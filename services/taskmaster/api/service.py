@@ -15,6 +15,7 @@ from taskmaster.api import shapes
 from taskmaster.api.metrics import Scrape
 from taskmaster.api.problems import TRACE, BadParameter
 from taskmaster.api.watch import Watch
+from taskmaster.engine.artifacts import ArtifactStore
 from taskmaster.engine.catalogue import Catalogue
 from taskmaster.engine.enqueue import AsyncEnqueuer
 from taskmaster.engine.gather import Gather
@@ -50,6 +51,7 @@ class Service:
     watch: Watch
     pressure: PressureGauge
     scrape: Scrape
+    artifacts: ArtifactStore
     #: Jobs that are followed at this moment.
     streams: int = 0
     started: float = field(default_factory=time.monotonic)

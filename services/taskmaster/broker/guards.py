@@ -11,7 +11,7 @@ from typing import NamedTuple
 from taskmaster.broker.message import JobMessage
 from taskmaster.errors import StoreError
 from taskmaster.failpoints import hit
-from taskmaster.store import effects
+from taskmaster.store import calls, effects
 from taskmaster.store.client import SyncStore
 from taskmaster.store.status import Status
 from taskmaster.telemetry import events
@@ -62,6 +62,11 @@ class GuardDesk:
     def trusts(self, message: JobMessage) -> bool:
         """Whether the lease was confirmed lately enough to begin something that cannot be undone."""
         return time.monotonic() - message.confirmed_at <= self._trusted_s
+
+    def is_current(self, message: JobMessage) -> bool:
+        """Whether the store says that the job is this attempt's."""
+        call = calls.progress(message.consumer.partition, [calls.Word(message.claim.id, message.token)])  # a word that says nothing
+        return self._store.run(call, within_s=PATIENCE_S) == (Status.OK,)
 
     def ask(self, message: JobMessage, call: int, effect: str, name: str, key: str, again: bool) -> effects.Reserved:
         """Send the request. When no answer comes the licence was not used, whatever the store made of it: that is said later."""
@@ -138,6 +143,16 @@ class AttemptGuards:
         log.info(events.JOB_SIDE_EFFECT_STARTED, **message.facts, effect=name)
         hit("effect.reserved")
         return Reservation("ok", str(call))
+
+    def permit(self) -> None:
+        """As the SDK says.
+
+        Raises:
+            LeaseLost: the job is not this attempt's, or not any more.
+            StoreError: the store does not answer.
+        """
+        if not self._message.is_running or not self._desk.is_current(self._message):
+            raise LeaseLost("the attempt has ended, or another one has the job")
 
     def settle(self, effect: str, licence: str, happened: bool, result: bytes) -> None:
         """As the SDK says.

@@ -34,7 +34,7 @@ __all__ = [
 
 #: Classes from here are called by their bare names.
 _OURS = ("builtins", "taskmaster_sdk.outcomes", __name__)
-#: A larger result makes the attempt fail for good (`result_rejected`): its effects are not repeated.
+#: A larger result becomes an artifact; where none can be written the attempt fails for good (`result_rejected`).
 RESULT_MAX = 262_144
 #: No job whose provider asks for patience comes back sooner, whatever it says.
 PATIENCE_MS = 1_000
@@ -191,17 +191,13 @@ def describe(error: BaseException, *, job_type: str, plugin: str, hide: Callable
     return Failure(name, message, fingerprint, printable(trace[-TRACE_MAX:], TRACE_MAX), plugin)
 
 
-def encode_result(result: Any, limit: int = RESULT_MAX) -> str:
+def encode_result(result: Any) -> str:
     """What a handler returned, as JSON.
 
     Raises:
-        Rejected: it is not JSON, or longer than *limit* bytes.
+        Rejected: it is not JSON.
     """
     try:
-        body = _encode(result)
-        text = body.decode()
+        return _encode(result).decode()
     except Exception as error:  # whatever a foreign object's own methods raise
         raise Rejected("result_rejected", f"the result is not JSON: {type(error).__name__}: {error}") from error
-    if len(body) > limit:
-        raise Rejected("result_rejected", f"the result is {len(body)} bytes, at most {limit} are kept")
-    return text

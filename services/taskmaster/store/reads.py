@@ -30,6 +30,7 @@ __all__ = [
     "dead",
     "find",
     "integrity",
+    "known",
     "lineage",
     "pressure",
     "queues",
@@ -80,6 +81,11 @@ def show(partition: int, job_id: str, parts: str = "brh", after: int = 0) -> Cal
         after: of the lines the first 200 behind this number.
     """
     return Call(load("show"), partition, (job_id, parts, after), _shown)
+
+
+def known(partition: int, ids: Sequence[str]) -> Call[tuple[bool, ...]]:
+    """Whether there is such a job still, itself or as a dead letter: one answer an id, at most 200."""
+    return Call(load("known"), partition, (msgspec.msgpack.encode(ids),), lambda raw: tuple(one == 1 for one in raw))
 
 
 def dead(partition: int, job_id: str) -> Call[dict[str, bytes] | None]:

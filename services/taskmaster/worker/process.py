@@ -32,9 +32,11 @@ from taskmaster.broker.message import Left
 from taskmaster.broker.middleware import AttemptContext, AttemptFinished, AttemptStarted, DeadLetter, Idempotency, Measure, Outcome
 from taskmaster.broker.slots import Slots, halves
 from taskmaster.broker.threads import JobWorker
+from taskmaster.engine.artifacts import artifacts_of
 from taskmaster.engine.retention import limits_of
 from taskmaster.errors import StoreError
-from taskmaster.maintenance import policy
+from taskmaster.maintenance import artifacts, policy
+from taskmaster.maintenance.artifacts import ArtifactSweep
 from taskmaster.maintenance.declarations import Declarations
 from taskmaster.maintenance.upkeep import Upkeep
 from taskmaster.plugins import catalogue, lifecycle
@@ -187,6 +189,7 @@ class WorkerProcess:
         self._running: lifecycle.Running | None = None
         self.store = SyncStore(url, timeout_s=settings.store_timeout_ms / 1_000, meter=part.meter)
         self.journal = Journal()
+        self.artifacts = artifacts_of(settings)
         self.guards = GuardDesk(self.store, settings.lease_ms)
         groups = groups_of(settings, registry, suspects=part.suspects)
         self._shares = halves(groups)
@@ -194,7 +197,7 @@ class WorkerProcess:
         keep_from = LEVELS.get(settings.job_log_level)
         ours: list[Middleware] = [
             Measure(part.meter),
-            AttemptContext(self.journal.report, self.guards.of, self.journal.keep, keep_from),
+            AttemptContext(self.journal.report, self.guards.of, self.artifacts, self.journal.keep, keep_from),
             Idempotency(settings.lease_ms),
             DeadLetter(),
             Outcome(),
@@ -358,6 +361,9 @@ class WorkerProcess:
             recycling.append(Duty("orders", ORDERS_S, self.follow_orders))
         if self.worker.runners is not None:
             recycling.append(Duty("runners", IDLE_LOOK_S, self.worker.runners.dismiss_idle))
+        if self.part.name == "1":  # one process of a service will do
+            sweep = ArtifactSweep(self.store, self.artifacts, self.settings.partitions)
+            recycling.append(Duty("artifacts", artifacts.EVERY_S, sweep.step))
         return [
             Duty("progress", 0.0, flush),
             Duty("effects", 0.0, self.guards.settle_debts),
@@ -376,7 +382,8 @@ def nursery_for(settings: Settings, registry: Registry, environ: Mapping[str, st
     if not any(handler.job.isolation == "process" for handler in registry.handlers.values()):
         return None
     seen = {name: value for name, value in environ.items() if is_for_runners(name)}
-    run_runner = partial(runner.run, registry, Path(settings.data_dir).absolute(), seen, tracing.is_on(settings))
+    data_dir = Path(settings.data_dir).absolute()
+    run_runner = partial(runner.run, registry, data_dir, artifacts_of(settings), seen, tracing.is_on(settings))
     return Nursery(run_runner, close, is_for_runners)
 
 

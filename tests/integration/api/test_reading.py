@@ -10,6 +10,7 @@ import pytest
 
 from integration.api.conftest import WELCOME, HandWorker, Serve
 from support.servers import StoreServer
+from taskmaster.engine.artifacts import ArtifactStore
 from taskmaster.model.ids import new_job_id
 from taskmaster.store import calls
 from taskmaster.store.calls import NewJob
@@ -364,3 +365,35 @@ async def test_the_log_of_a_job_is_read_on_from_a_number(serve: Serve, worker: H
     assert ([one["number"] for one in rest["items"]], rest["nextCursor"]) == ([4, 5], None)
     assert beyond == nothing == {"items": [], "nextCursor": None}
     assert (wrong, unknown) == ([400] * 4, 404)
+
+
+async def test_an_artifact_is_downloaded_as_a_file(serve: Serve, worker: HandWorker, tmp_path) -> None:
+    """To be saved, under its name, with its type and digest; not through another job, and not once its job is gone."""
+    async with serve(data_dir=tmp_path) as client:
+        job_id, other = await _submit(client, 2)
+        store = ArtifactStore(tmp_path / "artifacts", 10_000_000)
+        content = bytes(range(256)) * 4_000
+        reference = store.write(job_id, 'r\u00fc"p.html', content, "text/html")
+        path = f"/jobs/{job_id}/artifacts/{reference['artifact']}"
+        answer = await client.get(path)
+        wrong = [
+            f"/jobs/{other}/artifacts/{reference['artifact']}",
+            f"/jobs/{job_id}/artifacts/{job_id}.{'0' * 32}",
+            f"/jobs/{job_id}/artifacts/{job_id}.%2e%2e",
+            f"/jobs/{job_id}/artifacts/..%2f..%2fetc%2fpasswd",
+        ]
+        refused = [(await client.get(one)).status_code for one in wrong]
+        worker.store.raw().delete(f"tm:{{0}}:j:{job_id}")
+        gone = (await client.get(path)).status_code
+
+    assert (answer.status_code, answer.content) == (200, content)
+    headers = {name: answer.headers[name] for name in ("content-type", "content-length", "x-content-type-options", "etag")}
+    assert headers == {
+        "content-type": "text/html",
+        "content-length": str(len(content)),
+        "x-content-type-options": "nosniff",
+        "etag": f'"{reference["sha256"]}"',
+    }
+    assert answer.headers["content-disposition"] == "attachment; filename=\"r__p.html\"; filename*=UTF-8''r%C3%BC_p.html"
+    assert "sandbox" in answer.headers["content-security-policy"]
+    assert (refused, gone) == ([404] * 4, 404)

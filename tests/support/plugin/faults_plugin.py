@@ -138,7 +138,7 @@ def nap(payload: Payload, ctx: JobContext) -> int:
 
 @job("huge")
 def huge(payload: Payload, ctx: JobContext) -> str:
-    """An effect, and a result that is too large to be kept."""
+    """An effect, and a result that is too large to stand beside its job: it becomes an artifact."""
     happen(ctx, payload["key"])
     return "x" * 400_000
 

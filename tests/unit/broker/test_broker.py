@@ -32,6 +32,7 @@ from taskmaster.store import calls
 from taskmaster.store.status import Status
 from taskmaster.telemetry.meters import WorkerMeter
 from taskmaster_sdk import job
+from taskmaster_sdk.testing import Shelf
 
 NOW_MS = 1_790_000_000_000
 
@@ -253,7 +254,7 @@ def test_a_cancelled_attempt_does_not_begin():
     message.cancelled_at = time.monotonic()
 
     with pytest.raises(NotRun, match="cancelled"):
-        AttemptContext(lambda *_: None, no_guards, lambda *_: None, None).before_process_message(broker, message)
+        AttemptContext(lambda *_: None, no_guards, Shelf(), lambda *_: None, None).before_process_message(broker, message)
 
 
 # ---------------------------------------------------------------- threads and loop
@@ -447,6 +448,6 @@ def test_the_end_of_an_attempt_is_told_by_its_outcome(outcome, epoch, recovered,
     message.is_recovered = recovered
 
     with structlog.testing.capture_logs() as lines:
-        AttemptContext(lambda *_: None, no_guards, lambda *_: None, None).after_process_message(broker, message)
+        AttemptContext(lambda *_: None, no_guards, Shelf(), lambda *_: None, None).after_process_message(broker, message)
 
     assert [line["event"] for line in lines] == told

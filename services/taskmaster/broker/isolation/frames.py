@@ -21,6 +21,7 @@ __all__ = [
     "Ended",
     "FromRunner",
     "Log",
+    "Permit",
     "Progress",
     "Reply",
     "Reserve",
@@ -59,7 +60,7 @@ class Start(msgspec.Struct, array_like=True, tag="start", frozen=True):
 
 
 class Reply(msgspec.Struct, array_like=True, tag="reply", frozen=True):
-    """The answer to `Reserve` or `Settle`; *error* is the class of what the host raised, or empty."""
+    """The answer to `Reserve`, `Settle` or `Permit`; *error* is the class of what the host raised, or empty."""
 
     status: str = ""
     licence: str = ""
@@ -115,6 +116,10 @@ class Settle(msgspec.Struct, array_like=True, tag="settle", frozen=True):
     result: bytes
 
 
+class Permit(msgspec.Struct, array_like=True, tag="permit", frozen=True):
+    """As `Guards.permit`."""
+
+
 class SpanRecord(msgspec.Struct, array_like=True, frozen=True):
     """A span that a handler made and ended. Ids are hex digits; attributes JSON values; `links` hold (traceparent, attributes)."""
 
@@ -152,7 +157,7 @@ class Ended(msgspec.Struct, array_like=True, tag="ended", frozen=True):
 
 
 ToRunner = Start | Reply | Bye
-FromRunner = Progress | Log | Said | Reserve | Settle | Ended
+FromRunner = Progress | Log | Said | Reserve | Settle | Permit | Ended
 
 
 class Closed(Exception):

@@ -24,6 +24,7 @@ from taskmaster.broker.isolation.frames import (
     Ended,
     FromRunner,
     Log,
+    Permit,
     Progress,
     Reply,
     Reserve,
@@ -313,7 +314,7 @@ def _facts(word: Log) -> dict[str, Any]:
     return {name: value for name, value in word.facts.items() if name in FACTS}
 
 
-def _guarded(message: JobMessage, word: Reserve | Settle) -> Reply:
+def _guarded(message: JobMessage, word: Reserve | Settle | Permit) -> Reply:
     """Ask this process's own guards of the attempt."""
     try:
         assert message.context is not None
@@ -321,6 +322,9 @@ def _guarded(message: JobMessage, word: Reserve | Settle) -> Reply:
         if isinstance(word, Reserve):
             found = guards.reserve(word.effect, word.name, word.key, word.again)
             return Reply(found.status, found.licence, found.result)
+        if isinstance(word, Permit):
+            guards.permit()
+            return Reply("ok")
         guards.settle(word.effect, word.licence, word.happened, word.result)
         return Reply("ok")
     except Exception as error:

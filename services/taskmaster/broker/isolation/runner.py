@@ -26,6 +26,7 @@ from taskmaster.broker.isolation.frames import (
     Closed,
     Ended,
     Log,
+    Permit,
     Progress,
     Reply,
     Reserve,
@@ -35,8 +36,10 @@ from taskmaster.broker.isolation.frames import (
     Start,
     ToRunner,
 )
+from taskmaster.broker.results import kept_result
+from taskmaster.engine.artifacts import ArtifactStore
 from taskmaster.model import trace
-from taskmaster.model.outcome import Decision, Interrupted, MemoryLimit, Rejected, decide, describe, encode_result, policy_of
+from taskmaster.model.outcome import Decision, Interrupted, MemoryLimit, Rejected, decide, describe, policy_of
 from taskmaster.plugins import lifecycle
 from taskmaster.plugins.registry import Registry
 from taskmaster.telemetry.logs import FACTS
@@ -59,12 +62,14 @@ class PluginNotStarted(Exception):
     """`on_init` of the job's plugin failed in this process."""
 
 
-def run(registry: Registry, data_dir: Path, environ: Mapping[str, str], is_traced: bool, sock: socket.socket) -> None:
+def run(
+    registry: Registry, data_dir: Path, artifacts: ArtifactStore, environ: Mapping[str, str], is_traced: bool, sock: socket.socket
+) -> None:
     """Serve until told to end, or until the worker process is gone. *is_traced*: what handlers trace goes to the worker process."""
     setproctitle("taskmaster: runner")
     channel = Channel(sock, ToRunner, TO_RUNNER_MAX)
     with contextlib.suppress(Closed):
-        _Runner(channel, registry, data_dir, environ, is_traced=is_traced).serve()
+        _Runner(channel, registry, data_dir, artifacts, environ, is_traced=is_traced).serve()
 
 
 def resident_mb(pid: int | str = "self") -> float:
@@ -76,10 +81,13 @@ def resident_mb(pid: int | str = "self") -> float:
 
 
 class _Runner:
-    def __init__(self, channel: Channel, registry: Registry, data_dir: Path, environ: Mapping[str, str], *, is_traced: bool) -> None:
+    def __init__(
+        self, channel: Channel, registry: Registry, data_dir: Path, artifacts: ArtifactStore, environ: Mapping[str, str], *, is_traced: bool
+    ) -> None:
         self._channel = channel
         self._registry = registry
         self._data_dir = data_dir
+        self._artifacts = artifacts
         self._environ = environ
         self._running: dict[str, lifecycle.Running] = {}
         self._aio = asyncio.Runner()
@@ -147,6 +155,7 @@ class _Runner:
             deadline=start.deadline,
             report=lambda _, fraction, note: self._channel.send(Progress(fraction, note)),
             guards=lambda _: self._guards,
+            artifacts=self._artifacts,
             keep=None if start.keep_from is None else self._keep,
             keep_from=start.keep_from or 0,
             plugin=start.plugin,
@@ -217,7 +226,7 @@ class _Runner:
         body = b""
         if error is None and result is not None:
             try:
-                body = encode_result(result).encode()
+                body = kept_result(result, start.job_id, self._artifacts).encode()
             except Rejected as rejected:
                 error = rejected
         handler = self._registry.handlers[start.job_type]
@@ -265,10 +274,13 @@ class _ProxyGuards(Guards):
         reply = self._ask(Reserve(effect, name, key, again))
         return Reservation(reply.status, reply.licence, reply.result)  # type: ignore[arg-type]
 
+    def permit(self) -> None:
+        self._ask(Permit())
+
     def settle(self, effect: str, licence: str, happened: bool, result: bytes) -> None:
         self._ask(Settle(effect, licence, happened, result))
 
-    def _ask(self, question: Reserve | Settle) -> Reply:
+    def _ask(self, question: Reserve | Settle | Permit) -> Reply:
         with self._asking:
             self._channel.send(question)
             reply = self._channel.receive()

@@ -17,6 +17,7 @@ from taskmaster.model.trace import trace_id_of
 from taskmaster.telemetry import events
 from taskmaster.telemetry.logs import get
 from taskmaster_sdk import JobContext
+from taskmaster_sdk.artifacts import Artifacts
 from taskmaster_sdk.effects import Guards
 
 __all__ = ["AttemptContext"]
@@ -28,6 +29,7 @@ class AttemptContext(Middleware):
     Args:
         report: takes (message, fraction, note) of handlers' progress; must only touch memory.
         guards: of an attempt's effects, called when it asks for the first.
+        artifacts: that handlers may write and read.
         keep: takes (message, level, text) of handlers' lines; must only touch memory.
         keep_from: least level of those; None: none are kept.
     """
@@ -36,11 +38,13 @@ class AttemptContext(Middleware):
         self,
         report: Callable[[JobMessage, float, str], None],
         guards: Callable[[JobContext], Guards],
+        artifacts: Artifacts,
         keep: Callable[[JobMessage, int, str], None],
         keep_from: int | None,
     ) -> None:
         self._report = report
         self._guards = guards
+        self._artifacts = artifacts
         self._keep = keep
         self._keep_line = None if keep_from is None else self._keep_of
         self._keep_from = keep_from or 0
@@ -66,6 +70,7 @@ class AttemptContext(Middleware):
             deadline=message.deadline,
             report=self._tell,
             guards=self._guards,
+            artifacts=self._artifacts,
             keep=self._keep_line,
             keep_from=self._keep_from,
             host=message,

@@ -10,7 +10,8 @@ from dramatiq.broker import MessageProxy
 from dramatiq.middleware import Middleware
 
 from taskmaster.broker.message import JobMessage
-from taskmaster.model.outcome import RESULT_MAX, Rejected, decide, describe, encode_result
+from taskmaster.broker.results import kept_result
+from taskmaster.model.outcome import Rejected, decide, describe
 from taskmaster.store.calls import Finish
 
 __all__ = ["Outcome"]
@@ -22,12 +23,9 @@ _WORD = {"c": "completed", "r": "failed", "f": "failed", "x": "discarded", "d": 
 class Outcome(Middleware):
     """Sets `message.finish`. The store carries it out with the next round, atomically, and refuses it if the lease was lost.
 
-    Args:
-        result_bytes: a larger result makes the attempt fail for good (`result_rejected`): its effects are not repeated.
+    A result that cannot be kept makes the attempt fail for good (`result_rejected`): its effects are not repeated. One that is too large
+    becomes an artifact: the one thing that is written here, and only then.
     """
-
-    def __init__(self, result_bytes: int = RESULT_MAX) -> None:
-        self._result_bytes = result_bytes
 
     def after_process_message(
         self,
@@ -49,7 +47,8 @@ class Outcome(Middleware):
         claim, body = message.claim, ""
         if exception is None and result is not None:
             try:
-                body = encode_result(result, self._result_bytes)
+                assert message.context is not None
+                body = kept_result(result, claim.id, message.context.artifacts)
             except Rejected as rejected:
                 exception = rejected
         backoff, policy = message.envelope.backoff, message.actor.policy
