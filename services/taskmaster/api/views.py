@@ -315,6 +315,7 @@ def queue_of(view: QueueView, found: Sequence[Rules], concurrency: int, kept: Ma
         limits=list(rules.limits),
         strict=rules.strict,
         weights=dict(rules.weights),
+        weight=rules.weight,
         max_length=rules.max_length,
         revision=rules.revision,
         warnings=_without_rule(unknown_limits(found, rules.limits)),

@@ -48,8 +48,10 @@ class QueueChange(msgspec.Struct, rename="camel", forbid_unknown_fields=True, fr
         limits: names of limiters that every job of the queue needs.
         strict: always the highest priority that has work, so that lower ones may starve; by default they take turns by weight.
         weights: turns of fairness keys, 1 where none is given: a key with 3 is served three times as often as one with 1.
+        weight: turns of the queue among those that share slots with it (`queue_groups` of the workers), 1 where none is given.
         max_length: jobs that may wait or be delayed in it; more are refused.
-        concurrency: jobs of it that one worker process runs at once, instead of what the workers' settings say.
+        concurrency: jobs of it that one worker process runs at once, instead of what the workers' settings say; of a queue that shares
+            slots the settings hold.
         revision: only if the queue's settings still have this revision.
         by, reason: who wants it and why, for the audit.
     """
@@ -57,6 +59,7 @@ class QueueChange(msgspec.Struct, rename="camel", forbid_unknown_fields=True, fr
     limits: Names | UnsetType | None = UNSET
     strict: bool | UnsetType | None = UNSET
     weights: Annotated[dict[Key, Weight], msgspec.Meta(max_length=WEIGHTS_MAX)] | UnsetType | None = UNSET
+    weight: Weight | UnsetType | None = UNSET
     max_length: Annotated[int, msgspec.Meta(ge=1, le=LENGTH_MAX)] | UnsetType | None = UNSET
     concurrency: Annotated[int, msgspec.Meta(ge=1, le=CONCURRENCY_MAX)] | UnsetType | None = UNSET
     revision: Revision = None
@@ -76,6 +79,7 @@ class QueueRules(NamedTuple):
     limits: tuple[str, ...] = ()
     strict: bool = False
     weights: Mapping[str, int] = {}
+    weight: int = 1
     max_length: int | None = None
     concurrency: int | None = None
     paused: Pause | None = None
@@ -116,6 +120,7 @@ def queue_rules(found: Sequence[Rules], queue: str) -> QueueRules:
         limits=_names(f.get("lm")),
         strict="strict" in f,
         weights=msgspec.json.decode(f["raw"], type=dict[str, int]) if f.get("raw") else {},
+        weight=int(f.get("share", 1)),
         max_length=sum(int(rules.queues.get(queue, {}).get("max", 0)) for rules in found) or None,
         concurrency=int(f["conc"]) if f.get("conc") else None,
         paused=pause_of(first.pauses.get(f"q/{queue}")),
@@ -228,6 +233,8 @@ def _fields(queue: str, wanted: QueueChange, partitions: int) -> list[dict[str, 
         weights = wanted.weights or {}
         common["weights"] = _json({key_name(key): weight for key, weight in weights.items()})
         common["raw"] = _json(weights)
+    if wanted.weight is not UNSET:
+        common["share"] = wanted.weight or ""
     if wanted.concurrency is not UNSET:
         common["conc"] = wanted.concurrency or ""
     made = [dict(common) for _ in range(partitions)]
@@ -238,7 +245,7 @@ def _fields(queue: str, wanted: QueueChange, partitions: int) -> list[dict[str, 
         for fields, share in zip(made, shares(most or 0, partitions), strict=True):
             fields["max"] = share or ""
     if not made[0]:
-        raise InvalidRequest("nothing is to be changed: give limits, strict, weights, maxLength or concurrency")
+        raise InvalidRequest("nothing is to be changed: give limits, strict, weights, weight, maxLength or concurrency")
     return made
 
 
