@@ -28,6 +28,7 @@ from taskmaster.model.scopes import ORDINARY, Scope
 __all__ = [
     "CONFIG_FILE",
     "ENV_FILE",
+    "GROUPED",
     "NAMES",
     "PLUGIN_PREFIX",
     "PREFIX",
@@ -37,6 +38,7 @@ __all__ = [
     "help_text",
     "load",
     "masked_url",
+    "slots_of",
     "to_environ",
 ]
 
@@ -50,6 +52,9 @@ _OTHER_NAMES: Final = frozenset({"TASKMASTER_CONFIG", "TASKMASTER_VENV"})
 Count = Annotated[int, Meta(ge=0, le=100_000_000)]
 Slots = Annotated[int, Meta(ge=1, le=10_000)]
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
+#: Between the queues of a group.
+GROUPED: Final = "+"
+Grouped = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]*(\+[a-z0-9][a-z0-9._-]*)+$", max_length=2_000)]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -62,6 +67,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     worker_processes: Annotated[int, Meta(ge=1, le=256, description="worker processes")] = 2
     concurrency: Annotated[Slots, Meta(description="jobs of one queue that one worker process runs at once")] = 8
     queue_concurrency: Annotated[dict[Name, Slots], Meta(description="the same for single queues: email-queue=3,report-queue=2")] = {}
+    queue_groups: Annotated[
+        dict[Grouped, Slots],
+        Meta(description="queues that share jobs at once by their weights, and how many: reports+exports=4,mail+sms=8; others stand alone"),
+    ] = {}
     queues: Annotated[tuple[Name, ...], Meta(description="queues that the workers serve, comma-separated; empty: all")] = ()
     metrics_host: Annotated[str, Meta(min_length=1, description="address of the metrics of workers and schedulers")] = "127.0.0.1"
     worker_metrics_port: Annotated[int, Meta(ge=0, le=65_535, description="port of the metrics of all processes of a worker; 0: none")] = (
@@ -221,6 +230,12 @@ def to_environ(settings: Settings) -> dict[str, str]:
     return settings.plugin_environ | {name: text for name, text in texts.items() if text}
 
 
+def slots_of(settings: Settings, queue: str) -> int:
+    """How many jobs of *queue* one worker process runs at once: of a group, together with the others of it."""
+    shared = [most for names, most in settings.queue_groups.items() if queue in names.split(GROUPED)]
+    return shared[0] if shared else settings.queue_concurrency.get(queue, settings.concurrency)
+
+
 def help_text(name: str) -> str:
     """What a setting is for, one line; the text of its command-line option.
 
@@ -333,11 +348,15 @@ def _convert(merged: Mapping[str, _Raw]) -> Settings:
     for name, raw in merged.items():
         prepared[name] = _parsed(name, raw)
     try:
-        return msgspec.convert(prepared, Settings, strict=False, dec_hook=_decode)
+        made = msgspec.convert(prepared, Settings, strict=False, dec_hook=_decode)
     except msgspec.ValidationError as error:
         found = re.search(r"`(?:key in )?\$\.(\w+)", str(error))
         name = found[1] if found else next(iter(merged))
         raise _wrong(name, merged[name]) from error
+    grouped = [queue for names in made.queue_groups for queue in names.split(GROUPED)]
+    if len(grouped) != len(set(grouped)):
+        raise _wrong("queue_groups", merged["queue_groups"])
+    return made
 
 
 def _parsed(name: str, raw: _Raw) -> Any:
@@ -358,7 +377,7 @@ def _parsed(name: str, raw: _Raw) -> Any:
             return retention.parse(value)
         except ValueError as error:
             raise _wrong(name, raw) from error
-    if name == "queue_concurrency":
+    if name in ("queue_concurrency", "queue_groups"):
         pairs = [part.partition("=") for part in value.split(",") if part.strip()]
         if not all(equals for _, equals, _ in pairs):
             raise _wrong(name, raw)
@@ -392,6 +411,8 @@ def _wrong(name: str, raw: _Raw) -> ConfigurationError:
 
 
 def _expected(name: str) -> str:
+    if name == "queue_groups":
+        return "queues=number pairs from 1 to 10000, such as reports+exports=4,mail+sms=8, each queue in one of them"
     if name == "queue_concurrency":
         return "queue=number pairs from 1 to 10000, such as email-queue=3,report-queue=2"
     if name == "retention":

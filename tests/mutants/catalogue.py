@@ -205,6 +205,8 @@ _LUA = [
     flow("pause_of_a_type_ignored", "lib/fetch", "if loaded[i] == 0 or paused[i] then", "if loaded[i] == 0 then"),
     flow("pause_of_a_tenant_ignored", "lib/limits", "call('HEXISTS', P .. 'pause', 'k/' .. key) == 0", "true"),
     flow("tenant_resumed_without_kick", "pause", "kick_at(TENANTS .. '@' .. tenant, now)", "local _ = tenant"),
+    flow("weight_of_a_queue_ignored", "lib/share", "tonumber(call('HGET', P .. 'q:' .. queue, 'share') or 1)", "1"),
+    flow("credit_for_idling_queues", "lib/share", "at[queue] = math.max(tags[queue], v)", "at[queue] = tags[queue]"),
     flow("woken_for_what_is_paused", "lib/wake", "waits[i + 1] == 0 and not paused[i + 1] and", "waits[i + 1] == 0 and"),
     flow("turn_of_the_lane", "lib/fair", "if turn.tags[row.key] <= row.tag then return row end", "if true then return row end"),
     flow("credit_for_idling_keys", "lib/fair", "local its_tag = math.max(its.tag, turn.v)", "local its_tag = its.tag"),

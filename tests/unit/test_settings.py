@@ -9,7 +9,9 @@ import pytest
 from taskmaster.engine.retention import kept_of, limits_of
 from taskmaster.errors import ConfigurationError
 from taskmaster.model.retention import Kept
-from taskmaster.settings import NAMES, PREFIX, Settings, describe, help_text, load, masked_url, to_environ
+from taskmaster.plugins.registry import Registry
+from taskmaster.settings import NAMES, PREFIX, Settings, describe, help_text, load, masked_url, slots_of, to_environ
+from taskmaster.worker.process import groups_of
 
 
 def sources(settings: Settings) -> dict[str, str]:
@@ -102,15 +104,36 @@ def test_an_empty_variable_counts_as_none(tmp_path: Path) -> None:
 
 def test_lists_and_pairs_in_both_spellings(tmp_path: Path) -> None:
     environ = {"TASKMASTER_QUEUE_CONCURRENCY": "email-queue=3, report-queue=2", "TASKMASTER_PLUGINS": "email, demo,"}
+    environ |= {"TASKMASTER_QUEUE_GROUPS": "mail.a+sms=8,c+d=2"}
     text = load({"queues": "a,b"}, environ, tmp_path)
     (tmp_path / "taskmaster.toml").write_text(
         'plugins = ["email", "demo"]\nqueues = ["a", "b"]\n[queue_concurrency]\nemail-queue = 3\nreport-queue = 2\n'
+        '[queue_groups]\n"mail.a+sms" = 8\n"c+d" = 2\n'
     )
     table = load({}, {}, tmp_path)
 
     for settings in (text, table):
         assert settings.queue_concurrency == {"email-queue": 3, "report-queue": 2}
+        assert settings.queue_groups == {"mail.a+sms": 8, "c+d": 2}
         assert (settings.plugins, settings.queues) == (("email", "demo"), ("a", "b"))
+
+
+@pytest.mark.parametrize("text", ["mail=8", "mail+=8", "mail+sms", "mail+sms=0", "mail+sms=8,sms+c=2", "mail+mail=2", "A+b=1"])
+def test_a_group_has_several_queues_and_a_queue_one_group(tmp_path: Path, text: str) -> None:
+    """Said with the setting's name."""
+    with pytest.raises(ConfigurationError, match=r"queue.groups"):
+        load({"queue_groups": text}, {}, tmp_path)
+
+
+def test_queues_of_a_group_share_its_slots() -> None:
+    """Those that the workers do not serve are left out of it; others stand alone, whatever the group's queues have of their own."""
+    settings = Settings(concurrency=8, queue_concurrency={"a": 5, "d": 3}, queue_groups={"a+b": 4}, queues=("a", "b", "d"))
+    fewer = Settings(queue_groups={"a+b": 4}, queues=("b",))
+    empty = Registry({})
+
+    assert groups_of(settings, empty, suspects=False) == [(3, ["d"]), (4, ["a", "b"])]
+    assert groups_of(fewer, empty, suspects=False) == [(4, ["b"])]
+    assert [slots_of(settings, queue) for queue in "abcd"] == [4, 4, 8, 3]
 
 
 def test_retention_in_both_spellings(tmp_path: Path) -> None:
@@ -252,6 +275,7 @@ def test_a_line_that_is_no_assignment_is_reported_with_its_number(tmp_path: Path
 def test_a_child_process_gets_the_same_settings(tmp_path: Path) -> None:
     cli = {"port": "0", "queue_concurrency": "a=1,b=2", "plugins": "x,y", "redis_url": "redis://u:p@h:1/2", "idempotency": "optional"}
     cli |= {"retention": "a.b.completed.count=5,a.b.failed.bytes=9,*.cancelled.age_ms=1000", "scopes": "jobs:submit,dlq:discard"}
+    cli |= {"queue_groups": "mail+sms=8,c+d=2"}
     parent = load(cli, {"TASKMASTER_PLUGIN_X": "1"}, tmp_path)
 
     child = load({}, to_environ(parent), tmp_path / "elsewhere")

@@ -21,6 +21,7 @@ from taskmaster.engine.queue_rules import QueueChange, change_queue, drain_queue
 from taskmaster.engine.retention import kept_of
 from taskmaster.engine.rules import read_rules, set_pause
 from taskmaster.errors import NotFound
+from taskmaster.settings import slots_of
 from taskmaster.store import reads
 from taskmaster.store.call import Talk
 from taskmaster.store.flow import Rules
@@ -62,8 +63,7 @@ async def queue_view(service: Service, name: str) -> QueueView:
 
 def _shown(service: Service, view: QueueView, rules: Sequence[Rules]) -> shapes.Queue:
     settings = service.settings
-    usual = settings.queue_concurrency.get(view.name, settings.concurrency)
-    return views.queue_of(view, rules, usual, kept_of(settings, view.name))
+    return views.queue_of(view, rules, slots_of(settings, view.name), kept_of(settings, view.name))
 
 
 async def _answer(service: Service, name: str) -> Answer:

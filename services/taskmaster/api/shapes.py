@@ -411,6 +411,7 @@ class Queue(Shape, kw_only=True):
     limits: list[str] = msgspec.field(default_factory=list)
     strict: bool = False
     weights: dict[str, int] = msgspec.field(default_factory=dict)
+    weight: int = 1
     max_length: int | None = None
     sla_ms: int | None = None
     revision: int = 0

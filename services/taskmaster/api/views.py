@@ -327,6 +327,7 @@ def queue_of(view: QueueView, found: Sequence[Rules], concurrency: int, kept: Ma
         limits=list(rules.limits),
         strict=rules.strict,
         weights=dict(rules.weights),
+        weight=rules.weight,
         max_length=rules.max_length,
         sla_ms=rules.sla_ms,
         revision=rules.revision,

@@ -25,6 +25,7 @@ _CHANGEABLE = {
     "limits": "limits",
     "strict": "strict",
     "weights": "weights",
+    "weight": "weight",
     "max-length": "maxLength",
     "concurrency": "concurrency",
     "sla-ms": "slaMs",
@@ -126,6 +127,7 @@ def drain(name: str, reason: str, as_json: bool, **texts: str | None) -> None:
 @click.option(
     "--weight", "weights", multiple=True, metavar="KEY=N", help="Turns of a fairness key, 1 where none is given; may be repeated."
 )
+@click.option("--queue-weight", type=int, metavar="N", help="Turns of the queue among those that share slots with it.")
 @click.option("--max-length", type=int, metavar="N", help="Jobs that may wait or be delayed in it; more are refused.")
 @click.option("--concurrency", type=int, metavar="N", help="Jobs of it that one worker process runs at once.")
 @click.option("--sla-ms", type=int, metavar="MS", help="How long a job may wait in it, which health and alerts measure by.")
@@ -139,6 +141,7 @@ def set_(name: str, reason: str, as_json: bool, **given: Any) -> None:
         "limits": list(given.pop("limits")) or None,
         "strict": given.pop("strict"),
         "weights": pairs_of(given.pop("weights"), "--weight") or None,
+        "weight": given.pop("queue_weight"),
         "maxLength": given.pop("max_length"),
         "concurrency": given.pop("concurrency"),
         "slaMs": given.pop("sla_ms"),
@@ -164,13 +167,13 @@ def _look(store: SyncStore, settings: Settings, name: str) -> list[Queue]:
     from taskmaster.engine import queries
     from taskmaster.engine.retention import kept_of
     from taskmaster.engine.rules import read_rules
+    from taskmaster.settings import slots_of
     from taskmaster.store import reads
 
     rows = [row for partition in range(settings.partitions) for row in store.run(reads.queues(partition, queue=name))]
     rules = store.converse(read_rules(settings.partitions))
     found = queries.merge_queues(rows)
-    usual = settings.queue_concurrency
-    return [views.queue_of(view, rules, usual.get(view.name, settings.concurrency), kept_of(settings, view.name)) for view in found]
+    return [views.queue_of(view, rules, slots_of(settings, view.name), kept_of(settings, view.name)) for view in found]
 
 
 def _order(settings: Settings, name: str, talk: Talk[Any] | None, *, as_json: bool, is_there: bool = True) -> None:
@@ -202,6 +205,7 @@ def _order(settings: Settings, name: str, talk: Talk[Any] | None, *, as_json: bo
         "limits": ", ".join(shown.limits),
         "priorities": "always the highest first" if shown.strict else "",
         "weights": ", ".join(f"{key}: {weight}" for key, weight in shown.weights.items()),
+        "turns": "" if shown.weight == 1 else f"{shown.weight} among queues that share its slots",
         "max length": "" if shown.max_length is None else str(shown.max_length),
         "SLA": "" if shown.sla_ms is None else f"{shown.sla_ms / 1_000:g} s; the oldest waits {(shown.oldest_waiting_ms or 0) / 1_000:g} s",
     }

@@ -49,8 +49,10 @@ class QueueChange(msgspec.Struct, rename="camel", forbid_unknown_fields=True, fr
         limits: names of limiters that every job of the queue needs.
         strict: always the highest priority that has work, so that lower ones may starve; by default they take turns by weight.
         weights: turns of fairness keys, 1 where none is given: a key with 3 is served three times as often as one with 1.
+        weight: turns of the queue among those that share slots with it (`queue_groups` of the workers), 1 where none is given.
         max_length: jobs that may wait or be delayed in it; more are refused.
-        concurrency: jobs of it that one worker process runs at once, instead of what the workers' settings say.
+        concurrency: jobs of it that one worker process runs at once, instead of what the workers' settings say; of a queue that shares
+            slots the settings hold.
         sla_ms: how long a job may wait in it; what `/health` and alerts measure by, and nothing else.
         revision: only if the queue's settings still have this revision.
         by, reason: who wants it and why, for the audit.
@@ -59,6 +61,7 @@ class QueueChange(msgspec.Struct, rename="camel", forbid_unknown_fields=True, fr
     limits: Names | UnsetType | None = UNSET
     strict: bool | UnsetType | None = UNSET
     weights: Annotated[dict[Key, Weight], msgspec.Meta(max_length=WEIGHTS_MAX)] | UnsetType | None = UNSET
+    weight: Weight | UnsetType | None = UNSET
     max_length: Annotated[int, msgspec.Meta(ge=1, le=LENGTH_MAX)] | UnsetType | None = UNSET
     concurrency: Annotated[int, msgspec.Meta(ge=1, le=CONCURRENCY_MAX)] | UnsetType | None = UNSET
     sla_ms: Annotated[int, msgspec.Meta(ge=1, le=SLA_MAX_MS)] | UnsetType | None = UNSET
@@ -80,6 +83,7 @@ class QueueRules(NamedTuple):
     limits: tuple[str, ...] = ()
     strict: bool = False
     weights: Mapping[str, int] = {}
+    weight: int = 1
     max_length: int | None = None
     concurrency: int | None = None
     sla_ms: int | None = None
@@ -121,6 +125,7 @@ def queue_rules(found: Sequence[Rules], queue: str) -> QueueRules:
         limits=_names(f.get("lm")),
         strict="strict" in f,
         weights=msgspec.json.decode(f["raw"], type=dict[str, int]) if f.get("raw") else {},
+        weight=int(f.get("share", 1)),
         max_length=sum(int(rules.queues.get(queue, {}).get("max", 0)) for rules in found) or None,
         concurrency=int(f["conc"]) if f.get("conc") else None,
         sla_ms=int(f["sla"]) if f.get("sla") else None,
@@ -234,6 +239,8 @@ def _fields(queue: str, wanted: QueueChange, partitions: int) -> list[dict[str, 
         weights = wanted.weights or {}
         common["weights"] = _json({key_name(key): weight for key, weight in weights.items()})
         common["raw"] = _json(weights)
+    if wanted.weight is not UNSET:
+        common["share"] = wanted.weight or ""
     if wanted.concurrency is not UNSET:
         common["conc"] = wanted.concurrency or ""
     if wanted.sla_ms is not UNSET:
@@ -246,7 +253,7 @@ def _fields(queue: str, wanted: QueueChange, partitions: int) -> list[dict[str, 
         for fields, share in zip(made, shares(most or 0, partitions), strict=True):
             fields["max"] = share or ""
     if not made[0]:
-        raise InvalidRequest("nothing is to be changed: give limits, strict, weights, maxLength, concurrency or slaMs")
+        raise InvalidRequest("nothing is to be changed: give limits, strict, weights, weight, maxLength, concurrency or slaMs")
     return made
 
 

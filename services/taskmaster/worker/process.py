@@ -41,7 +41,7 @@ from taskmaster.maintenance.declarations import Declarations
 from taskmaster.maintenance.upkeep import Upkeep
 from taskmaster.plugins import catalogue, lifecycle
 from taskmaster.plugins.registry import Registry
-from taskmaster.settings import PLUGIN_PREFIX, PREFIX, Settings
+from taskmaster.settings import GROUPED, PLUGIN_PREFIX, PREFIX, Settings, slots_of
 from taskmaster.store import calls, flow
 from taskmaster.store.client import SyncStore
 from taskmaster.store.flow import Rules
@@ -97,12 +97,15 @@ def groups_of(settings: Settings, registry: Registry, *, suspects: bool) -> list
 
     Where suspects run there is one slot over all queues: what runs there may take the process along.
     """
-    queues = {handler.job.queue for handler in registry.handlers.values()} | set(settings.queue_concurrency)
+    together = {queue for names in settings.queue_groups for queue in names.split(GROUPED)}
+    queues = {handler.job.queue for handler in registry.handlers.values()} | set(settings.queue_concurrency) | together
     if settings.queues:
         queues &= set(settings.queues)
     if suspects:
         return [(1, sorted(queues))] if queues else []
-    return [(settings.queue_concurrency.get(queue, settings.concurrency), [queue]) for queue in sorted(queues)]
+    groups = [(most, sorted(queues & set(names.split(GROUPED)))) for names, most in sorted(settings.queue_groups.items())]
+    alone = [(slots_of(settings, queue), [queue]) for queue in sorted(queues - together)]
+    return alone + [(most, names) for most, names in groups if names]
 
 
 def identity_of(settings: Settings, registry: Registry, part: Part) -> Identity:
@@ -194,6 +197,7 @@ class WorkerProcess:
         groups = groups_of(settings, registry, suspects=part.suspects)
         self._shares = halves(groups)
         self.concurrency = {queue: most for most, queues in groups for queue in queues}
+        self._alone = {queue: most for most, [queue, *others] in groups if not others}
         keep_from = LEVELS.get(settings.job_log_level)
         ours: list[Middleware] = [
             Measure(part.meter),
@@ -304,9 +308,12 @@ class WorkerProcess:
             self.worker.retire(f"{megabytes} MB")
 
     def follow_orders(self) -> None:
-        """Take over how many jobs of each queue are to run at once, as operators have it now, or else the settings."""
-        rules: Rules = self.store.run(flow.rules(0, sorted(self.concurrency)))
-        for queue, usual in self.concurrency.items():
+        """Take over how many jobs of each queue are to run at once, as operators have it now, or else the settings.
+
+        Not of those that share slots: how many their group has is a setting, and who gets them is decided in the store.
+        """
+        rules: Rules = self.store.run(flow.rules(0, sorted(self._alone)))
+        for queue, usual in self._alone.items():
             ordered = rules.queues.get(queue, {}).get("conc")
             self.worker.resize(queue, int(ordered) if ordered else usual)
 

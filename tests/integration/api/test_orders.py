@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from integration.api.conftest import HandWorker, Serve, entry
+from taskmaster.model.ids import partition_of
 from taskmaster.plugins.catalogue import encode
 from taskmaster.store import calls
 
@@ -119,7 +120,7 @@ async def test_paused_plugin_holds_its_types_also_new_ones(serve: Serve, worker:
 
 async def test_settings_of_a_queue_are_kept_and_shown(serve: Serve) -> None:
     """Also of one that has had no job yet; null goes back to the default, what is left out stays."""
-    wanted = {"limits": ["a"], "strict": True, "weights": {"vip": 3, "Kunde ä": 2}, "maxLength": 500, "concurrency": 3}
+    wanted = {"limits": ["a"], "strict": True, "weights": {"vip": 3, "Kunde ä": 2}, "weight": 4, "maxLength": 500, "concurrency": 3}
     async with serve(concurrency=8) as client:
         first = await client.patch("/queues/fresh", json=wanted)
         second = await client.patch(
@@ -166,7 +167,8 @@ async def test_strict_queue_serves_the_highest_first(serve: Serve, worker: HandW
         {"weights": {"a": 0}},
         {"maxLength": 0},
         {"concurrency": 0},
-        {"weight": 5},
+        {"weight": 0},
+        {"wait": 5},
         {"strict": "yes"},
     ],
 )
@@ -208,7 +210,9 @@ async def test_paused_tenant_lets_the_others_go(serve: Serve, worker: HandWorker
     """Whatever it is called and in every partition; its jobs wait, and say why; an attempt is not spent."""
     async with serve(partitions=2) as client:
         path = "/tenants/Kunde%20%C3%A4"
-        held = await submitted(client, 4, fairnessKey="Kunde ä")
+        held = [
+            job_id for job_id in await submitted(client, 16, fairnessKey="Kunde ä") if partition_of(job_id, 2) == 0
+        ]  # where a worker is
         free = await submitted(client, 4, fairnessKey="b")
         paused = (await client.post(f"{path}/pause", json=ANN)).json()
         again = (await client.post(f"{path}/pause", json={"by": "bob"})).json()

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from support.eventually import eventually
-from support.worker import Worker
+from support.worker import Hands, Worker
 from taskmaster.engine.limits import LimitRule, put_limit
 from taskmaster.engine.queue_rules import QueueChange, TypeChange, change_queue, change_type
 from taskmaster.engine.rules import Word, set_pause
@@ -159,3 +159,25 @@ def test_concurrency_of_one_grows_too(clean_server):
         gauge.release.set()
 
         assert {seen.state for seen in worker.all_ended(ids)} == {"completed"}
+
+
+def test_queues_share_slots_by_weight(clean_server):
+    """Four at once in all: three of the one with weight 3, one of the other; what one has no jobs for is the other's."""
+    first, second = Gauge(), Gauge()
+    hands = Hands(clean_server.url)
+    hands.order(change_queue("a", QueueChange(weight=3), ANN, partitions=1))
+    ids = hands.submit_many("first", [None] * 6, queue="a") + hands.submit_many("second", [None] * 20, queue="b")
+
+    with Worker(clean_server.url, [nap(first, "first", queue="a"), nap(second, "second", queue="b")], queue_groups={"a+b": 4}) as worker:
+        eventually(lambda: first.now + second.now == 4)
+        assert (first.now, second.now) == (3, 1)
+        for gauge in (first, second):
+            gauge.release.set()
+        worker.all_ended(ids)
+        second.release.clear()
+        more = hands.submit_many("second", [None] * 4, queue="b")
+        eventually(lambda: second.now == 4)
+        second.release.set()
+        assert {one.state for one in worker.all_ended(more)} == {"completed"}
+    assert first.most <= 4
+    hands.close()

@@ -135,7 +135,8 @@ def test_a_queue_is_paused_drained_resumed_and_set(run: Run) -> None:
     refused = run("submit", "mail", "{}")
     words = run("queues", "show", "mails")
     resumed = told(run("queues", "resume", "mails", "--json"))
-    wanted = ("--limit", "api", "--strict", "--weight", "vip=3", "--max-length", "9", "--concurrency", "3", "--sla-ms", "2500")
+    wanted = ("--limit", "api", "--strict", "--weight", "vip=3", "--queue-weight", "4", "--max-length", "9", "--concurrency", "3")
+    wanted += ("--sla-ms", "2500")
     changed = told(run("queues", "set", "mails", *wanted, "--json"))
     back = told(run("queues", "set", "mails", "--default", "limits", "--default", "max-length", "--by-turns", "--json"))
     fresh = run("queues", "set", "unheard-of", "--max-length", "5")
@@ -145,10 +146,11 @@ def test_a_queue_is_paused_drained_resumed_and_set(run: Run) -> None:
     assert (paused["paused"], paused["pauseReason"], drained["draining"], refused.exit_code) == (True, "provider down", True, 1)
     assert "provider down" in words.output
     assert (resumed["paused"], resumed["draining"]) == (False, False)
-    assert {name: changed[name] for name in ("limits", "strict", "weights", "maxLength", "concurrency", "slaMs")} == {
+    assert {name: changed[name] for name in ("limits", "strict", "weights", "weight", "maxLength", "concurrency", "slaMs")} == {
         "limits": ["api"],
         "strict": True,
         "weights": {"vip": 3},
+        "weight": 4,
         "maxLength": 9,
         "slaMs": 2_500,
         "concurrency": 3,

@@ -104,6 +104,48 @@ def test_weights_of_keys_hold(desk: Desk) -> None:
         assert abs(got[key] / 10_000 - share) <= 0.05 * share, got
 
 
+@pytest.mark.parametrize(("slots", "claimed"), [(1, 1_000), (7, 3_000), (64, 10_000)])
+def test_weights_of_queues_that_share_slots_hold(desk: Desk, slots: int, claimed: int) -> None:
+    """Of up to 10,000 claims each queue has its share by weight, within 5 %; weights changed meanwhile hold from then on."""
+    wids, names = [desk.register(f"w{n}") for n in range(3)], ("one", "two", "three")
+    held: dict[str, list[calls.Finish]] = {}
+    desk.submit(queue="three", lane="k1")
+
+    for weights in ({"one": 5, "two": 2}, {"one": 1, "two": 1, "three": 8}):
+        whole = sum(weights.get(queue, 1) for queue in names)
+        for queue in names:
+            desk.run(flow.put_queue(0, queue, {"share": weights.get(queue, "")}, order()))
+            submit_many(desk, [desk.item(queue=queue) for _ in range(claimed * weights.get(queue, 1) // whole + 300)])
+        of = Counter[str]()
+        while of.total() < claimed:
+            for n, wid in enumerate(wids):
+                claims = desk.cycle(wid, (slots, *names[n:], *names[:n]), finishes=held.pop(wid, [])).claims
+                assert len(claims) == slots
+                held[wid] = [desk.end(wid, one.id) for one in claims]
+                of.update(one.queue for one in claims)
+        for queue in names:
+            share = weights.get(queue, 1) / whole
+            assert abs(of[queue] / of.total() - share) <= 0.05 * share, (weights, of)
+    desk.dump()
+
+
+def test_a_queue_of_a_group_has_the_slots_that_others_have_no_jobs_for(desk: Desk) -> None:
+    """Whatever the weights; and a queue that had nothing saves up no turns for later."""
+    wid = desk.register("w1")
+    desk.run(flow.put_queue(0, "one", {"share": 9}, order()))
+    desk.run(calls.submit(0, [desk.item(queue="two") for _ in range(200)]))
+    desk.run(calls.submit(0, [desk.item(queue="one") for _ in range(3)]))
+
+    first = Counter(one.queue for one in desk.cycle(wid, (20, "one", "two")).claims)
+    desk.cycle(wid, (100, "one", "two"))
+    desk.run(calls.submit(0, [desk.item(queue="one") for _ in range(200)]))
+    later = Counter(one.queue for one in desk.cycle(wid, (20, "one", "two")).claims)
+
+    assert first == {"one": 3, "two": 17}
+    assert later["two"] in (1, 2, 3), later
+    desk.dump()
+
+
 def test_the_turn_belongs_to_the_key_not_to_its_lanes(desk: Desk) -> None:
     """A key with ten types, or with several sets of limiters, gets no more turns than one with a single lane."""
     wid, types = desk.register("w1", *(f"type{n}" for n in range(10))), [f"type{n}" for n in range(10)]

@@ -24,6 +24,7 @@ KEYS: tuple[tuple[str, str, bool | None], ...] = (
     (f"lane:{NAME}/[0-3]/{NAME}!?/.+", "zset", False),
     (f"ring:{NAME}/[0-3]/{NAME}!?(~{NAME})*|flow:{NAME}/[0-3]", "zset", False),
     (f"vt:{NAME}|q:{NAME}", "hash", False),
+    ("turns:[0-9a-f]{40}", "hash", True),
     ("delayed|active|ws|exp|kick", "zset", False),
     ("parked|ls", "set", False),
     ("pause|orders|tl", "hash", False),

@@ -18,7 +18,7 @@ REPEAT equal seq: the finishes answer ALREADY, the claims are those of the first
 --- @include "lib/bury"
 --- @include "lib/purge"
 --- @include "lib/promote"
---- @include "lib/fetch"
+--- @include "lib/share"
 --- @include "lib/breaker"
 
 local gen, wid, this_seq, lease_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -159,20 +159,20 @@ open_bands()
 -- ---------------------------------------------------------------- claim
 local passed_on = {}
 
--- One group: filled from its queues in the order given; whoever has room left says that it sleeps on each of them. Whoever was picked
+-- One group: filled from its queues by their weights; whoever has room left says that it sleeps on each of them. Whoever was picked
 -- for a queue and now has no room to look into it passes the call on.
 local function fill(group)
-  local left, seen = group[1], 1
-  for i = 2, #group do
-    if left > 0 then
-      left, seen = left - fetch(group[i], left), i
-    end
+  local left, seen = group[1], {}
+  if left > 0 and #group == 2 then
+    left, seen = left - fetch(group[2], left), { [group[2]] = true }
+  elseif left > 0 then
+    left, seen = fetch_by_weight({ unpack(group, 2) }, left)
   end
   for i = 2, #group do
     local idle = P .. 'idle:' .. group[i] .. '/' .. cap
     if left > 0 then
       call('ZADD', idle, this_seq, wid)
-    elseif call('ZREM', idle, wid) == 0 and i > seen then
+    elseif call('ZREM', idle, wid) == 0 and not seen[group[i]] then
       passed_on[#passed_on + 1] = group[i]
     end
   end

@@ -2,7 +2,8 @@
 FLAGS  allow-oom
 KEYS   meta HASH tm:{p}:meta; all others are formed under its tag
 ARGV   queue, revision that the change was decided on ('' = whatever is there), op (random, of this request),
-       settings (MessagePack map of what changes, '' = back to the default: lm limiters, strict, weights JSON of fairness keys, max jobs that wait, drain),
+       settings (MessagePack map of what changes, '' = back to the default: lm limiters, strict, weights JSON of fairness keys, share of the slots of its
+       group, max jobs that wait, drain),
        who, reason, now ('' = server time)
 OUT    [OK, revision] | [ALREADY, revision] | [CONFLICT, revision]
 REPEAT ALREADY ]]
