@@ -55,7 +55,7 @@ def _cycled(desk: Desk) -> tuple[Call[Any], Any]:
     facts: dict[str, Any] = {"row": "[]", "reason": "x", "fingerprint": "f", "delay_ms": 1_000}
     ends = [desk.end(wid, job_id, outcome, **facts) for job_id, outcome in zip(ids, "crfxhs", strict=False)]
     call = desk.next_cycle(wid, (2, "one"), finishes=ends)
-    claims = msgspec.msgpack.encode([[job_id, "one", epoch, 1, 0] for job_id, epoch in ((ids[4], 2), (ids[6], 1))])
+    claims = msgspec.msgpack.encode([[job_id, "one", epoch, 1, 0, 0] for job_id, epoch in ((ids[4], 2), (ids[6], 1))])
     return call, [OK, BEGINNING_MS, [ALREADY] * 6, claims, [b'["alpha"]'] * 2, 1_000, 0]
 
 
