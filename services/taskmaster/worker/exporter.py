@@ -28,8 +28,9 @@ from taskmaster.worker.heart import Hearts
 __all__ = ["Exporter"]
 
 log = get()
-#: A process whose heart was silent for longer is not well, and one that no round was answered for longer does not get on.
-SILENT_S: Final = 5.0
+#: A process whose heart was silent for longer is not well (one that waits for a store that does not answer beats more slowly), and one that
+#: no round was answered for longer does not get on.
+SILENT_S: Final = 20.0
 CUT_OFF_S: Final = 15.0
 #: One that has died is started again after that.
 AGAIN_S: Final = 1.0
