@@ -5,37 +5,57 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 69 the store does not answer or ref
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import rich_click as click
 
 from taskmaster import __version__
-from taskmaster.cli.api import api
-from taskmaster.cli.breakers import breakers
-from taskmaster.cli.config import config
-from taskmaster.cli.dlq import dlq
-from taskmaster.cli.doctor import doctor
-from taskmaster.cli.effects import effects
 from taskmaster.cli.exits import code_of
-from taskmaster.cli.importing import import_
-from taskmaster.cli.job import job
-from taskmaster.cli.limits import limits
-from taskmaster.cli.operations import operations
-from taskmaster.cli.pauses import plugins, tenants, types
-from taskmaster.cli.queues import queues
-from taskmaster.cli.scheduler import scheduler
-from taskmaster.cli.schedules import schedules
-from taskmaster.cli.submit import submit
-from taskmaster.cli.up import up
-from taskmaster.cli.worker import worker
-from taskmaster.cli.workers import workers
 from taskmaster.errors import TaskMasterError
 
 __all__ = ["main"]
 
 
+#: Command -> module and name in it.
+_COMMANDS = {
+    "up": ("up", "up"),
+    "api": ("api", "api"),
+    "worker": ("worker", "worker"),
+    "workers": ("workers", "workers"),
+    "scheduler": ("scheduler", "scheduler"),
+    "submit": ("submit", "submit"),
+    "import": ("importing", "import_"),
+    "job": ("job", "job"),
+    "schedules": ("schedules", "schedules"),
+    "queues": ("queues", "queues"),
+    "types": ("pauses", "types"),
+    "plugins": ("pauses", "plugins"),
+    "tenants": ("pauses", "tenants"),
+    "limits": ("limits", "limits"),
+    "dlq": ("dlq", "dlq"),
+    "operations": ("operations", "operations"),
+    "effects": ("effects", "effects"),
+    "breakers": ("breakers", "breakers"),
+    "doctor": ("doctor", "doctor"),
+    "config": ("config", "config"),
+}
+
+
 class Commands(click.RichGroup):
-    """The group, at whose border errors of ours become a line on standard error and an exit code."""
+    """The group, at whose border errors of ours become a line on standard error and an exit code. Imports the command that is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's
+        """In the order in which people meet them."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's
+        """The command with this name, if there is one."""
+        if cmd_name not in _COMMANDS:
+            return None
+        module, name = _COMMANDS[cmd_name]
+        found: click.Command = getattr(import_module(f"taskmaster.cli.{module}"), name)
+        return found
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that was asked for."""
@@ -54,28 +74,3 @@ class Commands(click.RichGroup):
 @click.version_option(__version__, prog_name="taskmaster")
 def main() -> None:
     """Background jobs for Python teams. `taskmaster up` starts everything on this machine."""
-
-
-for command in (
-    up,
-    api,
-    worker,
-    workers,
-    scheduler,
-    submit,
-    import_,
-    job,
-    schedules,
-    queues,
-    types,
-    plugins,
-    tenants,
-    limits,
-    dlq,
-    operations,
-    effects,
-    breakers,
-    doctor,
-    config,
-):
-    main.add_command(command)

@@ -126,7 +126,6 @@ def test_weights_of_queues_that_share_slots_hold(desk: Desk, slots: int, claimed
         for queue in names:
             share = weights.get(queue, 1) / whole
             assert abs(of[queue] / of.total() - share) <= 0.05 * share, (weights, of)
-    desk.dump()
 
 
 def test_a_queue_of_a_group_has_the_slots_that_others_have_no_jobs_for(desk: Desk) -> None:

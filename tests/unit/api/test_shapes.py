@@ -15,6 +15,7 @@ from taskmaster.api.views import failed_reason
 from taskmaster.engine.queries import empty_queue
 from taskmaster.errors import KeyReused, NotCompleted, NotEnded, PluginError, TaskMasterError
 from taskmaster.model.job import Counts, Failure
+from taskmaster.store.flow import Rules
 
 ID = "01a20557-4f89-7362-bf7c-8356bbe4029a"
 
@@ -102,6 +103,6 @@ def test_failed_reason_is_one_sentence() -> None:
     ],
 )
 def test_rules_of_health(change: dict[str, object], broken: list[str]) -> None:
-    found = rules([empty_queue("q")._replace(**change)])
+    found = rules([empty_queue("q")._replace(**change)], [Rules({}, {}, {}, {}, frozenset())])
 
     assert [rule.rule for rule in found if not rule.ok] == broken
