@@ -53,8 +53,14 @@ class WorkerService:
         with self.log_path.open("ab") as log:
             command = [sys.executable, "-m", "taskmaster", "worker"]
             self._process = subprocess.Popen(command, env=self._environ, cwd=self._folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        eventually(lambda: len(self.said("worker.ready")) >= self._size, 30, lambda: f"workers are ready; they said {self.log()[-3_000:]}")
-        self.children()
+        try:
+            eventually(
+                lambda: len(self.said("worker.ready")) >= self._size, 30, lambda: f"workers are ready; they said {self.log()[-3_000:]}"
+            )
+            self.children()
+        except BaseException as error:  # nobody else would end it
+            self.__exit__(type(error), error, None)
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
