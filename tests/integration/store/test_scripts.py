@@ -1241,6 +1241,7 @@ def test_a_job_keeps_the_newest_lines_within_its_bounds(desk: Desk, size: int, c
         assert len(page) <= 200
         numbers += page
     assert numbers == list(range(count - kept + 1, count + 1))
+    assert desk.raw.llen(f"tm:{{0}}:g:{job_id}") == kept
     desk.dump()
 
 
