@@ -111,7 +111,7 @@ def test_whatever_a_zombie_says_is_refused(serve, sink, hands, tmp_path, zombie,
 
 def test_what_does_not_fit_the_grace_runs_again_once_elsewhere(serve, sink, hands):
     """SIGTERM while a long job runs, and the drain's time is over: handed back, taken by the next service, lost by nobody."""
-    with serve(drain_ms=3_000) as first:
+    with serve(drain_ms=8_000) as first:
         long, short = hands.submit("nap", {"key": "long", "n": 60_000}), hands.submit("nap", {"key": "short", "n": 1_000})
         eventually(lambda: [hands.state(long), hands.state(short)] == ["active"] * 2)
         first.send(signal.SIGTERM)

@@ -44,6 +44,8 @@ Index = Literal["created", "tagged", "finished", "waiting", "delayed", "active",
 WORKERS_MAX = 1_000
 #: Jobs that `lineage` answers at most.
 LINEAGE_MAX = 200
+#: How far the time that a job's id says and that of its submission are apart at most: others are refused (PROTOCOL.md).
+MADE_STORED_MS = 30_000
 
 
 class Shown(NamedTuple):
@@ -215,9 +217,13 @@ def find(
     """
     if letters is not None:
         before_ms = letters.failed_before_ms
+    wanted = {"tg": tag or None, "pr": priority, "key": fairness_key or None, "by": consumers}
+    if index == "created":
+        wanted |= {"from": since_ms or None, "to": before_ms or None}
+        since_ms, before_ms = max(0, since_ms - MADE_STORED_MS), before_ms and before_ms + MADE_STORED_MS
     if before_ms and (not after[0] or float(after[0]) >= before_ms):
         after = (str(before_ms), "")  # behind all of that time
-    wanted = {"tg": tag or None, "pr": priority, "key": fairness_key or None, "by": consumers, "since": since_ms or None}
+    wanted["since"] = since_ms or None
     jobs = _pack({name: value for name, value in wanted.items() if value is not None})
     return Call(load("find"), partition, (index, state, job_type, queue, letters.spelled() if letters else "", jobs, *after, limit), _page)
 

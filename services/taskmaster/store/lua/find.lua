@@ -4,7 +4,7 @@ KEYS   meta HASH tm:{p}:meta; all others are formed under its tag
 ARGV   index (created | tagged | finished | waiting | delayed | active | dead), state (its letter, '' = any; needed by finished), type ('' = any), queue ('' = any),
        filter of dead letters (JSON, lib/letters; '' for all else),
        filter of jobs (MessagePack map of those wanted: tg tag, needed by tagged; pr priority 0-3; key fairness key as lanes spell it; by ids of consumers, one of
-       which runs it; since lowest score),
+       which runs it; since lowest score; from, to: times that ids carry),
        score of the row before the page, its member (both '' = from the beginning), rows at most, now ('' = server time)
 OUT    1 when there may be more, score and member of the last one looked at ('' when none was), then a row each: [id, score, field, value, ...]
 REPEAT reads only ]]
@@ -102,6 +102,10 @@ local function is_wanted(id)
   if not f[2] or (state ~= '' and f[1] ~= state) or (ty ~= '' and f[2] ~= ty) or (queue ~= '' and f[3] ~= queue) then return false end
   if jobs.pr and (tonumber(f[4] or nil) or 2) ~= jobs.pr then return false end
   if jobs.key and string.match(f[5] or '', '^[^~]*') ~= jobs.key then return false end
+  if jobs.from or jobs.to then -- when a job was made is what its id says; the index has when it was stored
+    local made = tonumber(string.sub(id, 1, 8) .. string.sub(id, 10, 13), 16)
+    if made < (jobs.from or 0) or made >= (jobs.to or math.huge) then return false end
+  end
   if jobs.by and not runners[string.match(f[7] or '', '^[^.]*')] then return false end
   return not jobs.tg or string.find(',' .. (f[6] or '') .. ',', ',' .. jobs.tg .. ',', 1, true)
 end
