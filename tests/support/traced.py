@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 
 from support import plugin
+from support.eventually import eventually
 from support.processes import Processes, serve_api
 from support.service import WorkerService
 
@@ -55,4 +56,5 @@ def world(url: str, folder: Path, **settings: Any) -> Iterator[World]:
     with Processes(folder) as processes:
         one = World(url, folder, processes, **settings)
         with one.worker:
+            eventually(lambda: httpx.get(f"{one.address}/job-types", timeout=10).json()["items"], 20, "the API knows the job types")
             yield one
