@@ -16,13 +16,13 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple, get_args, get_type_hints
-from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 from msgspec import Meta
 
 from taskmaster.errors import ConfigurationError
 from taskmaster.model import retention
+from taskmaster.model.addresses import is_store, is_web, masked_url
 from taskmaster.model.scopes import ORDINARY, Scope
 
 __all__ = [
@@ -37,7 +37,6 @@ __all__ = [
     "describe",
     "help_text",
     "load",
-    "masked_url",
     "slots_of",
     "to_environ",
 ]
@@ -162,7 +161,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 NAMES: Final[tuple[str, ...]] = tuple(name for name in Settings.__struct_fields__ if name not in ("sources", "plugin_environ"))
 _LISTS: Final = frozenset({"queues", "plugins", "scopes"})
 _CHOICES: Final = frozenset({"idempotency", "log_level", "job_log_level", "log_format", "otlp_protocol", "durability"})
-_SCHEMES: Final = ("redis", "rediss", "unix")
 #: Names that others have given to settings of ours. Ours beat them, wherever they stand.
 _FOREIGN: Final = {
     "REDIS_URL": "redis_url",
@@ -244,24 +242,6 @@ def help_text(name: str) -> str:
     """
     hint = get_type_hints(Settings, include_extras=True)[name]
     return next((meta.description for meta in reversed(hint.__metadata__) if meta.description), "")
-
-
-def masked_url(url: str) -> str:
-    """The URL with its password, and any secret in its query, replaced by `***`."""
-    try:
-        parts = urlsplit(url)
-        netloc = parts.netloc
-    except ValueError:
-        return "***"
-    if "@" in netloc:
-        user, _, host = netloc.rpartition("@")
-        netloc = f"{user.partition(':')[0]}:***@{host}" if ":" in user else f"{user}@{host}"
-    query = re.sub(r"(?i)(pass\w*|secret|token)=[^&]*", r"\1=***", parts.query)
-    return urlunsplit((parts.scheme, netloc, parts.path, query, parts.fragment)) if netloc else _hostless(parts.scheme, parts.path, query)
-
-
-def _hostless(scheme: str, path: str, query: str) -> str:
-    return f"{scheme}://{path}{'?' + query if query else ''}"
 
 
 def _from_foreign(names: Mapping[str, str], source: str) -> dict[str, _Raw]:
@@ -364,7 +344,7 @@ def _parsed(name: str, raw: _Raw) -> Any:
     value = raw.value
     if name == "redis_url":
         _check_url(raw)
-    if name in ("otlp_endpoint", "trace_url") and not _is_web(value):
+    if name in ("otlp_endpoint", "trace_url") and not is_web(value):
         raise _wrong(name, raw)
     if name == "trace_url" and "{trace_id}" not in value:
         raise _wrong(name, raw)
@@ -386,22 +366,9 @@ def _parsed(name: str, raw: _Raw) -> Any:
 
 
 def _check_url(raw: _Raw) -> None:
-    try:
-        parts = urlsplit(raw.value) if isinstance(raw.value, str) else urlsplit("")
-        is_good = parts.scheme in _SCHEMES and bool(parts.path if parts.scheme == "unix" else parts.hostname) and parts.port != 0
-    except ValueError:
-        is_good = False
-    if not is_good:
+    if not is_store(raw.value):
         message = f"{raw.spelled} ({raw.source}) is not the address of a Redis: redis://host:port/0, rediss:// with TLS, or unix:///path"
         raise ConfigurationError(message, name="redis_url", source=raw.source)
-
-
-def _is_web(value: Any) -> bool:
-    try:
-        parts = urlsplit(value) if isinstance(value, str) else urlsplit("")
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
 
 
 def _wrong(name: str, raw: _Raw) -> ConfigurationError:

@@ -13,7 +13,7 @@ import pytest
 from support.eventually import eventually
 from support.worker import Hands, Worker
 from taskmaster.model.retry import Backoff
-from taskmaster.store import calls
+from taskmaster.store import upkeep
 from taskmaster.store.status import Status
 from taskmaster_sdk import JobContext, job
 
@@ -150,7 +150,7 @@ def test_a_handler_hears_that_its_lease_was_lost(clean_server) -> None:
         worker.until(job_id, "active")
         (wid,) = {message.token.partition(".")[0] for message in eventually(lambda: worker.held)}
         worker.store.raw().zadd("tm:{0}:active", {job_id: 0})
-        worker.store.run(calls.reap(0, grace_ms=0, losses=3, key_window_ms=1_000))
+        worker.store.run(upkeep.reap(0, grace_ms=0, losses=3, key_window_ms=1_000))
         assert heard.wait(10), f"{wid} goes on"
         with Worker(clean_server.url, [held], lease_ms=1_500, suspects=True):
             seen = worker.ended(job_id)

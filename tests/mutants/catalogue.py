@@ -234,8 +234,9 @@ _SEND_OTHER = (
 _PYTHON = [
     python(
         "ack_before_the_handler",
-        "broker/threads",
+        "broker/pools",
         "        try:\n            try:\n                message.thread_id",
+        "        from taskmaster.store.calls import Finish\n\n"
         '        message.finish = Finish(message.claim.id, message.token, "c")\n        message.consumer.ack(message)\n'
         "        try:\n            try:\n                message.thread_id",
         f"{BROKER}/test_attempts.py",
@@ -309,7 +310,7 @@ _PYTHON = [
     ),
     python(
         "nothing_is_handed_back",
-        "broker/threads",
+        "broker/pools",
         "                taken.append(self._waiting.popleft())",
         "                return taken",
         f"{BROKER}/test_flow.py",
@@ -337,8 +338,8 @@ _PYTHON = [
     ),
     python(
         "suspects_run_beside_others",
-        "worker/process",
-        'types = tuple(f"{name}{LOST_BAND}" for name in registry.types) if part.suspects else registry.types',
+        "worker/identity",
+        'types = tuple(f"{name}{LOST_BAND}" for name in registry.types) if suspects else registry.types',
         'types = (*registry.types, *(f"{name}{LOST_BAND}" for name in registry.types))',
         "tests/e2e/test_worker.py",
         "-k",

@@ -13,7 +13,7 @@ import redis
 from support.protocol.dump import Snapshot, lasting, snapshot, violations
 from support.servers import StoreServer
 from taskmaster.model.retention import Kept
-from taskmaster.store import calls
+from taskmaster.store import calls, upkeep
 from taskmaster.store.call import Call
 from taskmaster.store.client import SyncStore
 from taskmaster.store.status import Status
@@ -116,7 +116,7 @@ class Desk:
         return ids
 
     def reap(self) -> tuple[bool, tuple[str, ...]]:
-        return self.run(calls.reap(0, grace_ms=GRACE_MS, losses=3, key_window_ms=WINDOW_MS))  # type: ignore[no-any-return]
+        return self.run(upkeep.reap(0, grace_ms=GRACE_MS, losses=3, key_window_ms=WINDOW_MS))  # type: ignore[no-any-return]
 
     def field(self, job_id: str, name: str) -> str | None:
         value: Any = self.raw.hget(f"tm:{{0}}:j:{job_id}", name)

@@ -19,7 +19,7 @@ from redis import exceptions as rx
 from redis._parsers.base import BaseParser
 
 from taskmaster.errors import StoreDefect, StoreRefused, StoreUnavailable
-from taskmaster.store import calls
+from taskmaster.store import upkeep
 from taskmaster.store.client import SyncStore, connection_options
 from taskmaster.store.faults import Action, classify, translate
 
@@ -253,7 +253,7 @@ def test_a_call_is_sent_once_when_nothing_else_was_asked_for(peer_of: Callable[.
     store = SyncStore(peer.url, timeout_s=2.0)
 
     with pytest.raises(StoreUnavailable):
-        store.run(calls.promote(0))
+        store.run(upkeep.promote(0))
 
     assert peer.scripts == [b"EVALSHA"]
     store.close()
@@ -265,7 +265,7 @@ def test_a_call_is_sent_again_on_a_fresh_connection_while_the_time_allows(peer_o
     peer = peer_of(lambda command: next(answers))
     store = SyncStore(peer.url, timeout_s=2.0)
 
-    assert store.run(calls.promote(0), within_s=10.0) is False
+    assert store.run(upkeep.promote(0), within_s=10.0) is False
 
     assert peer.scripts == [b"EVALSHA"] * 3
     assert peer.connections == 3
@@ -279,7 +279,7 @@ def test_a_refusal_is_not_repeated(peer_of: Callable[..., Peer], reply: str) -> 
     store = SyncStore(peer.url, timeout_s=2.0)
 
     with pytest.raises((StoreRefused, StoreDefect)):
-        store.run(calls.promote(0), within_s=10.0)
+        store.run(upkeep.promote(0), within_s=10.0)
 
     assert peer.scripts == [b"EVALSHA"]
     store.close()
@@ -291,7 +291,7 @@ def test_a_loading_store_is_waited_for(peer_of: Callable[..., Peer]) -> None:
     peer = peer_of(lambda command: next(answers))
     store = SyncStore(peer.url, timeout_s=2.0)
 
-    assert store.run(calls.promote(0), within_s=10.0) is True
+    assert store.run(upkeep.promote(0), within_s=10.0) is True
     assert peer.scripts == [b"EVALSHA"] * 3
     store.close()
 
@@ -301,7 +301,7 @@ def test_a_script_that_the_server_has_not_is_sent_whole(peer_of: Callable[..., P
     peer = peer_of(lambda command: b"-NOSCRIPT none\r\n" if command[0] == b"EVALSHA" else b":0\r\n")
     store = SyncStore(peer.url, timeout_s=2.0)
 
-    assert store.run(calls.promote(0)) is False
+    assert store.run(upkeep.promote(0)) is False
     assert peer.scripts == [b"EVALSHA", b"EVAL"]
     store.close()
 
@@ -315,7 +315,7 @@ def test_a_store_that_does_not_answer_holds_a_call_no_longer_than_the_time_out(t
         began = time.monotonic()
 
         with pytest.raises(StoreUnavailable):
-            store.run(calls.promote(0))
+            store.run(upkeep.promote(0))
         with pytest.raises(StoreUnavailable):
             store.inbox(0, "wid").wait(0.1)
 

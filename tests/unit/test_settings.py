@@ -8,10 +8,11 @@ import pytest
 
 from taskmaster.engine.retention import kept_of, limits_of
 from taskmaster.errors import ConfigurationError
+from taskmaster.model.addresses import masked_url
 from taskmaster.model.retention import Kept
 from taskmaster.plugins.registry import Registry
-from taskmaster.settings import NAMES, PREFIX, Settings, describe, help_text, load, masked_url, slots_of, to_environ
-from taskmaster.worker.process import groups_of
+from taskmaster.settings import NAMES, PREFIX, Settings, describe, help_text, load, slots_of, to_environ
+from taskmaster.worker.identity import groups_of
 
 
 def sources(settings: Settings) -> dict[str, str]:

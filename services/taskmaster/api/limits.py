@@ -7,7 +7,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath
 
-from taskmaster.api import bodies, shapes, views
+from taskmaster.api import bodies, flow_shapes, views
 from taskmaster.api.documents import with_body
 from taskmaster.api.orders import etag, known_revision, word_of
 from taskmaster.api.service import Answer, AnyRequest, Service, data, of, only
@@ -21,21 +21,21 @@ __all__ = ["ROUTES"]
 BODY_MAX = 1_048_576
 
 
-async def _shown(service: Service, found: list[LimitView]) -> list[shapes.Limit]:
+async def _shown(service: Service, found: list[LimitView]) -> list[flow_shapes.Limit]:
     rules = await service.store.converse(read_rules(service.settings.partitions))
     return [views.limit_of(view, rules) for view in found]
 
 
-@get("/limits", summary="All limiters", responses={200: ResponseSpec(shapes.LimitList)})
+@get("/limits", summary="All limiters", responses={200: ResponseSpec(flow_shapes.LimitList)})
 async def list_all(request: AnyRequest) -> Answer:
     """What each allows, what is in use, how much waits for it, and what it is attached to."""
     service = of(request)
     only(request)
     found = await service.store.converse(list_limits(service.settings.partitions))
-    return data(shapes.LimitList(items=await _shown(service, found)))
+    return data(flow_shapes.LimitList(items=await _shown(service, found)))
 
 
-@get("/limits/{name:str}", summary="One limiter", responses={200: ResponseSpec(shapes.Limit)})
+@get("/limits/{name:str}", summary="One limiter", responses={200: ResponseSpec(flow_shapes.Limit)})
 async def show_limit(request: AnyRequest, name: FromPath[str]) -> Answer:
     """The same of one."""
     service = of(request)
@@ -49,7 +49,7 @@ async def show_limit(request: AnyRequest, name: FromPath[str]) -> Answer:
     "/limits/{name:str}",
     status_code=200,
     summary="Make or change a limiter",
-    responses={200: ResponseSpec(shapes.Limit)},
+    responses={200: ResponseSpec(flow_shapes.Limit)},
     operation_class=with_body(LimitRule),
 )
 async def put_one(request: AnyRequest, name: FromPath[str]) -> Answer:

@@ -11,7 +11,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath
 
-from taskmaster.api import bodies, shapes, views
+from taskmaster.api import bodies, flow_shapes, views
 from taskmaster.api.documents import with_body
 from taskmaster.api.orders import OrderBody, etag, known_revision, word, word_of
 from taskmaster.api.service import Answer, AnyRequest, Service, data, of, only
@@ -61,7 +61,7 @@ async def queue_view(service: Service, name: str) -> QueueView:
     raise NotFound(f"there is no queue {shown!r}", queue=shown)
 
 
-def _shown(service: Service, view: QueueView, rules: Sequence[Rules]) -> shapes.Queue:
+def _shown(service: Service, view: QueueView, rules: Sequence[Rules]) -> flow_shapes.Queue:
     settings = service.settings
     return views.queue_of(view, rules, slots_of(settings, view.name), kept_of(settings, view.name))
 
@@ -73,17 +73,17 @@ async def _answer(service: Service, name: str) -> Answer:
     return data(shown, headers=etag(shown.revision))
 
 
-@get("/queues", summary="All queues", responses={200: ResponseSpec(shapes.QueueList)})
+@get("/queues", summary="All queues", responses={200: ResponseSpec(flow_shapes.QueueList)})
 async def list_queues(request: AnyRequest) -> Answer:
     """Depth by state and priority, age of the oldest that waits, rates and times, and what operators have ordered."""
     service = of(request)
     only(request)
     found = await overview(service, timed=TIMED_ALL)
     rules = await service.store.converse(read_rules(service.settings.partitions))
-    return data(shapes.QueueList(items=[_shown(service, view, rules) for view in found]))
+    return data(flow_shapes.QueueList(items=[_shown(service, view, rules) for view in found]))
 
 
-@get("/queues/{name:str}", summary="One queue", responses={200: ResponseSpec(shapes.Queue)})
+@get("/queues/{name:str}", summary="One queue", responses={200: ResponseSpec(flow_shapes.Queue)})
 async def show_queue(request: AnyRequest, name: FromPath[str]) -> Answer:
     """The same for one queue."""
     only(request)
@@ -93,7 +93,7 @@ async def show_queue(request: AnyRequest, name: FromPath[str]) -> Answer:
 @patch(
     "/queues/{name:str}",
     summary="Change settings of a queue",
-    responses={200: ResponseSpec(shapes.Queue)},
+    responses={200: ResponseSpec(flow_shapes.Queue)},
     operation_class=with_body(QueueChange),
 )
 async def patch_queue(request: AnyRequest, name: FromPath[str]) -> Answer:
@@ -121,7 +121,7 @@ async def _ordered(request: AnyRequest, name: str, talk: Talk[Any]) -> Answer:
     "/queues/{name:str}/pause",
     status_code=200,
     summary="Pause a queue",
-    responses={200: ResponseSpec(shapes.Queue)},
+    responses={200: ResponseSpec(flow_shapes.Queue)},
     operation_class=with_body(OrderBody),
 )
 async def pause(request: AnyRequest, name: FromPath[str]) -> Answer:
@@ -134,7 +134,7 @@ async def pause(request: AnyRequest, name: FromPath[str]) -> Answer:
     "/queues/{name:str}/drain",
     status_code=200,
     summary="Take no new jobs for a queue",
-    responses={200: ResponseSpec(shapes.Queue)},
+    responses={200: ResponseSpec(flow_shapes.Queue)},
     operation_class=with_body(OrderBody),
 )
 async def drain(request: AnyRequest, name: FromPath[str]) -> Answer:
@@ -148,7 +148,7 @@ async def drain(request: AnyRequest, name: FromPath[str]) -> Answer:
     "/queues/{name:str}/resume",
     status_code=200,
     summary="End a pause or a draining",
-    responses={200: ResponseSpec(shapes.Queue)},
+    responses={200: ResponseSpec(flow_shapes.Queue)},
     operation_class=with_body(OrderBody),
 )
 async def resume(request: AnyRequest, name: FromPath[str]) -> Answer:

@@ -9,7 +9,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath
 
-from taskmaster.api import shapes
+from taskmaster.api import flow_shapes
 from taskmaster.api.problems import BadParameter
 from taskmaster.api.queues import overview, queue_view
 from taskmaster.api.service import Answer, AnyRequest, Service, data, of, only
@@ -26,17 +26,17 @@ TIMED = 100
 SLOTS_MAX, WITHIN_MAX_S = 1_000_000, 86_400
 
 
-@get("/scaling", summary="Workers that each queue needs", responses={200: ResponseSpec(shapes.ScalingList)})
+@get("/scaling", summary="Workers that each queue needs", responses={200: ResponseSpec(flow_shapes.ScalingList)})
 async def scaling(request: AnyRequest) -> Answer:
     """Of every queue: backlog, age of the oldest, rate, and workers needed; `slots` and `withinS` as below."""
     service = of(request)
     slots, within_ms = _asked(request)
     orders = await service.store.converse(read_rules(service.settings.partitions))
     found = [_shown(service, view, orders, slots, within_ms) for view in await overview(service, timed=TIMED)]
-    return data(shapes.ScalingList(items=found))
+    return data(flow_shapes.ScalingList(items=found))
 
 
-@get("/scaling/{queue:str}", summary="Workers that one queue needs", responses={200: ResponseSpec(shapes.Scaling)})
+@get("/scaling/{queue:str}", summary="Workers that one queue needs", responses={200: ResponseSpec(flow_shapes.Scaling)})
 async def scaling_of(request: AnyRequest, queue: FromPath[str]) -> Answer:
     """`slots`: jobs of the queue that one worker (one replica) runs at once; by default as this process's settings have it.
 
@@ -64,13 +64,13 @@ def _number(request: AnyRequest, name: str, most: int) -> int | None:
     return int(text)
 
 
-def _shown(service: Service, view: QueueView, orders: Sequence[Rules], slots: int | None, within_ms: int | None) -> shapes.Scaling:
+def _shown(service: Service, view: QueueView, orders: Sequence[Rules], slots: int | None, within_ms: int | None) -> flow_shapes.Scaling:
     rules, settings = queue_rules(orders, view.name), service.settings
     usual = rules.concurrency or settings.queue_concurrency.get(view.name, settings.concurrency)
     slots = slots or usual * settings.worker_processes
     within_ms = within_ms or rules.sla_ms or WITHIN_MS
     is_paused = rules.paused is not None
-    return shapes.Scaling(
+    return flow_shapes.Scaling(
         queue=view.name,
         backlog=view.counts.waiting,
         active=view.counts.active,

@@ -9,7 +9,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath
 
-from taskmaster.api import shapes, views
+from taskmaster.api import flow_shapes, views
 from taskmaster.api.documents import with_body
 from taskmaster.api.orders import OrderBody, word
 from taskmaster.api.service import Answer, AnyRequest, data, of, only
@@ -18,13 +18,13 @@ from taskmaster.engine.rules import paused_tenants, read_rules, set_pause
 __all__ = ["ROUTES"]
 
 
-@get("/tenants", summary="Tenants that are paused", responses={200: ResponseSpec(shapes.TenantList)})
+@get("/tenants", summary="Tenants that are paused", responses={200: ResponseSpec(flow_shapes.TenantList)})
 async def list_tenants(request: AnyRequest) -> Answer:
     """A tenant is who has the fairness key of that name; others than those that are paused are not kept anywhere."""
     service = of(request)
     only(request)
     found = paused_tenants(await service.store.converse(read_rules(service.settings.partitions)))
-    return data(shapes.TenantList(items=[views.tenant_of(name, pause) for name, pause in found.items()]))
+    return data(flow_shapes.TenantList(items=[views.tenant_of(name, pause) for name, pause in found.items()]))
 
 
 async def _answer(request: AnyRequest, name: str) -> Answer:
@@ -33,7 +33,7 @@ async def _answer(request: AnyRequest, name: str) -> Answer:
     return data(views.tenant_of(name, found.get(name)))
 
 
-@get("/tenants/{name:str}", summary="One tenant", responses={200: ResponseSpec(shapes.Tenant)})
+@get("/tenants/{name:str}", summary="One tenant", responses={200: ResponseSpec(flow_shapes.Tenant)})
 async def show_tenant(request: AnyRequest, name: FromPath[str]) -> Answer:
     """Whether it is paused."""
     only(request)
@@ -51,7 +51,7 @@ async def _order(request: AnyRequest, name: str, what: Literal["pause", "resume"
     "/tenants/{name:str}/pause",
     status_code=200,
     summary="Pause a tenant",
-    responses={200: ResponseSpec(shapes.Tenant)},
+    responses={200: ResponseSpec(flow_shapes.Tenant)},
     operation_class=with_body(OrderBody),
 )
 async def pause_tenant(request: AnyRequest, name: FromPath[str]) -> Answer:
@@ -63,7 +63,7 @@ async def pause_tenant(request: AnyRequest, name: FromPath[str]) -> Answer:
     "/tenants/{name:str}/resume",
     status_code=200,
     summary="End the pause of a tenant",
-    responses={200: ResponseSpec(shapes.Tenant)},
+    responses={200: ResponseSpec(flow_shapes.Tenant)},
     operation_class=with_body(OrderBody),
 )
 async def resume_tenant(request: AnyRequest, name: FromPath[str]) -> Answer:

@@ -10,7 +10,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath
 
-from taskmaster.api import bodies, shapes, views
+from taskmaster.api import bodies, flow_shapes, views
 from taskmaster.api.documents import with_body
 from taskmaster.api.orders import OrderBody, etag, known_revision, word, word_of
 from taskmaster.api.service import Answer, AnyRequest, Service, data, of, only
@@ -46,7 +46,7 @@ async def _answer(service: Service, entry: CatalogueEntry) -> Answer:
     return data(shown, headers=etag(shown.revision))
 
 
-@get("/job-types", summary="All job types", responses={200: ResponseSpec(shapes.JobTypeList)})
+@get("/job-types", summary="All job types", responses={200: ResponseSpec(flow_shapes.JobTypeList)})
 async def list_types(request: AnyRequest) -> Answer:
     """What workers have published: schema, policy, defaults, plugin; and what operators have ordered."""
     service = of(request)
@@ -55,10 +55,10 @@ async def list_types(request: AnyRequest) -> Answer:
     required = service.settings.idempotency == "required"
     rules = await service.store.converse(read_rules(service.settings.partitions))
     items = [views.type_of(entry, rules, key_required_by_default=required) for entry in service.catalogue.types.entries.values()]
-    return data(shapes.JobTypeList(items=items))
+    return data(flow_shapes.JobTypeList(items=items))
 
 
-@get("/job-types/{job_type:str}", summary="One job type", responses={200: ResponseSpec(shapes.JobType)})
+@get("/job-types/{job_type:str}", summary="One job type", responses={200: ResponseSpec(flow_shapes.JobType)})
 async def show_type(request: AnyRequest, job_type: FromPath[str]) -> Answer:
     """Schema, policy, example, plugin, version, orders."""
     service = of(request)
@@ -69,7 +69,7 @@ async def show_type(request: AnyRequest, job_type: FromPath[str]) -> Answer:
 @patch(
     "/job-types/{job_type:str}",
     summary="Say which limiters a job type needs",
-    responses={200: ResponseSpec(shapes.JobType)},
+    responses={200: ResponseSpec(flow_shapes.JobType)},
     operation_class=with_body(TypeChange),
 )
 async def patch_type(request: AnyRequest, job_type: FromPath[str]) -> Answer:
@@ -98,7 +98,7 @@ async def _order_type(request: AnyRequest, job_type: str, what: Literal["pause",
     "/job-types/{job_type:str}/pause",
     status_code=200,
     summary="Pause a job type",
-    responses={200: ResponseSpec(shapes.JobType)},
+    responses={200: ResponseSpec(flow_shapes.JobType)},
     operation_class=with_body(OrderBody),
 )
 async def pause_type(request: AnyRequest, job_type: FromPath[str]) -> Answer:
@@ -110,7 +110,7 @@ async def pause_type(request: AnyRequest, job_type: FromPath[str]) -> Answer:
     "/job-types/{job_type:str}/resume",
     status_code=200,
     summary="End the pause of a job type",
-    responses={200: ResponseSpec(shapes.JobType)},
+    responses={200: ResponseSpec(flow_shapes.JobType)},
     operation_class=with_body(OrderBody),
 )
 async def resume_type(request: AnyRequest, job_type: FromPath[str]) -> Answer:
@@ -143,7 +143,7 @@ async def _plugin(service: Service, name: str) -> Answer:
     return data(views.plugin_of(name, entries, rules))
 
 
-@get("/plugins", summary="All plugins that have published a job type", responses={200: ResponseSpec(shapes.PluginList)})
+@get("/plugins", summary="All plugins that have published a job type", responses={200: ResponseSpec(flow_shapes.PluginList)})
 async def list_plugins(request: AnyRequest) -> Answer:
     """Their types, and whether they are paused."""
     service = of(request)
@@ -151,10 +151,10 @@ async def list_plugins(request: AnyRequest) -> Answer:
     await service.catalogue.look(AT_ONCE_S)
     rules = await service.store.converse(read_rules(service.settings.partitions))
     items = [views.plugin_of(name, entries, rules) for name, entries in sorted(_plugins(service).items())]
-    return data(shapes.PluginList(items=items))
+    return data(flow_shapes.PluginList(items=items))
 
 
-@get("/plugins/{name:str}", summary="One plugin", responses={200: ResponseSpec(shapes.Plugin)})
+@get("/plugins/{name:str}", summary="One plugin", responses={200: ResponseSpec(flow_shapes.Plugin)})
 async def show_plugin(request: AnyRequest, name: FromPath[str]) -> Answer:
     """The same of one."""
     only(request)
@@ -173,7 +173,7 @@ async def _order_plugin(request: AnyRequest, name: str, what: Literal["pause", "
     "/plugins/{name:str}/pause",
     status_code=200,
     summary="Pause all job types of a plugin",
-    responses={200: ResponseSpec(shapes.Plugin)},
+    responses={200: ResponseSpec(flow_shapes.Plugin)},
     operation_class=with_body(OrderBody),
 )
 async def pause_plugin(request: AnyRequest, name: FromPath[str]) -> Answer:
@@ -185,7 +185,7 @@ async def pause_plugin(request: AnyRequest, name: FromPath[str]) -> Answer:
     "/plugins/{name:str}/resume",
     status_code=200,
     summary="End the pause of a plugin",
-    responses={200: ResponseSpec(shapes.Plugin)},
+    responses={200: ResponseSpec(flow_shapes.Plugin)},
     operation_class=with_body(OrderBody),
 )
 async def resume_plugin(request: AnyRequest, name: FromPath[str]) -> Answer:

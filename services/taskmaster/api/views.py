@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from taskmaster.api import shapes
+from taskmaster.api import flow_shapes, shapes
 from taskmaster.api.shapes import instant, moment
 from taskmaster.engine.effects import EffectView
 from taskmaster.engine.lens import Lens
@@ -247,10 +247,10 @@ def _without_rule(names: Sequence[str]) -> list[str]:
     return [f"there is no limiter {name!r}: it limits nothing until PUT /limits/{name} gives it a rule" for name in names]
 
 
-def type_of(entry: CatalogueEntry, found: Sequence[Rules], *, key_required_by_default: bool) -> shapes.JobType:
+def type_of(entry: CatalogueEntry, found: Sequence[Rules], *, key_required_by_default: bool) -> flow_shapes.JobType:
     """GET /job-types/{type}."""
     rules = type_rules(found, entry.type)
-    return shapes.JobType(
+    return flow_shapes.JobType(
         type=entry.type,
         description=entry.description,
         queue=entry.queue,
@@ -275,20 +275,20 @@ def type_of(entry: CatalogueEntry, found: Sequence[Rules], *, key_required_by_de
     )
 
 
-def plugin_of(name: str, entries: Sequence[CatalogueEntry], found: Sequence[Rules]) -> shapes.Plugin:
+def plugin_of(name: str, entries: Sequence[CatalogueEntry], found: Sequence[Rules]) -> flow_shapes.Plugin:
     """GET /plugins/{name}. *entries*: of its types, at least one."""
     pause = pause_of(found[0].pauses.get(f"p/{name}"))
-    return shapes.Plugin(name=name, version=entries[0].version, types=sorted(entry.type for entry in entries), **_pause(pause))
+    return flow_shapes.Plugin(name=name, version=entries[0].version, types=sorted(entry.type for entry in entries), **_pause(pause))
 
 
-def tenant_of(name: str, pause: Pause | None) -> shapes.Tenant:
+def tenant_of(name: str, pause: Pause | None) -> flow_shapes.Tenant:
     """GET /tenants/{name}."""
-    return shapes.Tenant(name=name, **_pause(pause))
+    return flow_shapes.Tenant(name=name, **_pause(pause))
 
 
-def limit_of(view: LimitView, found: Sequence[Rules]) -> shapes.Limit:
+def limit_of(view: LimitView, found: Sequence[Rules]) -> flow_shapes.Limit:
     """GET /limits/{name}."""
-    return shapes.Limit(
+    return flow_shapes.Limit(
         name=view.name,
         kind=view.rule.kind,
         max=view.rule.max,
@@ -305,11 +305,11 @@ def limit_of(view: LimitView, found: Sequence[Rules]) -> shapes.Limit:
     )
 
 
-def queue_of(view: QueueView, found: Sequence[Rules], concurrency: int, kept: Mapping[Ended, Kept]) -> shapes.Queue:
+def queue_of(view: QueueView, found: Sequence[Rules], concurrency: int, kept: Mapping[Ended, Kept]) -> flow_shapes.Queue:
     """GET /queues/{name}. *concurrency*: what the settings say, where nobody has ordered another."""
     rules = queue_rules(found, view.name)
     drain = _pause(rules.draining)
-    return shapes.Queue(
+    return flow_shapes.Queue(
         name=view.name,
         **_pause(rules.paused),
         draining=drain["paused"],
@@ -334,7 +334,7 @@ def queue_of(view: QueueView, found: Sequence[Rules], concurrency: int, kept: Ma
         warnings=_without_rule(unknown_limits(found, rules.limits)),
         no_worker_types=list(view.orphan_types),
         retention={
-            state: shapes.Kept(
+            state: flow_shapes.Kept(
                 count=rule.count,
                 age_ms=rule.age_ms,
                 bytes=None if rule.bytes < 0 else rule.bytes,

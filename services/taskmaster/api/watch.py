@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 
 from taskmaster.errors import StoreError, StoreUnsafe
-from taskmaster.store import calls, reads
+from taskmaster.store import reads, upkeep
 from taskmaster.store.aio import AsyncStore
 from taskmaster.store.keys import consumer_id
 from taskmaster.store.reads import Integrity
@@ -99,7 +99,7 @@ class Watch:
         seen, known = await self._store.run(reads.integrity(partition)), self._known.get(partition)
         if known is not None and (seen.seq < known.seq or (known.gen and seen.gen != known.gen)):
             sign = "generation" if seen.gen != known.gen else "arrivals"
-            loss = await self._store.run(calls.store_rewound(partition, known=known.gen, fresh=consumer_id(), sign=sign))
+            loss = await self._store.run(upkeep.store_rewound(partition, known=known.gen, fresh=consumer_id(), sign=sign))
             if loss.how:
                 logs.get().error(events.STORE_REWOUND, partition=partition, how=loss.how, sign=sign)
             seen = await self._store.run(reads.integrity(partition))

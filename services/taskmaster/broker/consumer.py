@@ -12,7 +12,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -20,13 +19,15 @@ import msgspec
 from dramatiq.broker import Consumer, MessageProxy
 
 from taskmaster.broker.broker import TaskMasterBroker, partition_queue
+from taskmaster.broker.identity import Identity
 from taskmaster.broker.journal import Journal
+from taskmaster.broker.listener import Listener
 from taskmaster.broker.message import JobMessage, Left, open_envelope
 from taskmaster.broker.slots import Slots
 from taskmaster.errors import StoreError, StoreUnavailable
 from taskmaster.failpoints import hit
 from taskmaster.model.job import Failure
-from taskmaster.store import calls
+from taskmaster.store import calls, upkeep
 from taskmaster.store.call import Call
 from taskmaster.store.client import SyncStore
 from taskmaster.store.keys import consumer_id
@@ -35,7 +36,7 @@ from taskmaster.telemetry import events
 from taskmaster.telemetry.logs import get
 from taskmaster.telemetry.meters import WorkerMeter
 
-__all__ = ["Identity", "PartitionConsumer"]
+__all__ = ["PartitionConsumer"]
 
 log = get()
 #: A sleep ends by itself after this, give or take a fifth: the cover for wake-ups that died with somebody else.
@@ -47,36 +48,6 @@ PATIENCE_S = 10.0
 FINISHES_A_CALL = calls.FINISH_MAX
 #: The store keeps a consumer's record for ten minutes after each beat: one that it does not know sooner was lost.
 KNOWN_FOR_S = 300.0
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Who this process says it is when it registers.
-
-    Attributes:
-        cap: digest of the loaded plugin set.
-        info: JSON: host, pid, slot.
-        plugin_set: JSON: type -> plugin==version.
-        types: as bands name them.
-        catalogue: what to publish.
-        lease_ms: of each claim.
-        alive_ms: how long a silent process counts as alive.
-        overdue_s: the lease of a handler that has not ended so long after its deadline is kept no more: somebody else may try. Longer
-            than the grace in which this process ends it by force, which comes first as long as the process is well.
-        stalled_s: how long a consumer may go without an answered round beyond what is usual, while the store answers its heartbeats.
-        dependencies: (type, what it depends on or empty, `?` if it has a fallback or empty).
-    """
-
-    cap: str
-    info: str
-    plugin_set: str
-    types: tuple[str, ...]
-    catalogue: tuple[calls.Published, ...]
-    lease_ms: int
-    alive_ms: int
-    overdue_s: float = 10.0
-    stalled_s: float = 20.0
-    dependencies: tuple[tuple[str, str, str], ...] = ()
 
 
 class PartitionConsumer(Consumer):
@@ -139,7 +110,7 @@ class PartitionConsumer(Consumer):
         self._known_at = -KNOWN_FOR_S
         self.answered_at = time.monotonic()
         self._loss = ""
-        self._listener: _Listener | None = None
+        self._listener: Listener | None = None
 
     # ------------------------------------------------------------ Dramatiq's interface
     def __next__(self) -> MessageProxy | None:
@@ -342,7 +313,7 @@ class PartitionConsumer(Consumer):
     def _tell_loss(self) -> None:
         """What the store had answered is not there any more: a new generation, so that everybody notices, and a sweep."""
         sign, self._loss = self._loss, ""
-        call = calls.store_rewound(self.partition, known=self._gen, fresh=consumer_id(), sign=sign)
+        call = upkeep.store_rewound(self.partition, known=self._gen, fresh=consumer_id(), sign=sign)
         loss = self._until_answered(call)
         if loss.how:
             log.error(events.STORE_REWOUND, partition=self.partition, how=loss.how, sign=sign)
@@ -373,7 +344,7 @@ class PartitionConsumer(Consumer):
         self._gen = registered.gen
         self._known_at = time.monotonic()
         self._must_register = False
-        self._listener = _Listener(self)
+        self._listener = Listener(self)
         self._listener.start()
 
     # ------------------------------------------------------------ sleep and wake
@@ -448,36 +419,3 @@ class PartitionConsumer(Consumer):
                 message.confirmed_at = now
                 if code is Status.CANCEL:
                     self.cancel(message.claim.id)
-
-
-class _Listener(threading.Thread):
-    """Blocks on the consumer's inbox on a connection of its own, so that no completion stands behind a block."""
-
-    def __init__(self, consumer: PartitionConsumer) -> None:
-        super().__init__(name=f"taskmaster-inbox-{consumer.queue_name}", daemon=True)
-        self._consumer = consumer
-        self._inbox = consumer.store.inbox(consumer.partition, consumer.wid)
-        self._stopping = threading.Event()
-
-    def run(self) -> None:
-        """Pass every marker on. After a broken connection look for work: a marker may have been lost with it."""
-        while not self._stopping.is_set():
-            try:
-                marker = self._inbox.wait(SLEEP_S)
-            except StoreError:
-                if not self._stopping.is_set():
-                    self._stopping.wait(random.uniform(0.1, 0.5))  # noqa: S311 - jitter
-                    self._consumer.wake()
-                continue
-            if marker is not None and marker.startswith("c/"):
-                self._consumer.cancel(marker[2:])
-            elif marker is not None:
-                self._consumer.wake()
-        self._inbox.close()
-
-    def stop(self) -> None:
-        """End the thread and wait for that, at most a second; works before `start`, and twice."""
-        self._stopping.set()
-        self._inbox.close()
-        if self.is_alive():
-            self.join(1.0)

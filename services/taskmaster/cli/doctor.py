@@ -13,7 +13,8 @@ from taskmaster.cli.exits import EX_CONFIG, EX_FAILED, EX_OK, EX_UNAVAILABLE
 from taskmaster.cli.options import STORE, as_json, echo_json, settings_from, settings_options
 from taskmaster.cli.store import connect
 from taskmaster.errors import StoreError
-from taskmaster.settings import Settings, masked_url
+from taskmaster.model.addresses import masked_url
+from taskmaster.settings import Settings
 from taskmaster.store.address import store_url
 from taskmaster.store.safety import judge
 

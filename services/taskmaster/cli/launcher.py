@@ -20,7 +20,8 @@ import rich_click as click
 
 from taskmaster.cli.exits import EX_CONFIG, EX_FAILED, EX_OK, EX_UNAVAILABLE
 from taskmaster.errors import ConfigurationError, TaskMasterError
-from taskmaster.settings import Settings, masked_url
+from taskmaster.model.addresses import masked_url
+from taskmaster.settings import Settings
 from taskmaster.store.embedded import EmbeddedStore, die_with_parent
 
 __all__ = ["Launcher", "free_port", "loopback"]

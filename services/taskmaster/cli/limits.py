@@ -11,7 +11,7 @@ from taskmaster.cli.options import STORE, as_json, echo_json, pairs_of, settings
 from taskmaster.cli.store import connect
 
 if TYPE_CHECKING:  # the command line starts without the engine
-    from taskmaster.api.shapes import Limit
+    from taskmaster.api.flow_shapes import Limit
     from taskmaster.engine.limits import LimitView
     from taskmaster.settings import Settings
     from taskmaster.store.call import Talk

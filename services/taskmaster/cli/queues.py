@@ -13,7 +13,7 @@ from taskmaster.cli.store import connect
 from taskmaster.errors import NotFound
 
 if TYPE_CHECKING:  # the command line starts without the engine
-    from taskmaster.api.shapes import Queue
+    from taskmaster.api.flow_shapes import Queue
     from taskmaster.settings import Settings
     from taskmaster.store.call import Talk
     from taskmaster.store.client import SyncStore

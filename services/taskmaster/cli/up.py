@@ -13,7 +13,8 @@ from taskmaster import __version__
 from taskmaster.cli.launcher import Launcher, free_port, loopback
 from taskmaster.cli.options import settings_from, settings_options
 from taskmaster.cli.store import refuse_unsafe
-from taskmaster.settings import NAMES, Settings, masked_url, to_environ
+from taskmaster.model.addresses import masked_url
+from taskmaster.settings import NAMES, Settings, to_environ
 from taskmaster.store import embedded
 
 __all__ = ["up"]

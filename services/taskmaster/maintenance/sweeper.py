@@ -9,9 +9,9 @@ import itertools
 import time
 from dataclasses import dataclass
 
-from taskmaster.store import calls
-from taskmaster.store.calls import Repair
+from taskmaster.store import upkeep
 from taskmaster.store.client import SyncStore
+from taskmaster.store.upkeep import Repair
 from taskmaster.telemetry import events
 from taskmaster.telemetry.logs import get
 
@@ -67,7 +67,7 @@ class Sweeper:
         repairs: list[Repair] = []
         ids = iter(self.store.ids(self.partition))
         while batch := sorted(set(itertools.islice(ids, A_CALL))):
-            found = self.store.run(calls.mend(self.partition, batch, key_window_ms=self.key_window_ms), within_s=2.0)
+            found = self.store.run(upkeep.mend(self.partition, batch, key_window_ms=self.key_window_ms), within_s=2.0)
             repairs.extend(found)
         return repairs
 
@@ -89,8 +89,8 @@ class Sweeper:
             page = self._page()
         return [*repairs, *page.repairs]
 
-    def _page(self, *, now: bool = False) -> calls.Swept:
-        page = self.store.run(calls.sweep(self.partition, every_ms=self.every_ms, key_window_ms=self.key_window_ms, now=now), within_s=2.0)
+    def _page(self, *, now: bool = False) -> upkeep.Swept:
+        page = self.store.run(upkeep.sweep(self.partition, every_ms=self.every_ms, key_window_ms=self.key_window_ms, now=now), within_s=2.0)
         for repair in page.repairs[:LOGGED]:
             log.warning(
                 events.STORE_REPAIRED, what=repair.what, id=repair.id, where=repair.where, mended=repair.mended, partition=self.partition

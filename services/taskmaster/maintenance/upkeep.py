@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from taskmaster.maintenance.operations import Operations
 from taskmaster.maintenance.sweeper import Sweeper
-from taskmaster.store import calls
+from taskmaster.store import calls, upkeep
 from taskmaster.store.client import SyncStore
 
 __all__ = ["GRACE_MS", "LOSSES_MAX", "Upkeep"]
@@ -48,25 +48,25 @@ class Upkeep:
             StoreError: some of it was not done; the next tick will.
         """
         run = self.store.run
-        said = run(calls.tick(self.partition, grace_ms=self.grace_ms))
+        said = run(upkeep.tick(self.partition, grace_ms=self.grace_ms))
         lost: list[str] = []
         if not said.mine:
             return lost
         if said.to_reap:
             for _ in range(_ROUNDS):
                 more, ids = run(
-                    calls.reap(self.partition, grace_ms=self.grace_ms, losses=LOSSES_MAX, key_window_ms=self.limits.key_window_ms)
+                    upkeep.reap(self.partition, grace_ms=self.grace_ms, losses=LOSSES_MAX, key_window_ms=self.limits.key_window_ms)
                 )
                 lost.extend(ids)
                 if not more:
                     break
         if said.to_promote:
             for _ in range(_ROUNDS):
-                if not run(calls.promote(self.partition, key_window_ms=self.limits.key_window_ms)):
+                if not run(upkeep.promote(self.partition, key_window_ms=self.limits.key_window_ms)):
                     break
         if said.to_prune:
             for _ in range(_ROUNDS):
-                if not run(calls.prune(self.partition, self.limits)):
+                if not run(upkeep.prune(self.partition, self.limits)):
                     break
         if said.operations:
             Operations(self.store, self.partition, self.partitions, self.limits.key_window_ms).step()

@@ -9,8 +9,8 @@ import msgspec
 
 from taskmaster.model.letters import LetterFilter
 from taskmaster.store.call import Call
-from taskmaster.store.calls import Repair
 from taskmaster.store.scripts import load
+from taskmaster.store.upkeep import Repair
 
 __all__ = [
     "Counters",

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import signal
-import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,13 +12,12 @@ from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-import msgspec
 from dramatiq.middleware import Middleware
 from setproctitle import setproctitle
 
 from taskmaster import failpoints
 from taskmaster.broker.broker import TaskMasterBroker
-from taskmaster.broker.consumer import Identity, PartitionConsumer
+from taskmaster.broker.consumer import PartitionConsumer
 from taskmaster.broker.deadlines import Deadlines
 from taskmaster.broker.guards import GuardDesk
 from taskmaster.broker.isolation import runner
@@ -39,24 +36,22 @@ from taskmaster.maintenance import artifacts, policy
 from taskmaster.maintenance.artifacts import ArtifactSweep
 from taskmaster.maintenance.declarations import Declarations
 from taskmaster.maintenance.upkeep import Upkeep
-from taskmaster.plugins import catalogue, lifecycle
+from taskmaster.plugins import lifecycle
 from taskmaster.plugins.registry import Registry
-from taskmaster.settings import GROUPED, PLUGIN_PREFIX, PREFIX, Settings, slots_of
-from taskmaster.store import calls, flow
+from taskmaster.settings import PLUGIN_PREFIX, PREFIX, Settings
+from taskmaster.store import calls, flow, upkeep
 from taskmaster.store.client import SyncStore
 from taskmaster.store.flow import Rules
-from taskmaster.store.keys import LOST_BAND
 from taskmaster.telemetry import events, tracing
 from taskmaster.telemetry.logs import LEVELS, get
 from taskmaster.telemetry.meters import WorkerMeter
 from taskmaster.worker.heart import Duty, Rounds
+from taskmaster.worker.identity import groups_of, identity_of
 
 __all__ = ["Part", "WorkerProcess", "run", "undertake"]
 
 log = get()
 TICK_S, IDLE_LOOK_S, ORDERS_S = 1.0, 10.0, 2.0
-#: How much longer than its deadline and the grace after it the lease of a handler is kept.
-OVERDUE_S = 5.0
 #: A consumer is taken for stalled when it was found so that many times, a second apart: after a pause of the whole machine it has its time.
 STALLED_LOOKS = 5
 
@@ -90,52 +85,6 @@ class Part:
     meter: WorkerMeter = field(default_factory=WorkerMeter)
     beat: Callable[[float], None] = lambda _: None
     pipe: int = -1
-
-
-def groups_of(settings: Settings, registry: Registry, *, suspects: bool) -> list[tuple[int, list[str]]]:
-    """Slots for the queues that the loaded types go to by default, and those that the settings name.
-
-    Where suspects run there is one slot over all queues: what runs there may take the process along.
-    """
-    together = {queue for names in settings.queue_groups for queue in names.split(GROUPED)}
-    queues = {handler.job.queue for handler in registry.handlers.values()} | set(settings.queue_concurrency) | together
-    if settings.queues:
-        queues &= set(settings.queues)
-    if suspects:
-        return [(1, sorted(queues))] if queues else []
-    groups = [(most, sorted(queues & set(names.split(GROUPED)))) for names, most in sorted(settings.queue_groups.items())]
-    alone = [(slots_of(settings, queue), [queue]) for queue in sorted(queues - together)]
-    return alone + [(most, names) for most, names in groups if names]
-
-
-def identity_of(settings: Settings, registry: Registry, part: Part) -> Identity:
-    """How this process registers."""
-    encode = msgspec.json.encode
-    plugin_set = {name: f"{handler.plugin}=={handler.version}" for name, handler in registry.handlers.items()}
-    cap = registry.fingerprint() + (LOST_BAND if part.suspects else "")
-    queues = {queue: slots for slots, queues in groups_of(settings, registry, suspects=part.suspects) for queue in queues}
-    # `cap` leads from a consumer that is long gone to its plugin set.
-    info = {"host": socket.gethostname(), "pid": os.getpid(), "name": part.name, "suspects": part.suspects, "cap": cap, "queues": queues}
-    types = tuple(f"{name}{LOST_BAND}" for name in registry.types) if part.suspects else registry.types
-    published = () if part.suspects else tuple(_published(entry) for entry in catalogue.entries(registry))
-    jobs = (handler.job for handler in registry.handlers.values())
-    dependencies = tuple((job.name, job.dependency, "?" if job.fallback is not None else "") for job in jobs)
-    return Identity(
-        cap=cap,
-        info=encode(info).decode(),
-        plugin_set=encode(plugin_set).decode(),
-        types=types,
-        catalogue=published,
-        dependencies=() if part.suspects else dependencies,
-        lease_ms=settings.lease_ms,
-        alive_ms=max(settings.lease_ms, 3_000),
-        overdue_s=settings.timeout_grace_ms / 1_000 + OVERDUE_S,
-        stalled_s=settings.silent_ms / 1_000 or math.inf,
-    )
-
-
-def _published(entry: catalogue.CatalogueEntry) -> calls.Published:
-    return calls.Published(entry.type, catalogue.encode(entry).decode(), entry.plugin, ",".join(entry.limits))
 
 
 class Stop:
@@ -252,7 +201,7 @@ class WorkerProcess:
                 self.part.meter.plugin_failed(report.name)
         for name in set(self._registry.handlers) - set(started.handlers):
             del self.broker.actors[name]
-        self._identity = identity_of(self.settings, started, self.part)
+        self._identity = identity_of(self.settings, started, name=self.part.name, suspects=self.part.suspects)
         if self.part.name == "1":  # one process of a service will do
             self._declarations = Declarations(self.store, self.settings, started.plugins)
         self.part.beat(0.0)  # from here on a handler may hold the interpreter
@@ -466,6 +415,6 @@ def _abandon(store: SyncStore, dead: Sequence[tuple[str, int]]) -> None:
         rank = 0
         try:
             while rank >= 0:
-                rank = store.run(calls.abandon(partition, wid, rank), within_s=2.0)
+                rank = store.run(upkeep.abandon(partition, wid, rank), within_s=2.0)
         except StoreError as error:  # then their leases run out by themselves
             log.warning(events.UPKEEP_FAILED, duty="abandon", error=str(error))

@@ -24,7 +24,7 @@ from taskmaster.errors import TaskMasterError
 from taskmaster.model.retention import Kept
 from taskmaster.plugins.catalogue import CatalogueEntry, encode, entries
 from taskmaster.plugins.discovery import discover
-from taskmaster.store import calls
+from taskmaster.store import calls, upkeep
 from taskmaster.store.client import SyncStore
 
 __all__ = ["TaskMaster", "command", "common_environment", "publish"]
@@ -92,7 +92,7 @@ class TaskMaster(Peer):
     def prune(self, store: Store) -> bool:
         """Retention that keeps nothing."""
         with closing(SyncStore(store.url)) as client:
-            while client.run(calls.prune(0, calls.Limits(0, *[Kept(0, 0)] * 3))):
+            while client.run(upkeep.prune(0, calls.Limits(0, *[Kept(0, 0)] * 3))):
                 pass
         return True
 

@@ -8,7 +8,7 @@ import pytest
 
 from support.servers import StoreServer
 from taskmaster.errors import StoreDefect, StoreUnavailable
-from taskmaster.store import calls, reads
+from taskmaster.store import reads, upkeep
 from taskmaster.store.aio import AsyncStore
 from taskmaster.store.call import Call
 from taskmaster.store.scripts import Script
@@ -28,7 +28,7 @@ async def test_unknown_script_is_sent_whole(clean_server: StoreServer) -> None:
     store = AsyncStore(clean_server.url, timeout_s=2)
     channel = store.channel()
 
-    assert await channel.run(calls.promote(0)) is False
+    assert await channel.run(upkeep.promote(0)) is False
     assert await channel.run(reads.catalogue(0)) == {}
     await channel.close()
     await store.close()
@@ -38,10 +38,10 @@ async def test_broken_connection_is_made_anew(clean_server: StoreServer) -> None
     """The same operation is sent again, and the caller does not notice."""
     store = AsyncStore(clean_server.url, timeout_s=2)
     channel = store.channel()
-    await channel.run(calls.promote(0))
+    await channel.run(upkeep.promote(0))
     clean_server.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
 
-    assert await channel.run(calls.promote(0)) is False
+    assert await channel.run(upkeep.promote(0)) is False
     await channel.close()
     await channel.close()
     await store.close()

@@ -16,7 +16,7 @@ from support.desk import WINDOW_MS, Desk, keeping
 from support.protocol.dump import snapshot, violations
 from taskmaster.errors import StoreDefect
 from taskmaster.maintenance.sweeper import Sweeper
-from taskmaster.store import calls, flow
+from taskmaster.store import calls, flow, upkeep
 from taskmaster.store.status import Status
 
 SEEDS = range(int(os.environ.get("DAMAGE_SEEDS", "8")))
@@ -80,7 +80,7 @@ class Yard:
         answer = self.desk.cycle(self.wid, *[(2, queue) for queue in QUEUES], finishes=finishes)
         if answer.status is not Status.OK:
             if answer.status is not Status.UNREGISTERED:
-                self.desk.run(calls.store_rewound(0, known="g", fresh="g", sign="test"))
+                self.desk.run(upkeep.store_rewound(0, known="g", fresh="g", sign="test"))
             self.enter()
             return
         self.held = [pair for pair in self.held if pair not in ends]
@@ -88,7 +88,7 @@ class Yard:
 
     def duties(self) -> None:
         self.desk.now += self.dice.choice((500, 3_000, 40_000))
-        for call in (calls.tick(0, grace_ms=5_000), calls.promote(0), calls.prune(0, keeping(3))):
+        for call in (upkeep.tick(0, grace_ms=5_000), upkeep.promote(0), upkeep.prune(0, keeping(3))):
             with self.unless_foreign():
                 self.desk.run(call)
         self.desk.reap()
@@ -125,10 +125,10 @@ class Yard:
             self.desk.raw.lpush(name, "x") if name.split("}:")[1][:2] in ("b:", "r:", "k:") else self.desk.raw.set(name, "x")
         return name
 
-    def sweep(self) -> list[calls.Repair]:
+    def sweep(self) -> list[upkeep.Repair]:
         return Sweeper(self.desk.store, 0, 600_000, WINDOW_MS).whole()
 
-    def search(self) -> list[calls.Repair]:
+    def search(self) -> list[upkeep.Repair]:
         return Sweeper(self.desk.store, 0, 600_000, WINDOW_MS).search()
 
     def wrong(self) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from support.desk import LEASE_MS, Desk, keeping
-from taskmaster.store import calls, effects
+from taskmaster.store import calls, effects, upkeep
 from taskmaster.store.status import Status
 
 OK, ALREADY, STALE, DONE, UNKNOWN, GONE = Status.OK, Status.ALREADY, Status.STALE, Status.DONE, Status.UNKNOWN, Status.GONE
@@ -230,7 +230,7 @@ def test_effects_go_with_the_last_job_of_their_lineage(desk: Desk, by_retention:
     attempt.tell()
     attempt.end("c")
     assert keys(desk, "e:", "line:")
-    desk.run(calls.prune(0, keeping(0, 1)) if by_retention else calls.purge(0, [attempt.job_id]))
+    desk.run(upkeep.prune(0, keeping(0, 1)) if by_retention else calls.purge(0, [attempt.job_id]))
     assert keys(desk, "e:", "line:", "eu") == []
 
 

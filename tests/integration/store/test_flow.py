@@ -13,7 +13,7 @@ import pytest
 
 from support.desk import GRACE_MS, LEASE_MS, WINDOW_MS, Desk
 from taskmaster.maintenance.sweeper import Sweeper
-from taskmaster.store import calls, flow
+from taskmaster.store import calls, flow, upkeep
 from taskmaster.store.status import Status
 
 _ops = count()
@@ -357,7 +357,7 @@ def test_a_lost_attempt_gives_its_slots_back_and_waits_with_its_limits(desk: Des
     assert desk.claim(dead) == [lost]
     for wid in wids:
         assert desk.claim(wid) == []
-    desk.run(calls.abandon(0, dead))
+    desk.run(upkeep.abandon(0, dead))
     desk.now += GRACE_MS
 
     def let_call() -> dict[str, str]:
@@ -686,10 +686,10 @@ def test_a_limiter_whose_time_has_come_is_looked_at(desk: Desk, how: str) -> Non
     if how == "round":
         desk.cycle(keeper)
     else:
-        said = desk.run(calls.tick(0, grace_ms=GRACE_MS))
+        said = desk.run(upkeep.tick(0, grace_ms=GRACE_MS))
         assert (said.mine, said.to_promote) == (True, 1)
         assert desk.woken(sleeper) == []
-        assert desk.run(calls.promote(0)) is False
+        assert desk.run(upkeep.promote(0)) is False
 
     assert desk.woken(sleeper) == [sleeper]
     assert desk.claim(sleeper) == [second]
@@ -741,9 +741,9 @@ def test_the_sweep_has_many_lanes_and_waiting_units_to_look_at_and_finds_nothing
     before = desk.dump()
     assert len(before["L:each:i"]) > 500
 
-    pages, said = 0, desk.run(calls.sweep(0, every_ms=600_000, key_window_ms=WINDOW_MS, now=True))
+    pages, said = 0, desk.run(upkeep.sweep(0, every_ms=600_000, key_window_ms=WINDOW_MS, now=True))
     while not said.is_done:
-        pages, said = pages + 1, desk.run(calls.sweep(0, every_ms=600_000, key_window_ms=WINDOW_MS))
+        pages, said = pages + 1, desk.run(upkeep.sweep(0, every_ms=600_000, key_window_ms=WINDOW_MS))
         assert said.repairs == ()
 
     after = desk.dump()

@@ -17,7 +17,7 @@ import pytest
 
 from support.desk import ALIVE_MS, GRACE_MS, WINDOW_MS, Desk
 from support.protocol.dump import snapshot, violations
-from taskmaster.store import calls, flow
+from taskmaster.store import calls, flow, upkeep
 from taskmaster.store.status import Status
 
 QUEUES, TYPES, KEYS = ("one", "two", "three"), ("alpha", "beta", "gamma"), ("", "k1", "k2", "k3")
@@ -226,7 +226,7 @@ class World:
         """A consumer's process is killed; its leases end, and after the grace its jobs are back."""
         who = self.dice.choice(self.consumers)
         self.consumers.remove(who)
-        assert self.desk.run(calls.abandon(0, who.wid)) == -1
+        assert self.desk.run(upkeep.abandon(0, who.wid)) == -1
         self.advance(GRACE_MS)
         if who.running:
             assert set(self.desk.reap()[1]) == set(who.running)

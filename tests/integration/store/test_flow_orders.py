@@ -12,7 +12,7 @@ import pytest
 from support.desk import GRACE_MS, WINDOW_MS, Desk
 from taskmaster.errors import StoreDefect
 from taskmaster.maintenance.sweeper import Sweeper
-from taskmaster.store import calls, flow, reads
+from taskmaster.store import calls, flow, reads, upkeep
 from taskmaster.store.status import Status
 
 _ops = count()
@@ -68,7 +68,7 @@ def test_a_paused_queue_wakes_nobody_for_what_comes(desk: Desk) -> None:
         desk.submit(lane=lane)
         desk.submit(lane=lane, delay_ms=5)
     desk.now += 5
-    desk.run(calls.promote(0))
+    desk.run(upkeep.promote(0))
 
     assert desk.woken(wid) == []
     desk.run(flow.pause(0, "q/one", "resume", order()))
@@ -362,14 +362,14 @@ def test_a_job_that_runs_does_not_expire_and_one_that_comes_back_does(desk: Desk
     job_id, wid = desk.submit(expires_ms=desk.now + 10_000, lane="k"), desk.register("w1")
     desk.claim(wid)
     assert "exp" not in desk.dump()
-    desk.run(calls.abandon(0, wid))
+    desk.run(upkeep.abandon(0, wid))
     desk.now += GRACE_MS
     assert desk.reap()[1] == (job_id,)
     desk.dump()
     desk.now += 5_000
 
-    assert desk.run(calls.tick(0, grace_ms=GRACE_MS)).to_promote == 1
-    desk.run(calls.promote(0))
+    assert desk.run(upkeep.tick(0, grace_ms=GRACE_MS)).to_promote == 1
+    desk.run(upkeep.promote(0))
 
     assert desk.field(job_id, "rs") == "expired"
     desk.dump()

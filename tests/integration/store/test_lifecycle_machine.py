@@ -19,7 +19,7 @@ from support.desk import keeping
 from support.protocol import core
 from support.protocol.dump import Snapshot, snapshot, violations
 from support.servers import StoreServer
-from taskmaster.store import calls, letters
+from taskmaster.store import calls, letters, upkeep
 from taskmaster.store.call import Call
 from taskmaster.store.client import SyncStore
 from taskmaster.store.status import Status
@@ -372,7 +372,7 @@ class Lifecycle(RuleBasedStateMachine):
 
     def abandon(self, dice: Random) -> None:
         who = dice.choice(self.crashed)
-        assert self.client.run(calls.abandon(0, who.wid)) == -1
+        assert self.client.run(upkeep.abandon(0, who.wid)) == -1
         for j, job in enumerate(self.store.jobs):
             if job.state == "active" and job.token[0] == who.wid:
                 self.expiry[j] = 0
@@ -417,13 +417,13 @@ class Lifecycle(RuleBasedStateMachine):
         self.now += dice.choice((1, 1_000, 5_000, 31_000, 36_000))
 
     def promote(self, dice: Random) -> None:
-        assert self.run(calls.promote(0)) == 0
+        assert self.run(upkeep.promote(0)) == 0
         self.promote_due()
 
     def reap(self, dice: Random) -> None:
         """Every expired lease ends once; the second call finds nothing."""
         lost = self.let_expire(GRACE_MS)
-        call = calls.reap(0, grace_ms=GRACE_MS, losses=LOSSES, key_window_ms=WINDOW_MS)
+        call = upkeep.reap(0, grace_ms=GRACE_MS, losses=LOSSES, key_window_ms=WINDOW_MS)
         more, ids = self.client.run(call)
         assert (more, sorted(ids)) == (False, sorted(self.ids[j] for j in lost))
         for j in lost:
@@ -436,7 +436,7 @@ class Lifecycle(RuleBasedStateMachine):
         self.reap(dice)
 
     def tick(self, dice: Random) -> None:
-        said = self.client.run(calls.tick(0, grace_ms=GRACE_MS))
+        said = self.client.run(upkeep.tick(0, grace_ms=GRACE_MS))
         if said.mine:
             active = [j for j, job in enumerate(self.store.jobs) if job.state == "active"]
             assert said.to_reap == sum(self.expiry[j] + GRACE_MS <= self.now for j in active)
@@ -488,7 +488,7 @@ class Lifecycle(RuleBasedStateMachine):
     def prune(self, dice: Random) -> None:
         """Retention takes terminal jobs only, and leaves as many as were asked for."""
         keep = dice.choice((1, 2, 100))
-        assert self.client.run(calls.prune(0, keeping(keep))) is False
+        assert self.client.run(upkeep.prune(0, keeping(keep))) is False
         before = Counter((self.items[j].queue, self.state(j)) for j in range(len(self.ids)) if self.state(j) in core.TERMINAL)
         present = {key[2:] for key in self.snap()[0] if key.startswith("j:")}
         kept: Counter[tuple[str, str]] = Counter()

@@ -8,7 +8,7 @@ import pytest
 
 from support.desk import WINDOW_MS, Desk, keeping
 from taskmaster.model.retention import Kept
-from taskmaster.store import calls
+from taskmaster.store import calls, upkeep
 
 BLOB = "b" * 100
 
@@ -56,7 +56,7 @@ def test_the_error_of_an_earlier_attempt_counts_while_it_is_kept(desk: Desk, way
         desk.run(cancel)
     if "lost" in way:
         desk.now += 100_000
-        desk.run(calls.reap(0, grace_ms=0, losses=1, key_window_ms=WINDOW_MS))
+        desk.run(upkeep.reap(0, grace_ms=0, losses=1, key_window_ms=WINDOW_MS))
     elif way != "cancelled":
         outcome = {"discarded": "x", "dead": "f"}.get(way, "r")
         desk.cycle(wid, finishes=[desk.end(wid, job_id, outcome, reason="fatal", fingerprint="f")])
@@ -93,11 +93,11 @@ def test_prune_keeps_below_the_bytes_in_bounded_calls(desk: Desk) -> None:
     """Where nothing ends any more; 200 a call."""
     old = complete(desk, 250)
 
-    assert desk.run(calls.prune(0, keeping(1_000, size=2_400))) is True
+    assert desk.run(upkeep.prune(0, keeping(1_000, size=2_400))) is True
     assert len(kept(desk)) == 50
-    assert desk.run(calls.prune(0, keeping(1_000, size=2_400))) is False
+    assert desk.run(upkeep.prune(0, keeping(1_000, size=2_400))) is False
     assert (kept(desk), stored(desk)) == (old[230:], 2_400)
-    assert desk.run(calls.prune(0, keeping(1_000, size=0))) is False
+    assert desk.run(upkeep.prune(0, keeping(1_000, size=0))) is False
     assert (kept(desk), stored(desk)) == ([], 0)
 
 
@@ -108,7 +108,7 @@ def test_a_queue_may_have_rules_of_its_own(desk: Desk) -> None:
     for queue in ("one", "two", "three"):
         complete(desk, 8, queue)
     desk.now += 2_000
-    desk.run(calls.prune(0, limits))
+    desk.run(upkeep.prune(0, limits))
     assert [len(kept(desk, queue)) for queue in ("one", "two", "three")] == [5, 3, 0]
 
     complete(desk, 1, "two", limits=limits)
@@ -125,9 +125,9 @@ def test_jobs_from_before_there_was_a_size_count_for_nothing(desk: Desk) -> None
     new = complete(desk, 2)
     assert stored(desk) == 240
 
-    desk.run(calls.prune(0, keeping(4)))
+    desk.run(upkeep.prune(0, keeping(4)))
     assert (kept(desk), stored(desk)) == ([*old[1:], *new], 240)
-    desk.run(calls.prune(0, keeping(100, size=239)))
+    desk.run(upkeep.prune(0, keeping(100, size=239)))
 
     assert (kept(desk), stored(desk)) == ([new[1]], 120)
 

@@ -15,7 +15,7 @@ from support.protocol.dump import lasting, snapshot
 from support.servers import StoreServer
 from taskmaster.errors import StoreDefect, StoreRefused
 from taskmaster.model.letters import LetterFilter
-from taskmaster.store import breakers, calls, effects, flow, letters, operations, reads, schedules
+from taskmaster.store import breakers, calls, effects, flow, letters, operations, reads, schedules, upkeep
 from taskmaster.store.call import Call
 from taskmaster.store.status import Status
 
@@ -80,20 +80,20 @@ def _progressed(desk: Desk) -> tuple[Call[Any], Any]:
 def _promoted(desk: Desk) -> tuple[Call[Any], Any]:
     desk.submit(delay_ms=1_000)
     desk.now += 1_000
-    return calls.promote(0), 0
+    return upkeep.promote(0), 0
 
 
 def _reaped(desk: Desk) -> tuple[Call[Any], Any]:
     desk.submit()
     desk.claim(desk.register("w1"))
     desk.now += LEASE_MS + GRACE_MS
-    return calls.reap(0, grace_ms=GRACE_MS, losses=3, key_window_ms=WINDOW_MS), [0]
+    return upkeep.reap(0, grace_ms=GRACE_MS, losses=3, key_window_ms=WINDOW_MS), [0]
 
 
 def _abandoned(desk: Desk) -> tuple[Call[Any], Any]:
     desk.submit()
     desk.claim(desk.register("w1"))
-    return calls.abandon(0, "w1"), -1
+    return upkeep.abandon(0, "w1"), -1
 
 
 def _cancelled(desk: Desk) -> tuple[Call[Any], Any]:
@@ -115,7 +115,7 @@ def _purged(desk: Desk) -> tuple[Call[Any], Any]:
 def _pruned(desk: Desk) -> tuple[Call[Any], Any]:
     for _ in range(3):
         desk.run(calls.cancel(0, desk.submit(), who="me", key_window_ms=WINDOW_MS))
-    return calls.prune(0, keeping(1)), 0
+    return upkeep.prune(0, keeping(1)), 0
 
 
 def _registered(desk: Desk) -> tuple[Call[Any], Any]:
@@ -135,12 +135,12 @@ def _unregistered(desk: Desk) -> tuple[Call[Any], Any]:
 def _ticked(desk: Desk) -> tuple[Call[Any], Any]:
     desk.register("w1")
     desk.now += ALIVE_MS + 1
-    return calls.tick(0, grace_ms=GRACE_MS), [0]
+    return upkeep.tick(0, grace_ms=GRACE_MS), [0]
 
 
 def _swept(desk: Desk) -> tuple[Call[Any], Any]:
     desk.submit()
-    return calls.sweep(0, every_ms=1_000, key_window_ms=WINDOW_MS), []
+    return upkeep.sweep(0, every_ms=1_000, key_window_ms=WINDOW_MS), []
 
 
 def _mended(desk: Desk) -> tuple[Call[Any], Any]:
@@ -150,12 +150,12 @@ def _mended(desk: Desk) -> tuple[Call[Any], Any]:
     desk.raw.set(f"tm:{{0}}:b:{gone}", "left over")
     for name in ("lane:one/2/alpha/-", "it:alpha", "bands:one"):
         desk.raw.delete(f"tm:{{0}}:{name}")
-    return calls.mend(0, [lost, gone], key_window_ms=WINDOW_MS), []
+    return upkeep.mend(0, [lost, gone], key_window_ms=WINDOW_MS), []
 
 
 def _rewound(desk: Desk) -> tuple[Call[Any], Any]:
     desk.register("w1")
-    return calls.store_rewound(0, known="g", fresh="h", sign="rewound"), [Status.CONFLICT, b"h", b""]
+    return upkeep.store_rewound(0, known="g", fresh="h", sign="rewound"), [Status.CONFLICT, b"h", b""]
 
 
 def _read(call: Callable[[str], Call[Any]]) -> Callable[[Desk], tuple[Call[Any], Any]]:
@@ -626,7 +626,7 @@ def test_a_key_outlives_the_copies_of_its_submission(desk: Desk, way: str) -> No
         desk.claim(wid)
     if way == "lost":
         desk.now += LEASE_MS + GRACE_MS
-        desk.run(calls.reap(0, grace_ms=GRACE_MS, losses=1, key_window_ms=0))
+        desk.run(upkeep.reap(0, grace_ms=GRACE_MS, losses=1, key_window_ms=0))
     elif way != "cancelled":
         outcome = "c" if way == "completed" else "f"
         desk.cycle(wid, finishes=[desk.end(wid, item.id, outcome, reason="fatal", fingerprint="f")], limits=none)
@@ -773,8 +773,8 @@ def test_one_call_promotes_no_more_than_its_bound(desk: Desk) -> None:
     desk.now += 5
 
     assert desk.cycle(wid).more is True
-    assert desk.run(calls.promote(0)) is True
-    assert desk.run(calls.promote(0)) is False
+    assert desk.run(upkeep.promote(0)) is True
+    assert desk.run(upkeep.promote(0)) is False
     assert int(desk.dump()["n"]["one/w"]) == 250
 
 
@@ -876,7 +876,7 @@ def test_who_goes_passes_its_call_on(desk: Desk, way: str) -> None:
     (picked,) = desk.woken("w1", "w2")
     (other,) = {"w1", "w2"} - {picked}
 
-    desk.run(calls.unregister(0, picked) if way == "unregister" else calls.abandon(0, picked))
+    desk.run(calls.unregister(0, picked) if way == "unregister" else upkeep.abandon(0, picked))
 
     assert desk.woken("w1", "w2") == [other]
 
@@ -887,7 +887,7 @@ def test_late_calls_of_who_has_gone_do_nothing(desk: Desk, way: str) -> None:
     wid = desk.register("w1")
     desk.submit()
     desk.claim(wid)
-    desk.run(calls.unregister(0, wid) if way == "unregister" else calls.abandon(0, wid))
+    desk.run(calls.unregister(0, wid) if way == "unregister" else upkeep.abandon(0, wid))
     desk.submit()
     before = desk.dump()
 
@@ -938,9 +938,9 @@ def test_a_keeper_that_goes_is_replaced(desk: Desk, way: str) -> None:
     if way == "dies":
         desk.now += ALIVE_MS
         desk.run(calls.extend(0, other, [], lease_ms=LEASE_MS, alive_ms=ALIVE_MS))
-        desk.run(calls.tick(0, grace_ms=GRACE_MS))
+        desk.run(upkeep.tick(0, grace_ms=GRACE_MS))
     else:
-        desk.run(calls.unregister(0, keeper) if way == "unregister" else calls.abandon(0, keeper))
+        desk.run(calls.unregister(0, keeper) if way == "unregister" else upkeep.abandon(0, keeper))
 
     assert desk.woken(keeper, other) == [other]
     assert desk.cycle(other, (1, "one")).next_ms == BEGINNING_MS + 60_000 - desk.now
@@ -965,10 +965,10 @@ def test_the_tick_wakes_somebody_for_work_nobody_was_told_of(desk: Desk) -> None
     desk.submit()
     (first,) = desk.woken("w1", "w2")
 
-    desk.run(calls.tick(0, grace_ms=GRACE_MS))
+    desk.run(upkeep.tick(0, grace_ms=GRACE_MS))
 
     assert set(desk.woken("w1", "w2")) - {first}
-    assert desk.run(calls.tick(0, grace_ms=GRACE_MS)).mine is False
+    assert desk.run(upkeep.tick(0, grace_ms=GRACE_MS)).mine is False
 
 
 def test_a_cancel_request_marks_the_one_who_runs_the_job(desk: Desk) -> None:
@@ -1129,7 +1129,7 @@ def test_an_active_index_of_several_pages_is_abandoned_whole(desk: Desk) -> None
         desk.now += 1
     rank, pages = 0, 0
     while rank >= 0:
-        rank, pages = desk.run(calls.abandon(0, dead, rank)), pages + 1
+        rank, pages = desk.run(upkeep.abandon(0, dead, rank)), pages + 1
 
     expired = sum(score == 0 for _, score in desk.dump()["active"])
 
@@ -1165,12 +1165,12 @@ def test_prune_goes_by_count_and_age(desk: Desk) -> None:
     desk.now += 10_000
     young = _complete(desk, 5)
 
-    assert desk.run(calls.prune(0, keeping(1_000, 20_000))) is False
+    assert desk.run(upkeep.prune(0, keeping(1_000, 20_000))) is False
     assert len(desk.dump()["fin:one/c"]) == 255
-    assert desk.run(calls.prune(0, keeping(250, 20_000))) is False
+    assert desk.run(upkeep.prune(0, keeping(250, 20_000))) is False
     assert [member for member, _ in desk.dump()["fin:one/c"]] == [*done[5:], *young]
-    assert desk.run(calls.prune(0, keeping(1_000, 9_000))) is True
-    assert desk.run(calls.prune(0, keeping(1_000, 9_000))) is False
+    assert desk.run(upkeep.prune(0, keeping(1_000, 9_000))) is True
+    assert desk.run(upkeep.prune(0, keeping(1_000, 9_000))) is False
     assert [member for member, _ in desk.dump()["fin:one/c"]] == young
 
 
@@ -1249,7 +1249,7 @@ def test_lines_go_with_their_job(desk: Desk) -> None:
     """Whether it is purged, pruned, or discarded with its dead letter."""
     ways: list[Callable[[str], object]] = [
         lambda job_id: desk.run(calls.purge(0, [job_id])),
-        lambda _: desk.run(calls.prune(0, keeping(0))),
+        lambda _: desk.run(upkeep.prune(0, keeping(0))),
         lambda job_id: desk.run(letters.discard(0, [job_id], who="me", reason="")),
     ]
     desk.register("w1")
@@ -1296,8 +1296,8 @@ def test_a_full_store_refuses_new_jobs_and_lets_work_end(desk: Desk, clean_serve
         desk.now += LEASE_MS + GRACE_MS
         assert desk.reap() == (False, (other,))
         assert desk.run(calls.purge(0, [held, other])) == (OK, OK)
-        assert desk.run(calls.tick(0, grace_ms=GRACE_MS)).mine
-        desk.run(calls.promote(0))
+        assert desk.run(upkeep.tick(0, grace_ms=GRACE_MS)).mine
+        desk.run(upkeep.promote(0))
         desk.run(calls.unregister(0, wid))
         desk.register("w2")
     finally:

@@ -10,9 +10,9 @@ import pytest
 from support.desk import WINDOW_MS, Desk
 from support.protocol.dump import snapshot, violations
 from taskmaster.maintenance.sweeper import Sweeper
-from taskmaster.store import calls, reads
-from taskmaster.store.calls import Repair
+from taskmaster.store import calls, reads, upkeep
 from taskmaster.store.status import Status
+from taskmaster.store.upkeep import Repair
 
 KEY = "k" * 22
 
@@ -272,24 +272,24 @@ def test_a_long_sweep_goes_on_page_by_page(desk: Desk) -> None:
 
     pages = []
     while not pages or not pages[-1].is_done:
-        pages.append(desk.run(calls.sweep(0, every_ms=600_000, key_window_ms=WINDOW_MS)))
+        pages.append(desk.run(upkeep.sweep(0, every_ms=600_000, key_window_ms=WINDOW_MS)))
 
     assert len(pages) >= 10
     assert {repair.id for page in pages for repair in page.repairs if repair.what == "record_lost"} == set(hurt)
     desk.dump()
-    assert not desk.run(calls.sweep(0, every_ms=600_000, key_window_ms=WINDOW_MS)).is_due
+    assert not desk.run(upkeep.sweep(0, every_ms=600_000, key_window_ms=WINDOW_MS)).is_due
 
 
 def test_a_loss_makes_a_sweep_due_at_once(desk: Desk, shop: Shop) -> None:
     sweep(desk)
     desk.now += 1_000
-    assert desk.run(calls.tick(0, grace_ms=5_000)).to_sweep == 0
+    assert desk.run(upkeep.tick(0, grace_ms=5_000)).to_sweep == 0
 
-    loss = desk.run(calls.store_rewound(0, known="g", fresh="h", sign="rewound"))
+    loss = desk.run(upkeep.store_rewound(0, known="g", fresh="h", sign="rewound"))
     desk.now += 1_000
 
     assert loss == ("h", "rewound")
-    assert desk.run(calls.tick(0, grace_ms=5_000)).to_sweep == 2
+    assert desk.run(upkeep.tick(0, grace_ms=5_000)).to_sweep == 2
     seen = desk.run(reads.integrity(0))
     assert (seen.gen, seen.how, seen.sign, seen.is_checked) == ("h", "rewound", "rewound", False)
     sweep(desk)
@@ -299,7 +299,7 @@ def test_a_loss_makes_a_sweep_due_at_once(desk: Desk, shop: Shop) -> None:
 def test_each_loss_is_told_once(desk: Desk) -> None:
     """Many notice; the first makes the generation, for the others it is known. An emptied store and another one are told apart."""
     desk.register("w1")
-    say = lambda known, fresh: desk.run(calls.store_rewound(0, known=known, fresh=fresh, sign="x")).how  # noqa: E731
+    say = lambda known, fresh: desk.run(upkeep.store_rewound(0, known=known, fresh=fresh, sign="x")).how  # noqa: E731
     assert [say("g", "h"), say("g", "i"), say("", "i")] == ["rewound", "", ""]
     desk.raw.flushall()
     assert [say("h", "j"), say("h", "k")] == ["emptied", ""]

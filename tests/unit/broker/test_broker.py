@@ -18,9 +18,10 @@ from dramatiq.middleware import Middleware
 from dramatiq.worker import ConsumerThread, Worker, WorkerThread
 
 from support.worker import registry_of
-from taskmaster.broker import threads
+from taskmaster.broker import pools
 from taskmaster.broker.broker import HandlerActor, NotRun, TaskMasterBroker, partition_queue
-from taskmaster.broker.consumer import Identity, PartitionConsumer
+from taskmaster.broker.consumer import PartitionConsumer
+from taskmaster.broker.identity import Identity
 from taskmaster.broker.journal import Journal
 from taskmaster.broker.loop import EventLoop
 from taskmaster.broker.message import JobMessage, open_envelope
@@ -261,14 +262,14 @@ def test_a_cancelled_attempt_does_not_begin():
 def test_a_pool_never_starts_more_threads_than_its_size(monkeypatch):
     """Several consumers and the heartbeat may look for a free place at the same instant."""
 
-    class SlowToMake(threads.JobThread):
+    class SlowToMake(pools.JobThread):
         def __init__(self, **named):
             time.sleep(0.005)
             super().__init__(**named)
 
-    monkeypatch.setattr(threads, "JobThread", SlowToMake)
+    monkeypatch.setattr(pools, "JobThread", SlowToMake)
     worker: Any = SimpleNamespace(broker=broker_of(), work_queue=None)
-    pool = threads.Pool(worker, "default", 3)
+    pool = pools.Pool(worker, "default", 3)
     racers = [threading.Thread(target=pool.nudge) for _ in range(12)]
     try:
         for racer in racers:
@@ -285,10 +286,10 @@ def test_a_pool_never_starts_more_threads_than_its_size(monkeypatch):
 
 def test_a_system_without_threads_leaves_the_work_waiting(monkeypatch):
     """A thread that cannot be started is no place taken: what waits can be handed back, or begun later."""
-    monkeypatch.setattr(threads.JobThread, "start", lambda self: (_ for _ in ()).throw(RuntimeError("can't start new thread")))
+    monkeypatch.setattr(pools.JobThread, "start", lambda self: (_ for _ in ()).throw(RuntimeError("can't start new thread")))
     broker = broker_of()
     worker: Any = SimpleNamespace(broker=broker, work_queue=None)
-    pool = threads.Pool(worker, "default", 1)
+    pool = pools.Pool(worker, "default", 1)
 
     pool.put([message_of(broker)], are_short=False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -48,7 +49,8 @@ class AttemptContext(Middleware):
         self._keep = keep
         self._keep_line = None if keep_from is None else self._keep_of
         self._keep_from = keep_from or 0
-        self._info = get().bind().info  # bound now: the lazy proxy costs a microsecond a call, also when the level is off
+        log = get().bind()  # bound now: the lazy proxy costs a microsecond a call
+        self._info = log.info if log.is_enabled_for(logging.INFO) else None  # where nobody reads them, lines are not made
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:  # noqa: ARG002
         """Everything the handler needs.
@@ -81,7 +83,8 @@ class AttemptContext(Middleware):
             trace.ours.set(message.traceparent)
         if message.is_cancelled:  # after the context is there: `PartitionConsumer.cancel` sets the one, then looks for the other
             raise NotRun("cancelled")
-        self._info(events.JOB_STARTED, **message.facts)
+        if self._info is not None:
+            self._info(events.JOB_STARTED, **message.facts)
 
     def _tell(self, context: JobContext, fraction: float, note: str) -> None:
         self._report(context.host, fraction, note)
@@ -99,6 +102,8 @@ class AttemptContext(Middleware):
     ) -> None:
         """The line that says how it went; failures are told when the store has taken them."""
         assert isinstance(message, JobMessage)
+        if self._info is None:
+            return
         outcome = message.finish.outcome if message.finish is not None else ""
         if outcome == "c":
             event = events.JOB_COMPLETED_RECOVERED if message.is_recovered else events.JOB_COMPLETED
