@@ -93,8 +93,13 @@ def test_results_are_held_while_nothing_answers(clean_server):
         ids = worker.submit_many("count", [{"n": n, "s": 0.3} for n in range(8)])
         eventually(lambda: len(runs) == 8)
         proxy.blackhole()
+        since_ms = worker.store.now_ms()
         eventually(lambda: all(message.finish for message in worker.held))
-        time.sleep(1)
+        eventually(
+            lambda: sum(len(one._done) + len(one._unsent) for one in worker.process.worker.partition_consumers()) == 8,
+            what="all results wait to be told",
+        )
+        eventually(lambda: worker.store.now_ms() > since_ms + 1_000, what="several calls have timed out")
         assert {worker.state(job_id) for job_id in ids} == {"active"}
         proxy.restore()
         each_once(worker, ids)
@@ -121,7 +126,7 @@ def test_the_store_is_killed_and_restarted_while_jobs_run(kind):
         ids = worker.submit_many("count", [{"n": n, "s": 0.05} for n in range(150)])
         eventually(lambda: sum(runs.values()) > 20)
         server.kill()
-        time.sleep(0.7)
+        eventually(lambda: all(message.finish for message in worker.held), what="all that ran has ended meanwhile")
         server.start()
         each_once(worker, ids)
         assert worker.drain()
@@ -172,7 +177,7 @@ def test_a_failover_to_a_read_only_store_is_sat_out(clean_server):
         eventually(lambda: len(runs) == 4)
         clean_server.call("REPLICAOF", "127.0.0.1", "1")
         try:
-            time.sleep(1)
+            eventually(lambda: "errorstat_READONLY" in clean_server.call("INFO", "errorstats"), what="a call was refused")
         finally:
             clean_server.call("REPLICAOF", "NO", "ONE")
         each_once(worker, ids)
