@@ -2,6 +2,7 @@
 
     <folder>/<job id>/<32 hexadecimal digits>         the content
     <folder>/<job id>/<32 hexadecimal digits>.json    what it is: written last, so that what has one is whole
+    <folder>/store                                    generation of the store that knows these jobs
 
 No name that a handler gives is part of a path.
 """
@@ -170,6 +171,20 @@ class ArtifactStore:
                 with contextlib.suppress(FileNotFoundError):
                     if is_job_id(entry.name) and now - entry.stat(follow_symlinks=False).st_mtime >= older_than_s:
                         yield entry.name
+
+    def owner(self) -> str:
+        """Generation of the store whose jobs these are; empty: nobody has said so."""
+        try:
+            return (self._folder / "store").read_text("ascii").strip()
+        except FileNotFoundError:
+            return ""
+
+    def own(self, gen: str) -> None:
+        """Say whose they are, if there are any."""
+        if self._folder.is_dir():
+            fresh = self._folder / f"store.{secrets.token_hex(4)}"
+            _write(fresh, gen.encode())
+            fresh.replace(self._folder / "store")
 
     def remove(self, job_id: str) -> None:
         """All artifacts of one job go."""

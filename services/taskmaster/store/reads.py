@@ -355,7 +355,7 @@ class Integrity(NamedTuple):
     """How far one partition's data can be trusted.
 
     Attributes:
-        gen: its generation, '' when it has none.
+        gen: its generation, '' when it has none; `lost` those before it, the last eight.
         seq: arrival counter; it never falls in a store that forgets nothing.
         last: None when no sweep has ended yet.
         is_sweeping: one is under way.
@@ -373,6 +373,7 @@ class Integrity(NamedTuple):
     sign: str
     is_checked: bool
     repairs: tuple[Repair, ...]
+    lost: tuple[str, ...] = ()
 
 
 def integrity(partition: int, *, repairs: int = 0) -> Call[Integrity]:
@@ -385,6 +386,5 @@ def _integrity(raw: list[Any]) -> Integrity:
     last = msgspec.json.decode(f["last"], type=LastSweep) if f.get("last") else None
     lost_at, ended = int(f.get("lostAt") or 0), int(f.get("ended") or 0)
     rows = tuple(msgspec.json.decode(row, type=Repair) for row in raw[3])
-    return Integrity(
-        raw[0].decode(), raw[1], last, bool(f.get("at")), lost_at, f.get("how", ""), f.get("sign", ""), ended > lost_at or not lost_at, rows
-    )
+    how, sign, is_checked, lost = f.get("how", ""), f.get("sign", ""), ended > lost_at or not lost_at, tuple(f.get("lost", "").split())
+    return Integrity(raw[0].decode(), raw[1], last, bool(f.get("at")), lost_at, how, sign, is_checked, rows, lost)

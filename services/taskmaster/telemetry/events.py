@@ -7,6 +7,7 @@ from typing import Final
 API_FAILED: Final = "api.failed"
 API_STARTED: Final = "api.started"
 API_STOPPED: Final = "api.stopped"
+ARTIFACTS_FOREIGN: Final = "artifacts.foreign"
 JOB_ABANDONED: Final = "job.abandoned"
 JOB_CANCELLING: Final = "job.cancelling"
 JOB_COMPLETED: Final = "job.completed"

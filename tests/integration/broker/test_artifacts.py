@@ -8,12 +8,13 @@ import time
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from support.worker import Worker
 from taskmaster.engine.artifacts import ArtifactStore
 from taskmaster.maintenance.artifacts import ArtifactSweep
 from taskmaster.model.ids import new_job_id
-from taskmaster.store import calls
+from taskmaster.store import calls, reads, upkeep
 from taskmaster_sdk import ArtifactLost, Job, JobContext, LeaseLost, job
 
 pytestmark = pytest.mark.server("valkey")
@@ -158,7 +159,28 @@ def test_artifacts_go_with_their_job_and_not_earlier(clean_server, tmp_path):
 
     assert (young, sum(gone)) == (0, 251)
     assert 199 <= gone[0] <= 200
-    assert {path.parent.name for path in files(tmp_path)} == {dead}
+    assert {path.parent.name for path in files(tmp_path)} == {dead, "artifacts"}
+
+
+def test_artifacts_of_another_store_are_left_alone(clean_server, tmp_path):
+    """A data folder that is used with the wrong store loses nothing; after a loss that was noticed it is the same store still."""
+    store = shelf(tmp_path)
+    store.write(new_job_id(1), "stray", b"x", "text/plain")
+    with Worker(clean_server.url, [job("leaves")(lambda payload, ctx: None)], data_dir=tmp_path / "elsewhere") as worker:
+        store.own("theirs")
+        with capture_logs() as told:
+            sweep = ArtifactSweep(worker.store, store, 1, grace_s=0)
+            foreign = [sweep.step(), sweep.step()]
+        kept = len(files(tmp_path))
+        gen = worker.store.run(reads.integrity(0)).gen
+        store.own(gen)
+        worker.store.run(upkeep.store_rewound(0, known=gen, fresh="later", sign="rewound"))
+
+        gone = ArtifactSweep(worker.store, store, 1, grace_s=0).step()
+
+    assert (foreign, kept, gone) == ([0, 0], 3, 1)
+    assert [line["event"] for line in told] == ["artifacts.foreign"]
+    assert store.owner() == "later"
 
 
 def test_an_artifact_that_was_changed_or_is_gone_is_not_read(tmp_path):
