@@ -145,7 +145,7 @@ class PartitionConsumer(Consumer):
             return None
         for message in running:
             message.is_over = True
-        attempts = tuple((message.claim.id, message.token) for message in running)
+        attempts = tuple(message.key for message in running)
         return Left(self.partition, self._gen, self.wid, self._seq + 1, attempts)
 
     def close(self) -> None:
@@ -233,7 +233,7 @@ class PartitionConsumer(Consumer):
                 spoken.append(message)
             self.slots.give_back(message.claim.queue)
             if message.finish is None:
-                self.held.pop((message.claim.id, message.token), None)
+                self.held.pop(message.key, None)
             else:
                 unsent.append(message.finish)
         if spoken:
@@ -252,7 +252,7 @@ class PartitionConsumer(Consumer):
             self._tell_failure(message, finish, message.failure)
 
     def _admit(self, answer: calls.Cycle, sent_at: float) -> None:
-        token, now, actors = calls.token_of(self.wid, self._seq), time.monotonic(), self._broker.actors
+        token, now, actors, fallbacks = calls.token_of(self.wid, self._seq), time.monotonic(), self._broker.actors, answer.fallbacks
         for claim in answer.claims:
             try:
                 envelope = open_envelope(claim.blob)
@@ -261,7 +261,7 @@ class PartitionConsumer(Consumer):
                 log.error(events.JOB_NOT_RUN, jobId=claim.id, error=f"{type(error).__name__}: {error}")
                 self._unsent.append(calls.Finish(claim.id, token, "s", delay_ms=30_000, reason="unreadable"))
                 continue
-            is_fallback = claim.id in answer.fallbacks
+            is_fallback = bool(fallbacks) and claim.id in fallbacks
             if is_fallback and actor.fallback is None:  # another version of its plugin has one
                 self._unsent.append(calls.Finish(claim.id, token, "s", delay_ms=30_000, reason="no_fallback"))
                 continue
@@ -269,7 +269,7 @@ class PartitionConsumer(Consumer):
             message = JobMessage(claim, envelope, actor, self, token, answer.now_ms, now)
             message.is_fallback = is_fallback
             message.confirmed_at = sent_at  # the lease began when the store first heard of the call, however late its answer came
-            self.held[claim.id, token] = message
+            self.held[message.key] = message
             self.ready.append(message)
 
     def _tell_failure(self, message: JobMessage, finish: calls.Finish, failure: Failure) -> None:
@@ -401,9 +401,7 @@ class PartitionConsumer(Consumer):
         now = time.monotonic()
         kept = [m for m in list(self.held.values()) if m.finish is not None or not m.deadline or now < m.deadline + self.identity.overdue_s]
         who = self.identity
-        codes = self.store.run(
-            calls.extend(self.partition, self.wid, [(m.claim.id, m.token) for m in kept], lease_ms=who.lease_ms, alive_ms=who.alive_ms)
-        )
+        codes = self.store.run(calls.extend(self.partition, self.wid, [m.key for m in kept], lease_ms=who.lease_ms, alive_ms=who.alive_ms))
         if codes is None:
             self.lose()
             return

@@ -97,7 +97,7 @@ class Journal:
         """Where to note it; None: its end is decided, and what it still says is not heard."""
         if not message.is_running:
             return None
-        attempt = (message.claim.id, message.token)
+        attempt = message.key
         said = self._known.get(attempt)
         if said is None:
             message.has_said = True
@@ -112,7 +112,7 @@ class Journal:
 
     def settle(self, ended: Sequence[JobMessage], run: Callable[[Call[Any]], object]) -> None:
         """Send what these attempts have left to tell, before the store hears of their end: from then on it takes nothing of them."""
-        spoken = [(message.claim.id, message.token) for message in ended]
+        spoken = [message.key for message in ended]
         with self._sending:  # what is on its way arrives first
             self._send(self._take(spoken), run)
             with self._lock:

@@ -38,6 +38,7 @@ class JobMessage(MessageProxy):
 
     Attributes:
         claim: what the store handed over.
+        key: (job id, token), which tells attempts apart.
         envelope: what was submitted.
         actor: of the job's type.
         consumer: that claimed it, and that its end is told to.
@@ -92,6 +93,7 @@ class JobMessage(MessageProxy):
         self.actor = actor
         self.consumer = consumer
         self.token = token
+        self.key = (claim.id, token)
         self.claimed_ms = now_ms
         self.claimed_at = self.confirmed_at = now
         self.traceparent = envelope.traceparent
@@ -153,7 +155,7 @@ class JobMessage(MessageProxy):
             Rejected: it does not fit the type that is loaded here.
         """
         try:
-            return self.actor.decode(bytes(self.envelope.payload))
+            return self.actor.decode(self.envelope.payload)
         except msgspec.DecodeError as error:
             raise Rejected("payload_rejected", f"the payload does not fit {self.actor.plugin}: {error}") from error
 

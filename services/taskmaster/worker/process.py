@@ -119,7 +119,7 @@ class WorkerProcess:
         registry: what was discovered; `start` takes out what cannot be initialised.
         url: of the store.
         part: what this process is for.
-        middleware: more of Dramatiq's, behind ours.
+        middleware: more of Dramatiq's, behind ours but for the guard, which stands last.
         nursery: forks child processes for isolated types; `nursery_for` makes it.
     """
 
@@ -151,7 +151,6 @@ class WorkerProcess:
         ours: list[Middleware] = [
             Measure(part.meter),
             AttemptContext(self.journal.report, self.guards.of, self.artifacts, self.journal.keep, keep_from),
-            Idempotency(settings.lease_ms),
             DeadLetter(),
             Outcome(),
         ]
@@ -160,12 +159,13 @@ class WorkerProcess:
             from taskmaster.broker.middleware.span import AttemptSpan  # with it comes OpenTelemetry
 
             ours.insert(0, AttemptSpan(self._tracing.tracer()))
+        ours += [*middleware, Idempotency(settings.lease_ms)]
         self.broker = TaskMasterBroker(
             registry,
             partitions=settings.partitions,
             halves=len(self._shares),
             make_consumer=self._make_consumer,
-            middleware=[AttemptFinished(), *ours, *middleware, AttemptStarted()] if failpoints.is_on else [*ours, *middleware],
+            middleware=[AttemptFinished(), *ours, AttemptStarted()] if failpoints.is_on else ours,
         )
         self.worker = JobWorker(self.broker, self.concurrency)
         self.deadlines = Deadlines(self.worker, settings.timeout_grace_ms / 1_000, settings.cancel_grace_ms / 1_000)

@@ -57,6 +57,12 @@ def handlers(runs: Counter[str]):
     return [sync, async_]
 
 
+def noted(worker: Worker) -> set[tuple[str, str]]:
+    """Attempts that count as running: only the guard's own hook can leave one behind."""
+    (guard,) = (middleware for middleware in worker.process.broker.middleware if isinstance(middleware, Idempotency))
+    return guard._running
+
+
 @pytest.mark.parametrize("owner", [AttemptContext, Idempotency, Extra])
 @pytest.mark.parametrize("error", [ValueError("broken"), SkipMessage("skipped"), Worst("worst"), SystemExit(1)])
 @pytest.mark.parametrize("type_", ["sync", "async"])
@@ -75,6 +81,7 @@ def test_a_guard_that_raises_lets_nothing_run(clean_server, monkeypatch, owner, 
         assert worker.ended(job_id).state == "completed"
         assert runs[type_] == 1
         assert worker.process.is_whole
+        assert not noted(worker)
         assert worker.drain()
 
 
@@ -94,6 +101,7 @@ def test_an_end_that_cannot_be_judged_is_not_acknowledged(clean_server, monkeypa
         assert worker.ended(worker.submit(type_)).state == "completed"
         seen = worker.look(job_id)
         assert (seen.state, seen.body) == ("active", b"")
+        assert len(noted(worker)) == (owner is Idempotency)
         assert worker.drain()
 
 

@@ -240,14 +240,6 @@ def test_an_attempt_begins_once():
     guard.before_process_message(broker, again)
 
 
-def test_an_attempt_that_never_ended_is_forgotten_with_its_message():
-    """A later hook that raised leaves nothing behind."""
-    guard, broker = Idempotency(3_000), broker_of()
-    guard.before_process_message(broker, message_of(broker))
-
-    assert len(guard._running) == 0
-
-
 def test_a_cancelled_attempt_does_not_begin():
     """A cancel that came before there was a context stops the attempt at its door."""
     broker = broker_of()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from typing import Any
-from weakref import WeakValueDictionary
 
 from dramatiq import Broker
 from dramatiq.broker import MessageProxy
@@ -22,14 +21,15 @@ class Idempotency(Middleware):
     The store makes one job of one key and hands a job to one consumer; this closes what is left between the answer and the handler's
     first line. Times are monotonic: no clock of another machine comes into it.
 
+    Stands last: no other hook can keep an attempt from the end that it is noted for.
+
     Args:
         lease_ms: of each claim. Two thirds of it is what a confirmed lease is trusted for.
     """
 
     def __init__(self, lease_ms: int) -> None:
         self._trusted_s = lease_ms / 1_000 * 2 / 3
-        # Weak: an attempt that a later hook did not let begin has no end either.
-        self._running: WeakValueDictionary[tuple[str, str], JobMessage] = WeakValueDictionary()
+        self._running: set[tuple[str, str]] = set()
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:  # noqa: ARG002
         """Let it begin, or raise.
@@ -40,12 +40,18 @@ class Idempotency(Middleware):
         assert isinstance(message, JobMessage)
         if time.monotonic() - message.confirmed_at > self._trusted_s:
             raise NotRun("lease_uncertain")
-        attempt = (message.claim.id, message.token)
-        if attempt in self._running:
+        if message.key in self._running:
             raise NotRun("already_running")
-        self._running[attempt] = message
+        self._running.add(message.key)
 
-    def after_process_message(self, broker: Broker, message: MessageProxy, **_: Any) -> None:  # noqa: ARG002
+    def after_process_message(
+        self,
+        broker: Broker,  # noqa: ARG002
+        message: MessageProxy,
+        *,
+        result: Any = None,  # noqa: ARG002
+        exception: BaseException | None = None,  # noqa: ARG002
+    ) -> None:
         """It has ended."""
         assert isinstance(message, JobMessage)
-        self._running.pop((message.claim.id, message.token), None)
+        self._running.discard(message.key)

@@ -17,7 +17,7 @@ from taskmaster.store.calls import Finish
 __all__ = ["Outcome"]
 
 _encode = msgspec.json.encode
-_WORD = {"c": "completed", "r": "failed", "f": "failed", "x": "discarded", "d": "dependency_down", "l": "rate_limited"}
+_WORD = {"r": "failed", "f": "failed", "x": "discarded", "d": "dependency_down", "l": "rate_limited"}
 
 
 class Outcome(Middleware):
@@ -52,14 +52,14 @@ class Outcome(Middleware):
             except Rejected as rejected:
                 exception = rejected
         backoff, policy = message.envelope.backoff, message.actor.policy
+        if exception is None:
+            return Finish(claim.id, message.token, "c", body, message.row("completed"))
         decision = decide(exception, failures=claim.failures, backoff=backoff, policy=policy, spared=claim.spared)
-        if exception is not None:
-            hide = message.actor.handler.hide(bytes(message.envelope.payload))
-            message.failure = describe(exception, job_type=message.envelope.type, plugin=message.actor.plugin, hide=hide)
-            body = _encode(message.failure).decode()
-            if decision.outcome == "x":
-                row, message.failure = message.row("discarded"), None
-                return Finish(claim.id, message.token, "x", body, row)
-        fingerprint = message.failure.fingerprint if message.failure else ""
+        hide = message.actor.handler.hide(bytes(message.envelope.payload))
+        failure = describe(exception, job_type=message.envelope.type, plugin=message.actor.plugin, hide=hide)
+        message.failure, body = failure, _encode(failure).decode()
         row = message.row(_WORD[decision.outcome])
-        return Finish(claim.id, message.token, decision.outcome, body, row, decision.delay_ms, decision.reason, fingerprint)
+        if decision.outcome == "x":
+            message.failure = None
+            return Finish(claim.id, message.token, "x", body, row)
+        return Finish(claim.id, message.token, decision.outcome, body, row, decision.delay_ms, decision.reason, failure.fingerprint)
