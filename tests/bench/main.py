@@ -17,7 +17,7 @@ from bench.parts.base import Bench, Part
 from bench.parts.coroutines import ASYNC
 from bench.parts.cost import COST, SIZE
 from bench.parts.delayed import DELAYED, IMPORT
-from bench.parts.draining import BACKLOG, DRAIN, DRAIN_TWO
+from bench.parts.draining import BACKLOG, DRAIN, DRAIN_TWO, FLOW
 from bench.parts.http import HTTP
 from bench.parts.isolation import ISOLATION
 from bench.parts.latency import BUSY, IDLE, NEIGHBOURS, OPEN
@@ -37,6 +37,7 @@ PARTS = (
     SUBMIT,
     DRAIN,
     DRAIN_TWO,
+    FLOW,
     IDLE,
     OPEN,
     BUSY,

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import functools
 import time
+from contextlib import closing
+from dataclasses import replace
 
 from bench.parts.base import Bench, Figures, Part, Stage
 from bench.peers.base import Load, Peer
 from bench.processes import Running, wait_until
+from taskmaster.engine.limits import LimitRule, put_limit
+from taskmaster.engine.rules import Word
+from taskmaster.store.client import SyncStore
 
-__all__ = ["BACKLOG", "DRAIN", "DRAIN_TWO", "drain_between"]
+__all__ = ["BACKLOG", "DRAIN", "DRAIN_TWO", "FLOW", "drain_between"]
 
 _WITHIN_S = 60.0
 _POLL_S = 0.02
@@ -63,7 +68,23 @@ def run_backlog(bench: Bench, subject: str) -> Figures:
     return figures
 
 
+def run_flow(bench: Bench, subject: str) -> Figures:
+    """The rate without and with a limiter that each job names, which always has room, and jobs of 100 customers that take turns."""
+    figures: Figures = {}
+    for which, load in (("off", Load("noop", 0)), ("on", Load("noop", 0, limits=("provider",), fairness_keys=100))):
+        with bench.peer_stage(subject) as (stage, peer):
+            count = bench.count(peer.drain_count)
+            with closing(SyncStore(stage.store.url)) as client:
+                client.converse(put_limit("provider", LimitRule(kind="concurrency", max=1_000), Word("bench", ""), partitions=1))
+            peer.submit(stage.store, replace(load, count=count))
+            with peer.workers(stage.store, stage.workers()) as process:
+                drained = drain_between(stage, peer, process, submitted=count, low=count // 10, high=count * 19 // 20)
+        figures |= {f"{which} {name}": value for name, value in drained.items()}
+    return figures | {"on/off": figures["on jobs/s"] / figures["off jobs/s"]}
+
+
 _PEERS = ("taskmaster", "dramatiq", "bullmq")
 DRAIN = Part("drain", _PEERS, functools.partial(run_drain, processes=1), "Drain of no-op jobs, one worker process")
 DRAIN_TWO = Part("drain2", _PEERS, functools.partial(run_drain, processes=2), "Drain of no-op jobs, two worker processes")
+FLOW = Part("flow", ("taskmaster",), run_flow, "Drain without, and with a limiter and 100 fairness keys")
 BACKLOG = Part("backlog", ("taskmaster",), run_backlog, "Drain with 10 thousand and with 1 million waiting (10,000 jobs timed)")

@@ -31,6 +31,7 @@ class Load:
         chunk: jobs in one call; 1: one call a job, one after another.
         delay_ms: how long they are not due.
         offsets_ms: with one entry a job: when to submit each, from the start. Empty: as fast as possible.
+        limits, fairness_keys: of TaskMaster alone: limiters that each job names, and how many fairness keys the jobs have in turn.
     """
 
     job: JobName
@@ -39,6 +40,8 @@ class Load:
     chunk: int = 500
     delay_ms: int = 0
     offsets_ms: tuple[float, ...] = ()
+    limits: tuple[str, ...] = ()
+    fairness_keys: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,9 +57,12 @@ class TaskMaster(Peer):
         def payload() -> dict[str, object]:
             return {**load.payload, "sent": str(time.monotonic_ns())} if load.job == "stamp" else dict(load.payload)
 
+        def one(number: int) -> Submission:
+            turn = f"customer-{number % load.fairness_keys}" if load.fairness_keys else None
+            return Submission(job_type, f"{run}-{number}", payload(), delay_ms=delay_ms, fairness_key=turn, limits=load.limits or None)
+
         def many(count: int) -> None:
-            items = (Submission(job_type, f"{run}-{next(numbers)}", payload(), delay_ms=delay_ms) for _ in range(count))
-            for told in client.submit_many(items):
+            for told in client.submit_many(one(next(numbers)) for _ in range(count)):
                 if isinstance(told, TaskMasterError):
                     raise told
 
