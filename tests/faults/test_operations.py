@@ -20,9 +20,13 @@ from support.protocol.dump import Snapshot, snapshot, violations
 from support.servers import StoreServer
 from support.sink import Sink
 from support.worker import Hands
-from taskmaster.engine import groups, operations
+from taskmaster.engine import backfills, groups, operations, schedules
 from taskmaster.engine.orders import Order, OrderFilter, plan
+from taskmaster.engine.scheduled_jobs import Who
+from taskmaster.engine.scheduled_types import Types
 from taskmaster.errors import StoreUnavailable
+from taskmaster.model.schedule import Schedule
+from taskmaster.settings import Settings
 from taskmaster.store import letters
 
 DEAD = 1_000
@@ -172,3 +176,26 @@ def test_a_bulk_discard_killed_in_the_middle_goes_on(clean_server: StoreServer, 
     discarded = [fields["target"] for _, fields in rows if fields["action"] == "dead_letter.discarded"]
     assert (done.state, done.counts["discarded"], left) == ("completed", 300, ())
     assert sorted(discarded) == sorted([*ids["full"], *ids["away"]])
+
+
+@pytest.mark.server("valkey")
+def test_a_backfill_killed_in_the_middle_makes_each_job_once(
+    clean_server: StoreServer, hands: Hands, serve: Serve, sink: Sink, fired: Callable[[], set[str]]
+) -> None:
+    """By whichever process goes on with it; what the dead one made and did not note is found there."""
+    settings = Settings(redis_url=clean_server.url, data_dir=Path("/nonexistent"))
+    with serve(worker_processes=2, lease_ms=5_000, failpoints="operation.step:kill9@3"):
+        jobs = eventually(lambda: Types(hands.store, settings).of("plain"), what="the workers publish their types")
+        wanted = Schedule(type="plain", payload={"key": "{{instant}}"}, every_ms=3_600_000)
+        row, _ = hands.store.converse(schedules.put("hourly", wanted, jobs, Who("ann")))
+        now = dt.datetime.fromtimestamp(hands.store.now_ms() / 1_000, dt.UTC)
+        order = backfills.BackfillOrder(from_=now - dt.timedelta(hours=100), to=now, rate_per_s=40, by="ann")
+        instants = backfills.instants_of(row, order, hands.store.now_ms())
+        operation_id, _ = hands.store.converse(backfills.open_backfill(row, order, instants, "", 1))
+        done = ended(hands, operation_id)
+
+    assert fired() == {"operation.step"}, "a process was killed between the deed and the note"
+    assert (done.state, done.counts["done"], len(instants)) == ("completed", 100, 100)
+    assert done.counts["made"] + done.counts["duplicates"] == 100
+    assert done.counts["duplicates"] > 0
+    assert sorted(sink.counts().values()) == [1] * 100

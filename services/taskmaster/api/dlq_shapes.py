@@ -52,7 +52,8 @@ class Discarded(Shape, kw_only=True):
 
 
 class Progress(Shape, kw_only=True):
-    """How far an operation is. `done` is the sum of what was replayed, discarded or cancelled, skipped and found gone.
+    """How far an operation is. `done` is the sum of what was replayed, discarded or cancelled, skipped and found gone; of a backfill, of
+    jobs that were made, instants that had one, and those that were skipped.
 
     Of the jobs that were made, `failed` have had a failed attempt or died, `succeeded` completed, `pending` are not known to have ended,
     `forgotten` ended and were removed by retention before anybody looked.
@@ -62,6 +63,7 @@ class Progress(Shape, kw_only=True):
     total_is: Literal["exact", "atLeast"]
     done: int
     replayed: int
+    made: int
     duplicates: int
     discarded: int
     cancelled: int

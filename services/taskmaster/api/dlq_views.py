@@ -54,6 +54,7 @@ def operation_of(view: OperationView, *, is_duplicate: bool = False) -> shapes.O
         total_is="exact" if view.is_exact else "atLeast",
         done=counts.get("done", 0),
         replayed=counts.get("replayed", 0),
+        made=counts.get("made", 0),
         duplicates=counts.get("duplicates", 0),
         discarded=counts.get("discarded", 0),
         cancelled=counts.get("cancelled", 0),

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
 
+from taskmaster.api import dlq_shapes
 from taskmaster.api.shapes import Shape, instant
 from taskmaster.engine.lens import Lens
-from taskmaster.engine.scheduled_jobs import Backfilled, spec_of
+from taskmaster.engine.scheduled_jobs import spec_of
 from taskmaster.model import schedule as model
 from taskmaster.model.schedule import Dst, Run, Schedule
 from taskmaster.model.states import State, state_of
 from taskmaster.store.schedules import Fire, Outcome, ScheduleRow
 
 __all__ = [
-    "BackfillAnswer",
     "Deleted",
     "FireList",
     "Preview",
     "ScheduleAnswer",
     "ScheduleList",
     "Triggered",
-    "backfill_of",
+    "backfill_preview_of",
     "fire_of",
     "preview_of",
     "schedule_of",
@@ -155,15 +156,6 @@ class Triggered(Shape, kw_only=True):
     job_id: str
 
 
-class BackfillAnswer(Shape, kw_only=True):
-    """All instants of the range have their jobs now; `made` are new, `duplicates` were there."""
-
-    schedule_id: str
-    made: int
-    duplicates: int
-    job_ids: list[str]
-
-
 def schedule_of(row: ScheduleRow, now_ms: int, lens: Lens) -> ScheduleAnswer:
     """The answer for a schedule as the store has it, as *lens* shows it."""
     fields, schedule = row.fields, spec_of(row)
@@ -214,9 +206,10 @@ def fire_of(fire: Fire) -> FireAnswer:
     )
 
 
-def backfill_of(schedule_id: str, done: Backfilled) -> BackfillAnswer:
-    """The answer for a backfill."""
-    return BackfillAnswer(schedule_id=schedule_id, made=done.made, duplicates=done.duplicates, job_ids=list(done.job_ids))
+def backfill_preview_of(instants: Sequence[int]) -> dlq_shapes.Preview:
+    """What a backfill would be about."""
+    sample = [instant(at_ms) for at_ms in instants[:5]]
+    return dlq_shapes.Preview(action="backfill", matched=len(instants), matched_is="exact", sample_ids=sample)
 
 
 def _next_runs(row: ScheduleRow, schedule: Schedule, now_ms: int) -> list[str]:

@@ -12,14 +12,15 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, QueryParameter
 
-from taskmaster.api import bodies
+from taskmaster.api import bodies, dlq_shapes, dlq_views
 from taskmaster.api import schedule_views as views
 from taskmaster.api.documents import with_body
 from taskmaster.api.problems import BadParameter
 from taskmaster.api.service import Answer, AnyRequest, Service, data, header, limit_of, of, only
 from taskmaster.api.submission import header_key
-from taskmaster.engine import scheduled_jobs, strict
+from taskmaster.engine import backfills, operations, scheduled_jobs, strict
 from taskmaster.engine import schedules as engine
+from taskmaster.engine.backfills import BackfillOrder
 from taskmaster.engine.scheduled_jobs import Jobs, Who
 from taskmaster.engine.schedules import Body
 from taskmaster.errors import InvalidRequest
@@ -27,7 +28,7 @@ from taskmaster.model import schedule as model
 from taskmaster.store.schedules import ScheduleRow
 from taskmaster_sdk.jobs import NAME
 
-__all__ = ["ROUTES", "BackfillBody", "OrderBody"]
+__all__ = ["ROUTES", "OrderBody"]
 
 PREVIEW_DEFAULT, PREVIEW_MAX = 10, 100
 KEY_MAX = 200
@@ -41,14 +42,6 @@ class OrderBody(msgspec.Struct, forbid_unknown_fields=True):
 
     by: Text = "api"
     reason: Text = ""
-
-
-class BackfillBody(msgspec.Struct, forbid_unknown_fields=True, rename={"from_": "from"}, kw_only=True):
-    """The range, both ends included, at most 1,000 instants; it must be over."""
-
-    from_: Moment
-    to: Moment
-    by: Text = "api"
 
 
 @put(
@@ -155,9 +148,7 @@ async def trigger_schedule(request: AnyRequest, schedule_id: FromPath[str]) -> A
     """With an Idempotency-Key the request may be repeated: equal keys make one job. A paused schedule can be triggered."""
     service = of(request)
     only(request)
-    order, key = await _order(request), header_key(header(request, b"idempotency-key") or "")
-    if len(key) > KEY_MAX:
-        raise BadParameter(f"an Idempotency-Key of at most {KEY_MAX} characters is meant", parameter="Idempotency-Key")
+    order, key = await _order(request), _key(request)
     row, jobs = await _row_and_jobs(service, schedule_id)
     now_ms, window_ms = await service.store.now_ms(), service.settings.idempotency_window_ms
     talk = scheduled_jobs.trigger(row, jobs, Who(order.by, order.reason), now_ms, request_id=key, key_window_ms=window_ms)
@@ -167,21 +158,31 @@ async def trigger_schedule(request: AnyRequest, schedule_id: FromPath[str]) -> A
 
 @post(
     "/schedules/{schedule_id:str}/backfill",
-    status_code=200,
+    status_code=202,
     summary="Jobs for instants of a range that is over",
-    responses={200: ResponseSpec(views.BackfillAnswer)},
-    operation_class=with_body(BackfillBody),
+    responses={202: ResponseSpec(dlq_shapes.Operation), 200: ResponseSpec(dlq_shapes.Preview)},
+    operation_class=with_body(BackfillOrder),
 )
 async def backfill_schedule(request: AnyRequest, schedule_id: FromPath[str]) -> Answer:
-    """By the present definition, whatever `overlap` says. An instant that has a job gets no other, so the request may be repeated."""
+    """An operation: the workers carry it out, by the definition of that time, whatever `overlap` says.
+
+    An instant that has a job gets no other, so ranges may overlap. With an Idempotency-Key the request may be repeated. With dryRun 200:
+    how many instants are meant, and some of them; nothing is stored.
+    """
     service = of(request)
     only(request)
-    body = strict.convert(strict.decode(await bodies.read(request, 4_096)), BackfillBody)
-    row, jobs = await _row_and_jobs(service, schedule_id)
-    now_ms, window_ms = await service.store.now_ms(), service.settings.idempotency_window_ms
-    from_ms, to_ms = (round(moment.timestamp() * 1_000) for moment in (body.from_, body.to))
-    talk = scheduled_jobs.backfill(row, jobs, Who(body.by), now_ms, from_ms, to_ms, key_window_ms=window_ms)
-    return data(views.backfill_of(schedule_id, await service.store.converse(talk)))
+    order, key = strict.convert(strict.decode(await bodies.read(request, 4_096)), BackfillOrder), _key(request)
+    row = await service.store.converse(engine.show(schedule_id, service.settings.partitions))
+    instants = backfills.instants_of(row, order, await service.store.now_ms())
+    if order.dry_run:
+        return data(views.backfill_preview_of(instants))
+    service.watch.admit()
+    named = msgspec.structs.replace(order, by=order.by or "api")
+    partitions = service.settings.partitions
+    operation_id, is_known = await service.store.converse(backfills.open_backfill(row, named, instants, key, partitions))
+    view = await service.store.converse(operations.of_id(operation_id, partitions))
+    told = {"location": f"/operations/{operation_id}"} | ({"idempotency-replayed": "true"} if is_known else {})
+    return data(dlq_views.operation_of(view, is_duplicate=is_known), 202, told)
 
 
 @get("/schedules/{schedule_id:str}/preview", summary="What is to come", responses={200: ResponseSpec(views.Preview)})
@@ -225,6 +226,14 @@ async def _switch(request: AnyRequest, schedule_id: str, *, enabled: bool) -> An
     order = await _order(request)
     talk = engine.switch(schedule_id, service.settings.partitions, Who(order.by, order.reason), enabled=enabled)
     return await _answer(service, await service.store.converse(talk))
+
+
+def _key(request: AnyRequest) -> str:
+    """The Idempotency-Key; empty for none."""
+    key = header_key(header(request, b"idempotency-key") or "")
+    if len(key) > KEY_MAX:
+        raise BadParameter(f"an Idempotency-Key of at most {KEY_MAX} characters is meant", parameter="Idempotency-Key")
+    return key
 
 
 async def _order(request: AnyRequest) -> OrderBody:

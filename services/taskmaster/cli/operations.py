@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from taskmaster.settings import Settings
     from taskmaster.store.client import SyncStore
 
-__all__ = ["operations"]
+__all__ = ["conclude", "operations"]
 
 _LOOK_EVERY_S = 0.25
 
@@ -135,18 +135,23 @@ def start(
             _preview(store, settings, planned, as_json=as_json)
             return
         operation_id, is_known = store.converse(engine.open_order(planned, key, settings.partitions, now_ms=store.now_ms()))
-        if wait_s is None:
-            shown = _look(store, settings, operation_id)
-            _show(shown, as_json=as_json)
-            if is_known:
-                click.echo("(started before)", err=True)
-            return
-        shown = _follow(store, settings, operation_id, wait_s)
+        code = conclude(store, settings, operation_id, wait_s, is_known=is_known, as_json=as_json)
     finally:
         store.close()
+    sys.exit(code)
+
+
+def conclude(store: SyncStore, settings: Settings, operation_id: str, wait_s: float | None, *, is_known: bool, as_json: bool) -> int:
+    """Show an operation that was just started, or follow it so long; the exit code."""
+    if wait_s is None:
+        _show(_look(store, settings, operation_id), as_json=as_json)
+        if is_known:
+            click.echo("(started before)", err=True)
+        return EX_OK
+    shown = _follow(store, settings, operation_id, wait_s)
     _show(shown, as_json=as_json)
     is_well = shown.state == "completed" and not shown.progress.pending and not shown.progress.failed
-    sys.exit(EX_OK if is_well else EX_FAILED)
+    return EX_OK if is_well else EX_FAILED
 
 
 def _order(action: str, everything: bool, dry_run: bool, by: str, given: dict[str, Any]) -> Any:
@@ -219,10 +224,22 @@ def _follow(store: SyncStore, settings: Settings, operation_id: str, wait_s: flo
 def _line(one: Operation) -> str:
     p = one.progress
     of = f"{'' if p.total_is == 'exact' else '≥ '}{p.total}"
-    acted = {"replay": f"{p.replayed} replayed", "discard": f"{p.discarded} discarded", "cancel": f"{p.cancelled} cancelled"}
+    acted = {
+        "replay": f"{p.replayed} replayed",
+        "discard": f"{p.discarded} discarded",
+        "cancel": f"{p.cancelled} cancelled",
+        "backfill": f"{p.made} made",
+    }
     parts = [f"{one.action} {one.state}{f' ({one.why})' if one.why else ''}: {p.done} of {of}", acted.get(one.action, "")]
     skipped = sum(p.skipped.values())
-    named = {"skipped": skipped, "gone": p.gone, "succeeded": p.succeeded, "failed": p.failed, "pending": p.pending}
+    named = {
+        "had a job": p.duplicates if one.action == "backfill" else 0,
+        "skipped": skipped,
+        "gone": p.gone,
+        "succeeded": p.succeeded,
+        "failed": p.failed,
+        "pending": p.pending,
+    }
     return ", ".join(part for part in [*parts, *(f"{n} {name}" for name, n in named.items() if n)] if part)
 
 

@@ -148,23 +148,47 @@ def trigger(schedule_id: str, key: str, **texts: str | None) -> None:
 @click.argument("schedule_id", metavar="ID")
 @click.option("--from", "first", required=True, metavar="INSTANT", help="Begin of the range, such as 2026-06-01T00:00:00Z; included.")
 @click.option("--to", "last", required=True, metavar="INSTANT", help="Its end, included; not later than now.")
+@click.option("--rate", type=click.FloatRange(min=0, max=1_000, min_open=True), default=50, show_default=True, help="Jobs a second.")
+@click.option("--stop-on-failures", type=click.IntRange(1, 1_000), help="Stop when so many of its jobs have failed an attempt.")
+@click.option("--key", default="", help="Equal keys are one operation, however often the command is repeated.")
+@click.option("--reason", default="", help="Kept with the operation and in the audit.")
+@click.option("--dry-run", is_flag=True, help="Only say how many instants are meant.")
+@click.option("--wait", "wait_s", type=click.FloatRange(min=0), metavar="SECONDS", help="Show its progress until its jobs have ended.")
 @as_json
-@settings_options(*STORE, "idempotency", "max_body_bytes", "idempotency_window_ms")
-def backfill(schedule_id: str, first: str, last: str, as_json: bool, **texts: str | None) -> None:
-    """Make the jobs of ID for the instants of a range that is over, 1,000 at most. One that has a job gets no other: repeat it freely."""
-    from taskmaster.api import schedule_views
-    from taskmaster.engine import scheduled_jobs
+@settings_options(*STORE)
+def backfill(schedule_id: str, first: str, last: str, key: str, dry_run: bool, wait_s: float | None, as_json: bool, **given: Any) -> None:
+    """Make the jobs of ID for the instants of a range that is over, 1,000 at most: an operation, which the workers carry out.
 
-    from_ms, to_ms = _ms(first, "--from"), _ms(last, "--to")
-    with _at(texts) as desk:
+    An instant that has a job gets no other, so ranges may overlap.
+
+    Exit codes: 0 started; with --wait also completed, and no job failed; 1 refused, or --wait saw it end otherwise or not end in time;
+    2 wrong usage; 69 no store.
+    """
+    from taskmaster.api import schedule_views
+    from taskmaster.cli.operations import conclude
+    from taskmaster.engine import backfills
+
+    order = backfills.BackfillOrder(
+        from_=_moment(first, "--from"),
+        to=_moment(last, "--to"),
+        rate_per_s=given.pop("rate"),
+        stop_on_failures=given.pop("stop_on_failures"),
+        reason=given.pop("reason"),
+        by=_who().name,
+    )
+    with _at(given) as desk:
         row = desk.row(schedule_id)
-        jobs, window_ms = desk.jobs(scheduled_jobs.spec_of(row).type), desk.settings.idempotency_window_ms
-        talk = scheduled_jobs.backfill(row, jobs, _who(), desk.store.now_ms(), from_ms, to_ms, key_window_ms=window_ms)
-        done = schedule_views.backfill_of(schedule_id, desk.run(talk))
-    if as_json:
-        echo_json(done)
-        return
-    click.echo(f"{done.made} made, {done.duplicates} were there")
+        instants = backfills.instants_of(row, order, desk.store.now_ms())
+        if dry_run:
+            shown = schedule_views.backfill_preview_of(instants)
+            if as_json:
+                echo_json(shown)
+            else:
+                click.echo("\n  ".join([f"backfill: {shown.matched}", *shown.sample_ids]))
+            return
+        operation_id, is_known = desk.run(backfills.open_backfill(row, order, instants, key, desk.settings.partitions))
+        code = conclude(desk.store, desk.settings, operation_id, wait_s, is_known=is_known, as_json=as_json)
+    sys.exit(code)
 
 
 @schedules.command()
@@ -227,12 +251,12 @@ def _who(reason: str = "") -> Who:
     return Who(getpass.getuser(), reason)
 
 
-def _ms(text: str, what: str) -> int:
+def _moment(text: str, what: str) -> dt.datetime:
     try:
         moment: dt.datetime = msgspec.convert(text, Annotated[dt.datetime, msgspec.Meta(tz=True)])
     except msgspec.ValidationError as error:
         raise click.BadParameter("an instant with its offset is meant, such as 2027-01-31T09:00:00Z", param_hint=what) from error
-    return round(moment.timestamp() * 1_000)
+    return moment
 
 
 def _json(text: str, what: str) -> dict[str, Any]:

@@ -9,10 +9,10 @@ import msgspec
 
 from taskmaster.engine.producing import sending
 from taskmaster.engine.submit import Bounds, Submission, prepare
-from taskmaster.errors import Conflict, InvalidRequest, NotFound, StoreDefect, StoreUnavailable
+from taskmaster.errors import Conflict, NotFound, StoreDefect, StoreUnavailable
 from taskmaster.model import schedule as model
 from taskmaster.model.ids import digest, digest_slot, new_job_id
-from taskmaster.model.schedule import Run, Schedule
+from taskmaster.model.schedule import Schedule
 from taskmaster.model.template import render, utc_text, words_of
 from taskmaster.plugins.catalogue import CatalogueEntry
 from taskmaster.plugins.validation import Validator
@@ -23,10 +23,8 @@ from taskmaster.store.schedules import ScheduleRow, Step
 from taskmaster.store.status import Status
 from taskmaster_sdk.jobs import NAME
 
-__all__ = ["BACKFILL_MAX", "Backfilled", "Jobs", "Who", "backfill", "home", "job_of", "make", "no_such", "spec_of", "trigger"]
+__all__ = ["Jobs", "Who", "fill", "home", "job_of", "make", "no_such", "spec_of", "trigger"]
 
-#: Instants in one backfill.
-BACKFILL_MAX = 1_000
 _decode = msgspec.json.Decoder(Schedule).decode
 
 
@@ -112,48 +110,15 @@ def trigger(row: ScheduleRow, jobs: Jobs, who: Who, now_ms: int, *, request_id: 
     return (yield from _extra(row, now_ms, jobs, who, now_ms, mark, key_window_ms))[1]
 
 
-class Backfilled(NamedTuple):
-    """What a backfill came to: the jobs of these instants are there; `made` of them are new."""
-
-    made: int
-    duplicates: int
-    job_ids: tuple[str, ...]
-
-
-def backfill(row: ScheduleRow, jobs: Jobs, who: Who, now_ms: int, from_ms: int, to_ms: int, *, key_window_ms: int) -> Talk[Backfilled]:
-    """Jobs for the instants of a range that is over, by the present definition. An instant that has a job gets no other: repeat it freely.
+def fill(row: ScheduleRow, at_ms: int, jobs: Jobs, who: Who, now_ms: int, *, key_window_ms: int) -> Talk[tuple[bool, str]]:
+    """The job of an instant that is over, by the present definition, whatever `overlap` says: whether it is new, and its id.
 
     Raises:
-        InvalidRequest: the range is not over, or has more than 1,000 instants: then nothing was made.
-        Conflict: a queue takes no more jobs; those before are made.
+        InvalidRequest: the job may not be made.
+        NotFound: the schedule is gone.
+        Conflict: its queue takes none now.
     """
-    instants = _instants(spec_of(row), now_ms, from_ms, to_ms)
-    made, ids = 0, []
-    for run in instants:
-        is_new, job_id = yield from _extra(row, run.at_ms, jobs, who, now_ms, "", key_window_ms)
-        made += is_new
-        ids.append(job_id)
-    return Backfilled(made, len(ids) - made, tuple(ids))
-
-
-def _instants(schedule: Schedule, now_ms: int, from_ms: int, to_ms: int) -> list[Run]:
-    """The instants from *from_ms* to *to_ms*, both included.
-
-    Raises:
-        InvalidRequest: as `backfill`.
-    """
-    if not from_ms <= to_ms <= now_ms:
-        message = "a range that is over is meant: from, then to, and neither later than now"
-        raise InvalidRequest(message, errors=[{"pointer": "/to", "message": message}])
-    found: list[Run] = []
-    for run in model.runs(schedule, from_ms - 1):
-        if run.at_ms > to_ms:
-            break
-        found.append(run)
-        if len(found) > BACKFILL_MAX:
-            message = f"more than {BACKFILL_MAX} instants; take a shorter range"
-            raise InvalidRequest(message, errors=[{"pointer": "/to", "message": message}])
-    return found
+    return (yield from _extra(row, at_ms, jobs, who, now_ms, "", key_window_ms))
 
 
 def _extra(row: ScheduleRow, at_ms: int, jobs: Jobs, who: Who, now_ms: int, mark: str, key_window_ms: int) -> Talk[tuple[bool, str]]:

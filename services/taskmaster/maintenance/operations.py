@@ -2,17 +2,20 @@
 
 Nothing depends on who it is. What a step has done is noted by compare and set on the operation's place, so two processes at once, or one
 that dies between the deed and the note, cost a repeated step; and a repeated step makes no duplicates, since a replay is keyed by the
-operation.
+operation, and a job of a schedule by its instant.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from taskmaster import failpoints
+from taskmaster.engine import backfills
 from taskmaster.engine.enqueue import store_jobs
 from taskmaster.engine.operations import replays_of, tally
+from taskmaster.engine.scheduled_jobs import Jobs
 from taskmaster.store import operations
 from taskmaster.store.client import SyncStore
 from taskmaster.store.operations import OperationRow, Page, Step
@@ -38,13 +41,15 @@ class Operations:
         store: where they are.
         partition: which one.
         partitions: how many there are: an operation that is to stop after some failures counts those of all.
-        key_window_ms: how long the key of a job that was cancelled is remembered.
+        key_window_ms: how long the key of a job that has ended is remembered.
+        jobs_of: what jobs of a type are made with; raises InvalidRequest where there is no such type.
     """
 
     store: SyncStore
     partition: int
     partitions: int
     key_window_ms: int
+    jobs_of: Callable[[str], Jobs]
 
     def step(self) -> None:
         """Go on with each operation that is open, as far as its rate allows.
@@ -72,10 +77,7 @@ class Operations:
         failed = looked.failed + sum(found.counts.get("failed", 0) for found in rows)
         if failed < int(limit):
             return True
-        f = row.fields
-        why = f"{failed} of its jobs have failed"
-        self.store.run(operations.end(self.partition, row.id, "stopped", who=f.get("by", ""), reason=f.get("rs", ""), why=why))
-        self._tell(row, "stopped")
+        self._stop(row, f"{failed} of its jobs have failed")
         return False
 
     def _go_on(self, row: OperationRow) -> None:
@@ -97,6 +99,8 @@ class Operations:
             return self.store.run(operations.discard(self.partition, step, ids))
         if action == "cancel":
             return self.store.run(operations.cancel(self.partition, step, ids, key_window_ms=self.key_window_ms))
+        if action == "backfill":
+            return self._fill(row, page, step)
         jobs, counts = replays_of(page.rows, row, partitions=self.partitions, now_ms=self.store.now_ms())
         made: list[str] = []
         if jobs:
@@ -106,6 +110,27 @@ class Operations:
         failpoints.hit("operation.step")
         counts["done"] = len(ids)
         return self.store.run(operations.note(self.partition, step, spent=len(ids), counts=counts, made=made))
+
+    def _fill(self, row: OperationRow, page: Page, step: Step) -> Status:
+        instants = [entry.id for entry in page.rows]
+        talk = backfills.carry_out(
+            row, instants, self.jobs_of, self.store.now_ms(), partitions=self.partitions, key_window_ms=self.key_window_ms
+        )
+        filled = self.store.converse(talk)
+        failpoints.hit("operation.step")
+        if filled.done < len(instants):
+            step = step._replace(behind=str(int(step.before or 0) + filled.done), is_end=False)
+        counts = {**filled.counts, "done": filled.done}
+        status = self.store.run(operations.note(self.partition, step, spent=filled.done, counts=counts, made=filled.made))
+        if filled.why and status is not Status.STALE:
+            self._stop(row, filled.why)
+            return Status.STALE
+        return status
+
+    def _stop(self, row: OperationRow, why: str) -> None:
+        f = row.fields
+        self.store.run(operations.end(self.partition, row.id, "stopped", who=f.get("by", ""), reason=f.get("rs", ""), why=why))
+        self._tell(row, "stopped")
 
     def _tell(self, row: OperationRow, state: str) -> None:
         if row.fields.get("st") == "running":

@@ -4,8 +4,10 @@ operations over many jobs, sweep.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from taskmaster.engine.scheduled_jobs import Jobs
 from taskmaster.maintenance.operations import Operations
 from taskmaster.maintenance.sweeper import Sweeper
 from taskmaster.store import calls, upkeep
@@ -29,6 +31,7 @@ class Upkeep:
         store: to run them on.
         partition: which one.
         limits: retention and windows.
+        jobs_of: see `Operations`.
         partitions: how many there are.
         grace_ms: see GRACE_MS.
         sweep_every_ms: from the end of one sweep to the begin of the next.
@@ -37,6 +40,7 @@ class Upkeep:
     store: SyncStore
     partition: int
     limits: calls.Limits
+    jobs_of: Callable[[str], Jobs]
     partitions: int = 1
     grace_ms: int = GRACE_MS
     sweep_every_ms: int = 600_000
@@ -69,7 +73,7 @@ class Upkeep:
                 if not run(upkeep.prune(self.partition, self.limits)):
                     break
         if said.operations:
-            Operations(self.store, self.partition, self.partitions, self.limits.key_window_ms).step()
+            Operations(self.store, self.partition, self.partitions, self.limits.key_window_ms, self.jobs_of).step()
         if said.to_sweep:
             Sweeper(self.store, self.partition, self.sweep_every_ms, self.limits.key_window_ms).step(is_urgent=said.to_sweep > 1)
         return lost

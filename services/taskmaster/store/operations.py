@@ -28,7 +28,8 @@ def open_(
     Args:
         request: digest of what was asked for.
         fields: of the record, beside those that scripts keep: `ac` action, `fl` filter or `ids`, `ra` entries a second, `so` failures that
-            stop it, `au` accept unknown effects, `tot` and `tx` how much is meant and whether that is exact.
+            stop it, `au` accept unknown effects, `sc` the schedule of a backfill, `tot` and `tx` how much is meant and whether that
+            is exact.
         detail: what it is about, for the audit.
     """
     flat = [part for pair in fields.items() for part in pair]
@@ -145,7 +146,7 @@ class OperationRow(NamedTuple):
 
     @property
     def counts(self) -> dict[str, int]:
-        """done, replayed, duplicates, discarded, cancelled, gone, succeeded, failed, otherwise, forgotten; skipped/<why>."""
+        """done, replayed, made, duplicates, discarded, cancelled, gone, succeeded, failed, otherwise, forgotten; skipped/<why>."""
         return {name[2:]: int(value) for name, value in self.fields.items() if name.startswith("n/")}
 
 

@@ -31,6 +31,7 @@ from taskmaster.broker.slots import Slots, halves
 from taskmaster.broker.threads import JobWorker
 from taskmaster.engine.artifacts import artifacts_of
 from taskmaster.engine.retention import limits_of
+from taskmaster.engine.scheduled_types import Types
 from taskmaster.errors import StoreError
 from taskmaster.maintenance import artifacts, policy
 from taskmaster.maintenance.artifacts import ArtifactSweep
@@ -298,12 +299,13 @@ class WorkerProcess:
             for job_id in upkeep.tick() if not self.stop_asked else ():
                 log.warning(events.JOB_LOST, jobId=job_id)
 
-        grace_ms = min(5_000, self.settings.lease_ms // 2)
+        grace_ms, types = min(5_000, self.settings.lease_ms // 2), Types(self.store, self.settings)
         upkeeps = [
             Upkeep(
                 self.store,
                 partition,
                 self._limits,
+                types.of,
                 self.settings.partitions,
                 grace_ms=grace_ms,
                 sweep_every_ms=self.settings.sweep_every_ms,

@@ -11,9 +11,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from integration.api.conftest import HandWorker, Serve
+from support.operations import duty, work
 from support.servers import StoreServer
 from taskmaster.cli import main
-from taskmaster.maintenance.operations import Operations
 from taskmaster.model.retention import Rule
 from taskmaster.model.scopes import ORDINARY
 
@@ -38,20 +38,6 @@ async def bury(client: httpx.AsyncClient, worker: HandWorker, n: int, fingerprin
     made = {claim.id for claim, _ in claimed}
     rows: Any = worker.store.raw().zrange("tm:{0}:dlq:default", 0, -1)  # some of one millisecond
     return [row.decode() for row in rows if row.decode() in made]
-
-
-def work(worker: HandWorker, until: str) -> None:
-    """The duty, step by step, until the operation does not run."""
-    from support.eventually import eventually
-    from taskmaster.engine import operations as engine
-
-    duty = Operations(worker.store, 0, 1, 60_000)
-
-    def is_over() -> bool:
-        duty.step()
-        return worker.store.converse(engine.of_id(until, 1)).state != "running"
-
-    eventually(is_over, 10, "the operation ends")
 
 
 def run(*args: str) -> Result:
@@ -194,11 +180,11 @@ async def test_an_operation_from_preview_to_its_end(serve: Serve, worker: HandWo
         before = (await client.get("/operations")).json()["items"]
         started = await client.post("/operations", json=wanted)
         operation_id = started.json()["operationId"]
-        work(worker, operation_id)
+        work(worker.store, operation_id)
         jobs = worker.claim("default", 5)
         for claimed, outcome in zip(jobs, "ccf", strict=True):
             worker.end(claimed, outcome, reason="fatal", fingerprint="f")
-        Operations(worker.store, 0, 1, 60_000).step()
+        duty(worker.store).step()
         shown = (await client.get(f"/operations/{operation_id}")).json()
         listed = (await client.get("/operations")).json()["items"]
         too_late = await client.post(f"/operations/{operation_id}/cancel")
@@ -226,7 +212,7 @@ async def test_the_jobs_of_an_operation_tell_where_they_come_from(serve: Serve, 
     async with serve() as client:
         (old,) = await bury(client, worker, 1)
         operation_id = (await client.post("/operations", json=body(filter=None, ids=[old]))).json()["operationId"]
-        work(worker, operation_id)
+        work(worker.store, operation_id)
         ((claim, _),) = worker.claim("default")
         job = (await client.get(f"/jobs/{claim.id}")).json()
 
@@ -257,7 +243,7 @@ async def test_a_cancelled_operation_does_no_more(serve: Serve, worker: HandWork
         operation_id = (await client.post("/operations", json=body())).json()["operationId"]
         cancelled = await client.post(f"/operations/{operation_id}/cancel", json={"reason": "enough", "by": "bob"})
         again = await client.post(f"/operations/{operation_id}/cancel")
-        Operations(worker.store, 0, 1, 60_000).step()
+        duty(worker.store).step()
         nobody = await client.post("/operations/none/cancel")
 
     assert (cancelled.status_code, cancelled.json()["state"]) == (200, "cancelled")
@@ -329,7 +315,7 @@ async def test_partitions_share_an_operation(serve: Serve, worker: HandWorker, c
             clean_server.call("ZADD", f"tm:{{{partition}}}:dlq:default", 1, NOBODY)
             clean_server.call("SADD", f"tm:{{{partition}}}:qs", "default")
         for partition in range(4):
-            Operations(worker.store, partition, 4, 60_000).step()
+            duty(worker.store, partition, 4).step()
         stopped = (await client.get(f"/operations/{every['operationId']}")).json()
 
     rates = [clean_server.call("HGET", f"tm:{{{partition}}}:op:{every['operationId']}", "ra") for partition in range(4)]
@@ -398,7 +384,7 @@ async def test_operations_on_the_command_line(serve: Serve, worker: HandWorker, 
     cancelled = run("operations", "cancel", operation_id, "--reason", "enough", *url)
     shown = json.loads(run("operations", "show", operation_id, "--json", *url).stdout)
     gone = run("operations", "start", "discard", "--id", NOBODY, "--reason", "x", "--yes", *url)
-    work(worker, gone.stdout.split()[0])
+    work(worker.store, gone.stdout.split()[0])
     listed = run("operations", "list", *url)
 
     assert preview.stdout.splitlines() == ["replay: 3", *(f"  {job_id}" for job_id in ids)]

@@ -11,6 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from integration.api.conftest import HandWorker, Serve
+from support.eventually import eventually
+from support.operations import duty, work
 from support.schedules import town_at
 from support.servers import StoreServer
 from taskmaster.cli import main
@@ -154,24 +156,98 @@ async def test_trigger_makes_a_job_once_for_each_key(serve: Serve, worker: HandW
     assert len(worker.claim(slots=5)) == 1
 
 
-async def test_backfill_makes_the_jobs_of_a_range_once(serve: Serve) -> None:
-    """Keyed by instant: repeated, or with a range that overlaps, it adds only what is not there."""
-    week = {"from": "2026-06-01T00:00:00-04:00", "to": "2026-06-07T23:59:59-04:00"}
+WEEK = {"from": "2026-06-01T00:00:00-04:00", "to": "2026-06-07T23:59:59-04:00", "by": "ann", "ratePerS": 1_000}
+
+
+async def _backfill(client: httpx.AsyncClient, worker: HandWorker, name: str = "daily", **fields: Any) -> dict[str, Any]:
+    answer = await client.post(f"/schedules/{name}/backfill", json=WEEK | fields)
+    assert answer.status_code == 202, answer.text
+    work(worker.store, answer.json()["operationId"])
+    ended: dict[str, Any] = (await client.get(answer.headers["location"])).json()
+    return ended
+
+
+async def test_backfill_makes_the_jobs_of_a_range_once(serve: Serve, worker: HandWorker) -> None:
+    """An operation, carried out by the workers. Keyed by instant: with a range that overlaps, it adds only what is not there."""
     async with serve() as client:
         await _put(client)
-        first = (await client.post("/schedules/daily/backfill", json=week)).json()
-        again = (await client.post("/schedules/daily/backfill", json=week)).json()
-        more = (await client.post("/schedules/daily/backfill", json=week | {"to": "2026-06-09T23:59:59-04:00"})).json()
-        job = (await client.get(f"/jobs/{first['jobIds'][0]}")).json()
-        future = await client.post("/schedules/daily/backfill", json=week | {"to": "2999-01-01T00:00:00Z"})
-        await _put(client, "often", cron=None, everyMs=1_000)
-        huge = await client.post("/schedules/often/backfill", json=week)
+        preview = await client.post("/schedules/daily/backfill", json=WEEK | {"dryRun": True})
+        first = await _backfill(client, worker, reason="the outage")
+        more = await _backfill(client, worker, to="2026-06-09T23:59:59-04:00")
+        (job, *_), none = (
+            (await client.get("/jobs?state=waiting&limit=10")).json()["items"][::-1],
+            await _backfill(client, worker, to="2026-06-01T00:00:01-04:00"),
+        )
+        shown = (await client.get(f"/jobs/{job['jobId']}")).json()
+        fires = (await client.get("/schedules/daily/fires")).json()["items"]
 
-    assert (first["made"], first["duplicates"]) == (5, 0)
-    assert (again["made"], again["duplicates"], again["jobIds"]) == (0, 5, first["jobIds"])
-    assert (more["made"], more["duplicates"]) == (2, 5)
-    assert (job["payload"]["name"], job["idempotencyKey"]) == ("Figures of 2026-06-01", "daily@2026-06-01T13:00:00Z")
-    assert (future.status_code, huge.status_code) == (422, 422)
+    assert (preview.status_code, preview.json()["matched"], preview.json()["sampleIds"][0]) == (200, 5, "2026-06-01T13:00:00.000Z")
+    assert (first["action"], first["state"], first["by"], first["reason"]) == ("backfill", "completed", "ann", "the outage")
+    assert first["filter"] == {"scheduleId": "daily", "from": WEEK["from"], "to": WEEK["to"]}
+    assert [(one["progress"]["total"], one["progress"]["made"], one["progress"]["duplicates"]) for one in (first, more, none)] == [
+        (5, 5, 0),
+        (7, 2, 5),
+        (0, 0, 0),
+    ]
+    assert (first["progress"]["done"], first["progress"]["pending"], none["state"]) == (5, 5, "completed")
+    assert (shown["payload"]["name"], shown["idempotencyKey"]) == ("Figures of 2026-06-01", "daily@2026-06-01T13:00:00Z")
+    assert [fire["outcome"] for fire in fires if fire["by"] == "ann"].count("fired") == 7
+
+
+async def test_backfill_refuses_what_cannot_be_and_takes_a_repeated_request_once(serve: Serve) -> None:
+    """A range that is not over, or too long; equal keys are one operation, for one order only."""
+    async with serve() as client:
+        await _put(client)
+        await _put(client, "often", cron=None, everyMs=1_000)
+        future = await client.post("/schedules/daily/backfill", json=WEEK | {"to": "2999-01-01T00:00:00Z"})
+        huge = await client.post("/schedules/often/backfill", json=WEEK)
+        nobody = await client.post("/schedules/nobody/backfill", json=WEEK)
+        key = {"Idempotency-Key": "k1"}
+        one, two = [await client.post("/schedules/daily/backfill", json=WEEK, headers=key) for _ in range(2)]
+        other = await client.post("/schedules/daily/backfill", json=WEEK | {"reason": "another"}, headers=key)
+        ended = await client.post(f"{one.headers['location']}/cancel", json={"by": "ann"})
+
+    assert [answer.status_code for answer in (future, huge, nobody)] == [422, 422, 404]
+    assert (one.json()["operationId"], two.json()["duplicate"]) == (two.json()["operationId"], True)
+    assert two.headers["idempotency-replayed"] == "true"
+    assert other.status_code == 422
+    assert (ended.json()["state"], ended.json()["progress"]["made"]) == ("cancelled", 0)
+
+
+@pytest.mark.parametrize("why", ["full", "deleted", "failures"])
+async def test_backfill_stops_where_it_cannot_go_on(serve: Serve, worker: HandWorker, why: str) -> None:
+    """It says why; what was made stays made, and the same range again makes the rest."""
+    async with serve() as client:
+        await _put(client)
+        if why == "full":
+            assert (await client.patch("/queues/email-queue", json={"maxLength": 2, "by": "ann"})).status_code == 200
+        started = await client.post("/schedules/daily/backfill", json=WEEK | {"ratePerS": 2, "stopOnFailures": 1})
+        if why == "deleted":
+            await client.delete("/schedules/daily")
+        if why == "failures":
+
+            def one_is_claimed() -> list[Any]:
+                duty(worker.store).step()
+                return worker.claim()
+
+            (claimed,) = eventually(one_is_claimed, what="the first job is made")
+            worker.end(claimed, "f", reason="fatal", fingerprint="f")
+        work(worker.store, started.json()["operationId"])
+        ended = (await client.get(started.headers["location"])).json()
+        if why == "full":
+            await client.patch("/queues/email-queue", json={"maxLength": None, "by": "ann"})
+            rest = await _backfill(client, worker)
+
+    made = ended["progress"]["made"]
+    assert ended["state"] == "stopped"
+    if why == "full":
+        assert (made, rest["progress"]["made"], rest["progress"]["duplicates"]) == (2, 3, 2)
+        assert "its queue takes none now" in ended["why"]
+    elif why == "deleted":
+        assert (made, ended["why"]) == (0, "there is no schedule 'daily'")
+    else:
+        assert ended["why"] == "1 of its jobs have failed"
+        assert 1 <= made < 5
 
 
 async def test_preview_tells_of_days_when_clocks_change(serve: Serve) -> None:
@@ -273,8 +349,9 @@ def test_the_command_line_does_the_same(clean_server: StoreServer, worker: HandW
         "preview": run("preview", "daily", "--count", "2"),
         "trigger": run("trigger", "daily", "--key", "one"),
         "again": run("trigger", "daily", "--key", "one"),
-        "backfill": run("backfill", "daily", "--from", "2026-06-01T00:00:00Z", "--to", "2026-06-03T00:00:00Z"),
-        "repeated": run("backfill", "daily", "--from", "2026-06-01T00:00:00Z", "--to", "2026-06-03T00:00:00Z", "--json"),
+        "dry": run("backfill", "daily", "--from", "2026-06-01T00:00:00Z", "--to", "2026-06-03T00:00:00Z", "--dry-run"),
+        "backfill": run("backfill", "daily", "--from", "2026-06-01T00:00:00Z", "--to", "2026-06-03T00:00:00Z", "--key", "k", "--json"),
+        "repeated": run("backfill", "daily", "--from", "2026-06-01T00:00:00Z", "--to", "2026-06-03T00:00:00Z", "--key", "k"),
         "fires": run("fires", "daily"),
         "json": run("show", "daily", "--json"),
         "delete": run("delete", "daily"),
@@ -286,8 +363,10 @@ def test_the_command_line_does_the_same(clean_server: StoreServer, worker: HandW
     assert "paused by" in answers["paused"][1]
     assert answers["trigger"] == answers["again"]
     assert f"{answers['trigger'][1].strip()} waiting" in answers["fires"][1]
-    assert answers["backfill"][1] == "2 made, 0 were there\n"
-    assert json.loads(answers["repeated"][1])["duplicates"] == 2
+    assert answers["dry"][1] == "backfill: 2\n  2026-06-01T07:00:00.000Z\n  2026-06-02T07:00:00.000Z\n"
+    assert json.loads(answers["backfill"][1])["progress"]["total"] == 2
+    assert "backfill running: 0 of 2, 0 made" in answers["repeated"][1]
+    assert "(started before)" in answers["repeated"][1]
     assert json.loads(answers["json"][1])["overlap"] == "skip"
     assert answers["preview"][1].count("T09:00:00+0") == 2
     assert run("show", "daily")[0] == 1

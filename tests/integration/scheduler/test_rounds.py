@@ -13,13 +13,14 @@ from support.schedules import Town, town_at
 from support.servers import StoreServer
 from taskmaster.engine import schedules as engine
 from taskmaster.engine.firing import prepare_steps
-from taskmaster.engine.scheduled_jobs import Who, backfill
+from taskmaster.engine.scheduled_jobs import Who, fill, make, spec_of
 from taskmaster.errors import Conflict, NotFound
 from taskmaster.model.schedule import Schedule
 from taskmaster.model.zones import zone
 from taskmaster.plugins.schedules import Declared
 from taskmaster.scheduler.rounds import LEASE_MS
 from taskmaster.store import calls, flow, schedules
+from taskmaster.store.schedules import Step
 from taskmaster.store.status import Status
 
 SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
@@ -349,13 +350,48 @@ def test_jitter_delays_the_job_and_not_the_instant(town: Town) -> None:
     assert [fire.lag for fire in town.fires("h")] == [0]
 
 
+@pytest.mark.parametrize("slot", ["next", "held"])
+@pytest.mark.parametrize("since", ["edited", "paused", "fired"])
+def test_a_step_decided_on_what_was_is_not_made(town: Town, slot: str, since: str) -> None:
+    """However late a scheduler comes with it: the schedule was edited, paused or brought further since, and nothing changes."""
+    town.put("h", cron="0 * * * *", overlap="queue-one")
+    town.desk.now += HOUR
+    town.turn()
+    if slot == "held":
+        town.desk.now += HOUR
+        town.turn()
+    row = town.row("h")
+    at_ms = int(row.fields[slot])
+    step = Step(slot=slot, from_=str(at_ms), at=str(at_ms), due=at_ms, next=str(at_ms + HOUR), next_due=at_ms + HOUR)
+    if slot == "next":
+        town.desk.now = at_ms
+    _end(town)
+    if since == "edited":
+        town.put("h", cron="0 * * * *", overlap="queue-one", payload={"n": 2})
+    elif since == "paused":
+        town.run(engine.switch("h", 1, ME, enabled=False))
+    else:
+        for _ in range(2):  # one more, so that it is not the newest step that comes again
+            town.turn()
+            _end(town)
+            town.desk.now += HOUR  # so that the next one is due as well
+    before, fires = town.made(), town.fires("h")
+
+    job = make("h", spec_of(row), at_ms, town.jobs(), town.desk.now)
+    answer = town.desk.run(schedules.fire(0, "h", row.fields["def"], step, [job], key_window_ms=DAY))
+
+    assert answer.status is Status.CONFLICT
+    assert (town.made(), town.fires("h")) == (before, fires)
+
+
 # ---------------------------------------------------------------- the end of a schedule, and what cannot be run
 
 
 def test_runs_at_most_so_often(town: Town) -> None:
     """Jobs made by hand do not count; when it is over it is due no more."""
     row = town.put("h", every_ms=MINUTE, max_runs=2)
-    town.run(backfill(row, town.jobs(), ME, town.desk.now, town.desk.now - 3 * MINUTE, town.desk.now, key_window_ms=DAY))
+    for ago in range(4):
+        town.run(fill(row, town.desk.now - ago * MINUTE, town.jobs(), ME, town.desk.now, key_window_ms=DAY))
     for _ in range(4):
         town.desk.now += MINUTE
         town.turn()
@@ -375,9 +411,9 @@ def test_an_instant_that_was_made_by_hand_is_not_made_again(town: Town) -> None:
     key = next(iter(town.desk.raw.keys("tm:{0}:k:*")))
     town.desk.raw.delete(key)
 
-    done = town.run(backfill(row, town.jobs(), ME, town.desk.now, town.desk.now, town.desk.now, key_window_ms=DAY))
+    is_new, _ = town.run(fill(row, town.desk.now, town.jobs(), ME, town.desk.now, key_window_ms=DAY))
 
-    assert (done.made, done.duplicates) == (0, 1)
+    assert not is_new
     assert len(town.made()) == 1
 
 

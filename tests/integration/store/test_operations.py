@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from support.desk import WINDOW_MS, Desk
+from support.operations import duty
 from support.protocol.dump import Snapshot
 from taskmaster import failpoints
 from taskmaster.engine import operations as engine
 from taskmaster.engine.orders import Order, OrderFilter, plan
 from taskmaster.errors import Conflict, KeyReused, StoreDefect
 from taskmaster.failpoints import FailpointHit
-from taskmaster.maintenance.operations import Operations
 from taskmaster.maintenance.sweeper import Sweeper
 from taskmaster.store import calls, effects, letters, operations
 
@@ -39,7 +39,7 @@ def open_(desk: Desk, action: str = "replay", key: str = "", **fields: Any) -> s
 def step(desk: Desk, *, after_ms: int = 1_000) -> None:
     """The next second's step."""
     desk.now += after_ms
-    Operations(desk.store, 0, 1, WINDOW_MS).step()
+    duty(desk.store, key_window_ms=WINDOW_MS).step()
 
 
 def view(desk: Desk, operation_id: str) -> engine.OperationView:
