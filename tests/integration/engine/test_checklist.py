@@ -18,7 +18,7 @@ from taskmaster.engine.checklist.findings import Finding
 from taskmaster.engine.checklist.gather import OLD_MS, gather
 from taskmaster.engine.rules import Word
 from taskmaster.model.retry import Backoff
-from taskmaster.plugins.catalogue import CatalogueEntry, encode
+from taskmaster.plugins.catalogue import CatalogueEntry, encode, entries
 from taskmaster.plugins.registry import PluginReport, Registry
 from taskmaster.settings import Settings
 from taskmaster.store import calls, letters, schedules
@@ -234,6 +234,14 @@ def test_what_a_process_says_of_itself_is_what_is_judged(desk: Desk) -> None:
     assert view.cores >= 1
     assert len(view.failed["fax"]) == 300
     assert [found[name].severity for name in ("shutdown", "metrics", "plugin-loading")] == ["warning", "warning", "error"]
+
+
+def test_a_time_out_that_was_said_is_told_from_the_usual_one(desk: Desk) -> None:
+    """Also when it is the same: what a plugin declares is published."""
+    jobs = [job(name, **said)(lambda payload, ctx: None) for name, said in {"said": {"timeout_s": 60.0}, "unsaid": {}}.items()]
+    work(desk, *entries(registry_of(jobs)))
+
+    assert told(desk)["timeouts"].facts == {"onTheDefault": ["unsaid"]}
 
 
 def test_partitions_are_added_up(desk: Desk) -> None:

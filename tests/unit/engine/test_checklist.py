@@ -12,7 +12,7 @@ import pytest
 from taskmaster.engine.checklist.examine import examine, has
 from taskmaster.engine.checklist.facts import Facts, Letters, Own, Planned, Reach, StoreFacts, Swept
 from taskmaster.engine.checklist.findings import Finding
-from taskmaster.engine.checklist.types import TIMEOUT_USUAL_MS, is_telling
+from taskmaster.engine.checklist.types import is_telling
 from taskmaster.engine.queries import QueueView, empty_queue
 from taskmaster.engine.workers import WorkerView
 from taskmaster.model.job import Counts
@@ -25,7 +25,6 @@ from taskmaster.store.reads import Integrity, LastSweep
 from taskmaster.store.safety import Finding as StoreFinding
 from taskmaster.store.safety import Level, judge
 from taskmaster.store.upkeep import Repair
-from taskmaster_sdk import Job, job
 
 NOW_MS = 1_800_000_000_000
 DAY_MS = 86_400_000
@@ -204,7 +203,8 @@ BROKEN: list[tuple[str, str, Facts, str]] = [
     ("retries", "warning", types(attempts=1), "has one attempt: mail"),
     ("retries", "warning", types(backoff=Backoff(kind="fixed", delay_ms=0)), "is repeated at once: mail"),
     ("retries", "warning", types(backoff=Backoff(kind="fixed", delay_ms=3 * DAY_MS, max_ms=3 * DAY_MS)), "for more than a week: mail"),
-    ("timeouts", "warning", types(timeout_ms=TIMEOUT_USUAL_MS), "at the default of 60 s: mail"),
+    ("timeouts", "warning", types(timeout_ms=60_000), "at the default of 60 s: mail"),
+    ("timeouts", "warning", types(timeout_ms=60_000, is_timed=False), "at the default of 60 s: mail"),
     ("timeouts", "warning", types(timeout_ms=3_600_001), "may take more than an hour: mail"),
     ("dependency-limits", "warning", store(orders=orders(type_limits={})), "without a limiter: mail (smtp)"),
     ("dependency-limits", "warning", store(orders=orders(limiters=frozenset())), "without a limiter: mail (smtp)"),
@@ -265,6 +265,8 @@ def test_findings_are_plain_json() -> None:
         (types(dependency="", limits=()), "dependency-limits"),
         (store(orders=orders(type_limits={}, queues={"mails": {"lm": "smtp", "max": "9"}})), "dependency-limits"),
         (store(types=(entry(key_required=True),)), "idempotency"),
+        (types(timeout_ms=30_000, is_timed=True), "timeouts"),
+        (types(timeout_ms=60_000, is_timed=True), "timeouts"),
         (store(swept=(swept(lost_at=NOW_MS - 9_000),)), "loss"),
         (own(host="::1"), "api-exposure"),
         (own(host="localhost"), "api-exposure"),
@@ -294,12 +296,6 @@ def test_every_level_of_the_store_has_a_severity(level: Level) -> None:
 
     assert finding.severity == {"ok": "ok", "info": "skipped", "warn": "warning", "refuse": "error"}[level]
     assert finding.facts == {"refused": level == "refuse"}
-
-
-def test_the_default_time_out_is_the_sdks() -> None:
-    """Otherwise the rule would tell of another number."""
-    assert Job("x", print, dict).timeout_s * 1_000 == TIMEOUT_USUAL_MS
-    assert job("x")(lambda payload, ctx: None).timeout_s * 1_000 == TIMEOUT_USUAL_MS
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,9 @@ from taskmaster.engine.checklist.facts import Facts
 from taskmaster.engine.checklist.findings import Finding, Rule, named
 from taskmaster.engine.queue_rules import queue_rules, type_rules
 from taskmaster.model.retry import schedule_ms
+from taskmaster.plugins.catalogue import CatalogueEntry
 from taskmaster.plugins.marks import unmarked
+from taskmaster_sdk.jobs import TIMEOUT_S
 
 __all__ = ["RULES"]
 
@@ -19,8 +21,6 @@ __all__ = ["RULES"]
 ATTEMPTS_MAX = 100
 #: Retries that go on for longer than a week end long after anybody waits for them.
 RETRIES_LONG_MS = 7 * 86_400_000
-#: What `@job` takes when nothing is said.
-TIMEOUT_USUAL_MS = 60_000
 #: A handler that hangs keeps its slot for so long.
 TIMEOUT_LONG_MS = 3_600_000
 
@@ -81,10 +81,15 @@ def retries(facts: Facts) -> list[Finding]:
 
 def timeouts(facts: Facts) -> list[Finding]:
     """Every type says how long it may take, and that is no longer than an hour."""
-    usual = [entry.type for entry in facts.store.types if entry.timeout_ms == TIMEOUT_USUAL_MS]
+    usual = [entry.type for entry in facts.store.types if not _is_timed(entry)]
     long = [entry.type for entry in facts.store.types if entry.timeout_ms > TIMEOUT_LONG_MS]
-    words = {"onTheDefault": f"at the default of {TIMEOUT_USUAL_MS // 1_000} s", "longerThanAnHour": "may take more than an hour"}
+    words = {"onTheDefault": f"at the default of {TIMEOUT_S:g} s", "longerThanAnHour": "may take more than an hour"}
     return [_judged(_TIMEOUTS, {"onTheDefault": usual, "longerThanAnHour": long}, words, f"{len(facts.store.types)} types have their own")]
+
+
+def _is_timed(entry: CatalogueEntry) -> bool:
+    """Whether its author has said a time-out; of a version that does not tell: whether it is another than the usual."""
+    return entry.timeout_ms != TIMEOUT_S * 1_000 if entry.is_timed is None else entry.is_timed
 
 
 def dependency_limits(facts: Facts) -> list[Finding]:
