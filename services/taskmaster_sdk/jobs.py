@@ -19,6 +19,8 @@ ErrorKey = type[BaseException] | str | int
 #: What a job type or a queue may be called.
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
+#: How long one attempt may take when nothing is said, seconds.
+TIMEOUT_S = 60.0
 #: Limiters that one job type may name.
 LIMITS_MAX = 8
 _KINDS = ("exponential", "fixed", "linear", "list")
@@ -87,6 +89,7 @@ class Job:
         fallback: called instead of the handler while the breaker is open; None: the job waits.
         limits: names of limiters that each attempt needs, whoever runs it; what they allow is set where TaskMaster is operated.
         trace: link: each attempt begins a trace of its own, linked to its submission; child: it belongs to the submission's.
+        is_timed: its author has said how long an attempt may take; else that is the usual.
     """
 
     name: str
@@ -95,7 +98,7 @@ class Job:
     queue: str = "default"
     attempts: int = 5
     backoff: Backoff = field(default_factory=Backoff)
-    timeout_s: float = 60.0
+    timeout_s: float = TIMEOUT_S
     fatal: tuple[type[BaseException], ...] = ()
     key_required: bool | None = None
     description: str = ""
@@ -107,6 +110,7 @@ class Job:
     fallback: Callable[..., Any] | None = None
     limits: tuple[str, ...] = ()
     trace: Literal["link", "child"] = "link"
+    is_timed: bool = False
 
     @property
     def is_async(self) -> bool:
@@ -124,7 +128,7 @@ def job(
     queue: str = "default",
     attempts: int = 5,
     backoff: Backoff | None = None,
-    timeout_s: float = 60.0,
+    timeout_s: float | None = None,
     fatal: tuple[type[BaseException], ...] = (),
     key_required: bool | None = None,
     example: Any = None,
@@ -159,6 +163,8 @@ def job(
     *limits* names limiters, at most 8, that every job of the type needs: `taskmaster limits put stripe --rate 100 --per-ms 1000` says what
     one allows, over all workers. A name that nobody has given a rule limits nothing.
 
+    *timeout_s* is how long one attempt may take: 60 s when nothing is said, which `taskmaster doctor` tells.
+
     *trace* says how an attempt stands to what submitted its job, where tracing is on. "link": it begins a trace of its own with a link to
     the submission, which is right for work that runs later, often, or for many callers. "child": its span is a child of the submission's,
     so that request, attempts and what they submit are one trace: right for work that somebody waits for.
@@ -171,6 +177,7 @@ def job(
             raise ValueError(f"{what} {value!r}: use 1 to 64 of a-z 0-9 . _ - and begin with a letter or digit")
     if not isinstance(attempts, int) or not 1 <= attempts <= 100:
         raise ValueError(f"{name}: attempts is {attempts}, allowed are 1 to 100")
+    is_timed, timeout_s = timeout_s is not None, TIMEOUT_S if timeout_s is None else timeout_s
     if not 0 < timeout_s <= 86_400:
         raise ValueError(f"{name}: timeout_s is {timeout_s}, allowed are more than 0 and at most 86400")
     if not all(isinstance(cls, type) and issubclass(cls, BaseException) for cls in fatal):
@@ -205,7 +212,7 @@ def job(
         description = " ".join((inspect.getdoc(fn) or "").split("\n\n")[0].split())
         payload = _payload_type(name, fn)
         policy = backoff or Backoff()
-        words = (key_required, description, example, isolation, memory_mb, dependency, meanings, fallback, names, trace)
+        words = (key_required, description, example, isolation, memory_mb, dependency, meanings, fallback, names, trace, is_timed)
         return Job(name, fn, payload, queue, attempts, policy, timeout_s, tuple(fatal), *words)
 
     return declare

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,7 +55,7 @@ def test_the_embedded_store_is_strict_when_asked(tmp_path: Path) -> None:
         store.stop()
 
     assert (configuration["appendonly"], configuration["appendfsync"]) == ("yes", "always")
-    checks = {check["name"]: check["level"] for check in json.loads(seen.stdout)["checks"]}
+    checks = {check["rule"]: check["severity"] for check in json.loads(seen.stdout)["checks"]}
     assert (checks["persistence"], checks["fsync"]) == ("ok", "ok")
 
 
@@ -70,11 +71,11 @@ def test_the_doctor_sweeps_when_asked(tmp_path: Path) -> None:
         first, second = (run(tmp_path, "doctor", "--sweep", "--json", TASKMASTER_REDIS_URL=server.url) for _ in range(2))
         due = server.call("ZRANGE", "tm:{0}:delayed", 0, -1)
 
-    def sweep(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
-        return next(check for check in json.loads(done.stdout)["checks"] if check["name"] == "sweep")
+    def sweep(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+        return next(check for check in json.loads(done.stdout)["checks"] if check["rule"] == "sweep")
 
     assert due == [job_id]
-    assert sweep(first)["level"] == "warn"
-    assert f"index_missing {job_id}" in sweep(first)["message"]
-    assert f"record_lost {other}" in sweep(first)["message"]
-    assert sweep(second)["level"] == "ok"
+    assert sweep(first)["severity"] == "warning"
+    assert f"index_missing {job_id}" in sweep(first)["observed"]
+    assert f"record_lost {other}" in sweep(first)["observed"]
+    assert sweep(second)["severity"] == "ok"

@@ -362,7 +362,7 @@ async def test_a_policy_that_is_changed_later_is_told(clean_server: StoreServer)
                 seen = await until(client, "degraded", "storePolicy")
                 assert "CONFIG SET maxmemory-policy noeviction" in seen["store"]["unsafe"][0]
                 report = (await client.get("/doctor")).json()
-                assert [check["level"] for check in report["checks"] if check["rule"] == "eviction"] == ["refuse"]
+                assert [check["severity"] for check in report["checks"] if check["rule"] == "eviction"] == ["error"]
             finally:
                 clean_server.call("CONFIG", "SET", "maxmemory-policy", "noeviction")
             await until(client, "healthy")

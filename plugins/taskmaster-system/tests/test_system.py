@@ -53,15 +53,15 @@ def test_its_schedules_are_for_its_own_types_with_payloads_that_fit():
 
 
 def test_a_doctor_that_finds_a_failure_fails_with_what_to_do(plugin, says):
-    says('{"ok": false, "checks": [{"name": "store", "level": "fail", "observed": "none", "message": "start it"}]}')
+    says('{"ok": false, "checks": [{"rule": "store", "severity": "error", "observed": "none", "fix": "start it"}]}')
 
     with pytest.raises(Unwell, match="store: none: start it"):
         run(plugin.doctor, {})
 
 
 def test_warnings_of_the_doctor_are_its_result(plugin, says):
-    warning = {"name": "workers", "level": "warn", "observed": "0", "message": "start one"}
-    says('{"ok": true, "checks": [{"name": "workers", "level": "warn", "observed": "0", "message": "start one"}]}')
+    warning = {"rule": "workers", "severity": "warning", "observed": "0", "fix": "start one"}
+    says('{"ok": true, "checks": [{"rule": "workers", "severity": "warning", "observed": "0", "fix": "start one"}]}')
 
     assert run(plugin.doctor, {"sweep": True}).value == {"checks": 1, "warnings": [warning]}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from litestar import get
@@ -13,12 +14,15 @@ from taskmaster.api.service import Answer, AnyRequest, Service, data, header, of
 from taskmaster.api.store_state import Doctor, partition_state
 from taskmaster.api.watch import Seen
 from taskmaster.api.workers import live_workers
+from taskmaster.engine.checklist.examine import examine, has
+from taskmaster.engine.checklist.facts import Facts, Reach
+from taskmaster.engine.checklist.gather import gather, own_of
 from taskmaster.engine.queries import QueueView
-from taskmaster.engine.queue_rules import findings, queue_rules
+from taskmaster.engine.queue_rules import queue_rules
 from taskmaster.engine.rules import read_rules
 from taskmaster.engine.workers import worker_processes
 from taskmaster.errors import StoreError, StoreRefused
-from taskmaster.store import reads, schedules
+from taskmaster.store import schedules
 from taskmaster.store.flow import Rules
 from taskmaster.store.schedules import Schedules
 
@@ -30,8 +34,6 @@ WAITING_LIMIT, FAILURE_LIMIT = 1_000, 0.5
 MEMORY_SHARE = 0.9
 #: A schedule that is due for longer was not fired by anybody.
 OVERDUE_MS = 30_000
-#: Rows of the sweeper's report that are shown.
-REPAIRS = 200
 
 
 def rules(views: list[QueueView], orders: Sequence[Rules]) -> list[shapes.Rule]:
@@ -113,19 +115,30 @@ async def health(request: AnyRequest) -> Answer:
     return data(status)
 
 
-@get("/doctor", summary="The store's configuration, its sweeps, and orders without effect", responses={200: ResponseSpec(Doctor)})
+@get("/doctor", summary="The production checklist, and the store's sweeps", responses={200: ResponseSpec(Doctor)})
 async def doctor(request: AnyRequest) -> Answer:
-    """Changes nothing; `repairs` are the newest 200 of each partition."""
+    """What `taskmaster doctor` tells, but for plugins that it loads. Changes nothing; `repairs` are the newest 200 of each partition."""
     only(request)
     service = of(request)
     seen = await service.watch.look()
-    states = [await service.store.run(reads.integrity(p, repairs=REPAIRS)) for p in service.partitions]
+    await service.store.align()
+    now_ms = await service.store.now_ms()
+    skew_ms = now_ms - time.time_ns() // 1_000_000
+    facts = Facts(
+        store=await service.store.converse(gather(service.settings.partitions, now_ms)),
+        own=own_of(service.settings, is_api=True),
+        policy=seen.findings,
+        skew_ms=skew_ms,
+        scaling=Reach(True, "served by this API"),
+    )
+    found = examine(facts)
     return data(
         {
-            "checks": [*seen.findings, *findings(await service.store.converse(read_rules(service.settings.partitions)))],
+            "ok": not has(found, "error"),
+            "checks": found,
             "durability": service.settings.durability,
             "server": seen.vitals,
-            "partitions": [partition_state(number, state, with_repairs=True) for number, state in enumerate(states)],
+            "partitions": [partition_state(number, one.state, with_repairs=True) for number, one in enumerate(facts.store.swept)],
         }
     )
 

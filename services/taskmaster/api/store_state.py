@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from taskmaster.api.shapes import Shape, instant
+from taskmaster.engine.checklist.findings import Finding
 from taskmaster.store.reads import Integrity
 
 __all__ = ["Doctor", "partition_state"]
@@ -51,19 +52,11 @@ class PartitionState(Shape, kw_only=True):
     repairs: list[Repair] | None = None
 
 
-class DoctorCheck(Shape, kw_only=True):
-    """One rule about the store's configuration."""
-
-    rule: str
-    level: str
-    observed: str
-    message: str
-
-
 class Doctor(Shape, kw_only=True):
-    """The store as the doctor sees it: configuration, server, sweeps and their newest repairs."""
+    """The production checklist, and the store: server, sweeps and their newest repairs. `ok`: no check is an error."""
 
-    checks: list[DoctorCheck]
+    ok: bool
+    checks: list[Finding]
     durability: str
     server: dict[str, Any] | None
     partitions: list[PartitionState]

@@ -1,12 +1,13 @@
-"""`taskmaster doctor`: whether this installation can work, and what to do if not."""
+"""`taskmaster doctor`: the production checklist, and what to do about it."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+import textwrap
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import msgspec
 import rich_click as click
 
 from taskmaster.cli.exits import EX_CONFIG, EX_FAILED, EX_OK, EX_UNAVAILABLE
@@ -19,141 +20,119 @@ from taskmaster.store.address import store_url
 from taskmaster.store.safety import judge
 
 if TYPE_CHECKING:  # redis-py takes a quarter of a second to import
+    from taskmaster.engine.checklist.facts import Facts
+    from taskmaster.engine.checklist.findings import Finding
+    from taskmaster.plugins.registry import PluginReport
     from taskmaster.store.client import SyncStore
 
-__all__ = ["Check", "doctor"]
+__all__ = ["doctor"]
 
-#: Rows of the sweeper's report that are read, and that are printed.
-REPAIRS, SHOWN = 200, 10
-_MARKS = {"ok": "ok  ", "info": "info", "warn": "warn", "fail": "FAIL"}
-
-
-class Check(msgspec.Struct, frozen=True, rename="camel"):
-    """One thing that was looked at.
-
-    Attributes:
-        name: what.
-        level: fail: jobs will not run, or would be lost; warn: they can be lost or will wait; info: could not be seen.
-        observed: what was found.
-        message: what it means and what to do; may be empty.
-        exit_code: that of the command, should this be the worst.
-    """
-
-    name: str
-    level: Literal["ok", "info", "warn", "fail"]
-    observed: str
-    message: str = ""
-    exit_code: int = EX_OK
+_COLOURS = {"ok": "green", "warning": "yellow", "error": "red", "skipped": "bright_black"}
+#: Of a line where the terminal does not say.
+WIDTH = 140
 
 
 @click.command()
 @as_json
+@click.option("--strict", is_flag=True, help="Warnings fail as well.")
 @click.option("--sweep", is_flag=True, help="First hold all records and indexes of the store against each other, and mend them.")
-@settings_options(*STORE, "plugins", "sweep_every_ms", "idempotency_window_ms")
-def doctor(as_json: bool, sweep: bool, **texts: str | None) -> None:
-    """Check settings, store, plugins and workers, and say what to do about what is wrong. Changes nothing, unless --sweep is given.
+@settings_options(*STORE, "host", "port", "idempotency", "plugins", "sweep_every_ms", "idempotency_window_ms")
+def doctor(as_json: bool, strict: bool, sweep: bool, **texts: str | None) -> None:
+    """Go through the production checklist: store, plugins, workers, queues, job types. Changes nothing, unless --sweep is given.
 
-    Exit codes: 0 nothing fails, 1 a plugin fails, 69 the store does not answer, 78 a setting is wrong or the store unsafe.
+    Host, port and idempotency are those of the API: give them as it has them.
+
+    Exit codes: 0 no error (with --strict: no warning either), 1 an error (with --strict: or a warning), 69 the store does not answer,
+    78 a setting is wrong or the store unsafe. What was skipped, and why, is told and fails nothing.
     """
+    from taskmaster.engine.checklist.examine import has
     from taskmaster.telemetry import logs
 
-    logs.configure("error")  # what a sweep finds is shown as a check
-    checks = list(_checks(settings_from(texts), sweep=sweep))
+    logs.configure("error")  # what a sweep finds is shown as a finding
+    findings, code = _look(settings_from(texts), sweep=sweep)
+    failed = has(findings, "error", "warning") if strict else has(findings, "error")
     if as_json:
-        echo_json({"ok": all(check.level != "fail" for check in checks), "checks": checks})
+        echo_json({"ok": not failed, "checks": findings})
     else:
-        for check in checks:
-            click.echo(f"{_MARKS[check.level]}  {check.name}: {check.observed}")
-            if check.message and check.level != "ok":
-                click.echo(f"      {check.message}")
-    sys.exit(max((check.exit_code for check in checks), default=EX_OK))
+        _print(findings)
+    sys.exit(max(code, EX_FAILED if failed else EX_OK))
 
 
-def _checks(settings: Settings, *, sweep: bool) -> Iterator[Check]:
-    yield Check("settings", "ok", "all known and well-formed")
-    yield from _store(settings, sweep=sweep)
-    yield from _plugins(settings)
+def _look(settings: Settings, *, sweep: bool) -> tuple[list[Finding], int]:
+    """All findings, and the exit code that the store asks for."""
+    from taskmaster.engine.checklist.examine import examine
+    from taskmaster.engine.checklist.findings import Rule
+    from taskmaster.engine.checklist.fleet import loading
+    from taskmaster.plugins.discovery import discover
 
-
-def _store(settings: Settings, *, sweep: bool) -> Iterator[Check]:
-    from taskmaster.engine.queue_rules import findings
-    from taskmaster.engine.rules import read_rules
-    from taskmaster.engine.workers import worker_processes, worker_views
-    from taskmaster.store import reads
-
+    known = Rule("settings", "a wrong setting is refused before anything is looked at", "").ok("all known and well-formed")
+    answers = Rule("store", "without its store nothing is accepted and nothing runs", "")
+    reports = discover(settings.plugins or None).reports
+    url = settings.redis_url or "none"
     try:
         url = store_url(settings)
         store = connect(settings)
+        try:
+            round_trip_s = store.ping()
+            facts = _facts(store, settings, reports, sweep=sweep)
+        finally:
+            store.close()
     except StoreError as error:
-        yield Check("store", "fail", "none", error.message, EX_UNAVAILABLE)
-        return
-    try:
-        round_trip_s = store.ping()
-        kind = "given" if settings.redis_url else "embedded"
-        yield Check("store", "ok", f"{kind}, {masked_url(url)}, answers in {round_trip_s * 1_000:.1f} ms")
-        for finding in judge(store.configuration(), strict=settings.durability == "strict"):
-            level = "fail" if finding.level == "refuse" else finding.level
-            yield Check(finding.rule, level, finding.observed, finding.message, EX_CONFIG if level == "fail" else EX_OK)
-        yield from _sweeps(store, settings, sweep=sweep)
-        alive = worker_processes(
-            worker_views(row for partition in range(settings.partitions) for row in store.run(reads.workers(partition)))
-        )
-        message = "" if alive else "accepted jobs wait until one is started: `taskmaster up` or `taskmaster worker`"
-        yield Check("workers", "ok" if alive else "warn", f"{alive} processes alive", message)
-        orphans = {name for p in range(settings.partitions) for row in store.run(reads.queues(p)) for name in row.orphan_types}
-        if orphans:
-            names = ", ".join(sorted(orphans))
-            yield Check("waiting types", "warn", names, "no live worker can run these: install their plugin and restart the workers")
-        for finding in findings(store.converse(read_rules(settings.partitions))):
-            yield Check(finding.rule, "warn" if finding.level == "warn" else "info", finding.observed, finding.message)
-    except StoreError as error:
-        yield Check("store", "fail", masked_url(url), error.message, EX_UNAVAILABLE)
-    finally:
-        store.close()
+        lost = answers.error("none" if url == "none" else masked_url(url), fix=error.message)
+        return [known, lost, *loading(reports)], EX_UNAVAILABLE
+    kind = "given" if settings.redis_url else "embedded"
+    found = answers.ok(f"{kind}, {masked_url(url)}, answers in {round_trip_s * 1_000:.1f} ms", {"roundTripMs": round_trip_s * 1_000})
+    is_unsafe = any(finding.level == "refuse" for finding in facts.policy)
+    return [known, found, *examine(facts)], EX_CONFIG if is_unsafe else EX_OK
 
 
-def _sweeps(store: SyncStore, settings: Settings, *, sweep: bool) -> Iterator[Check]:
-    """What the sweeper found last, or finds now, in each partition; and whether the store has lost something."""
+def _facts(store: SyncStore, settings: Settings, reports: Sequence[PluginReport], *, sweep: bool) -> Facts:
+    from taskmaster.cli.reach import reach
+    from taskmaster.engine.checklist.facts import Facts
+    from taskmaster.engine.checklist.gather import gather, own_of
+
+    since = _sweep(store, settings) if sweep else ()
+    store.align()
+    now_ms = store.now_ms()
+    return Facts(
+        skew_ms=now_ms - time.time_ns() // 1_000_000,
+        store=store.converse(gather(settings.partitions, now_ms, since)),
+        own=own_of(settings, is_api=False),
+        policy=judge(store.configuration(), strict=settings.durability == "strict"),
+        scaling=reach(settings.host, settings.port),
+        plugins=reports,
+    )
+
+
+def _sweep(store: SyncStore, settings: Settings) -> list[int]:
+    """Sweep every partition; when each began, by the store's clock."""
     from taskmaster.maintenance.sweeper import Sweeper
-    from taskmaster.store import reads
 
-    began = 0
+    began = []
     for partition in range(settings.partitions):
-        if sweep:
-            sweeper = Sweeper(store, partition, settings.sweep_every_ms, settings.idempotency_window_ms)
-            began = store.now_ms() - 1
-            sweeper.search()
-            sweeper.whole()
-        seen = store.run(reads.integrity(partition, repairs=REPAIRS))
-        since = began if sweep else seen.last.since if seen.last else 0
-        name = "sweep" if settings.partitions == 1 else f"sweep of partition {partition}"
-        if seen.last is None:
-            yield Check(name, "info", "none yet", "workers sweep every ten minutes; `taskmaster doctor --sweep` does it now")
-        else:
-            observed = f"{_ago(store, seen.last.ended)}: {seen.last.looked} rows, {seen.last.mended} mended, {seen.last.found} not"
-            rows = [f"{row.what} {row.id} {row.where}".rstrip() for row in seen.repairs if row.at >= since]
-            message = "; ".join(rows[:SHOWN]) + (f" and {len(rows) - SHOWN} more" if len(rows) > SHOWN else "")
-            yield Check(name, "warn" if rows else "ok", observed, message)
-        if seen.lost_at:
-            observed = f"{_ago(store, seen.lost_at)} the store was {seen.how}"
-            message = "jobs of the lost time may be gone, back, or run again" + ("" if seen.is_checked else "; a sweep is due")
-            yield Check(name.replace("sweep", "loss"), "info" if seen.is_checked else "warn", observed, message)
+        began.append(store.now_ms() - 1)
+        sweeper = Sweeper(store, partition, settings.sweep_every_ms, settings.idempotency_window_ms)
+        sweeper.search()
+        sweeper.whole()
+    return began
 
 
-def _ago(store: SyncStore, ms: int) -> str:
-    return f"{max(0, store.now_ms() - ms) // 1_000} s ago"
+def _print(findings: Sequence[Finding]) -> None:
+    """A row each; below those that are not well, why it matters and what to do."""
+    wide = max(len(finding.rule) for finding in findings)
+    for finding in findings:
+        mark = click.style(f"{finding.severity:<8}", fg=_COLOURS[finding.severity])
+        lines = _wrapped(finding.observed, WIDTH - wide - 11)
+        click.echo(f"{mark} {finding.rule:<{wide}}  {lines[0]}")
+        if finding.severity in ("warning", "error"):
+            lines += _wrapped(f"why: {finding.why}", WIDTH - wide - 11)
+        if finding.fix:
+            lines += _wrapped(f"fix: {finding.fix}", WIDTH - wide - 11)
+        for line in lines[1:]:
+            click.echo(f"{'':<{wide + 11}}{line}")
+    counts = {severity: sum(finding.severity == severity for finding in findings) for severity in _COLOURS}
+    click.echo(", ".join(f"{n} {severity}" for severity, n in counts.items()))
 
 
-def _plugins(settings: Settings) -> Iterator[Check]:
-    from taskmaster.plugins.discovery import discover
-
-    reports = discover(settings.plugins or None).reports
-    for report in reports:
-        name = f"plugin {report.name}"
-        if report.state == "failed":
-            yield Check(name, "fail", "not loaded", report.error, EX_FAILED)
-        else:
-            level: Literal["ok", "info"] = "info" if report.notes else "ok"
-            yield Check(name, level, f"{report.distribution} {report.version}: {', '.join(report.types)}", "; ".join(report.notes))
-    if not reports:
-        yield Check("plugins", "warn", "none installed", "without a plugin there is no job type: pip install taskmaster-email, or your own")
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, max(40, width), subsequent_indent="     ", break_long_words=False, break_on_hyphens=False) or [""]

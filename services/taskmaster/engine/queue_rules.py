@@ -9,13 +9,12 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from taskmaster.engine.options import out_of_range
-from taskmaster.engine.rules import By, Pause, Reason, Word, give, pause_of, paused_tenants, set_pause, shares
+from taskmaster.engine.rules import By, Pause, Reason, Word, give, pause_of, set_pause, shares
 from taskmaster.errors import InvalidRequest
 from taskmaster.model.lanes import KEY_MAX, key_name
 from taskmaster.store import flow
 from taskmaster.store.call import Talk
 from taskmaster.store.flow import Rules
-from taskmaster.store.safety import Finding
 from taskmaster_sdk.jobs import LIMITS_MAX, NAME
 
 __all__ = [
@@ -26,14 +25,12 @@ __all__ = [
     "change_queue",
     "change_type",
     "drain_queue",
-    "findings",
     "queue_rules",
     "resume_queue",
     "type_rules",
     "unknown_limits",
 ]
 
-_SCOPES = {"q": "queue", "t": "type", "p": "plugin", "k": "tenant"}
 LENGTH_MAX, WEIGHT_MAX, WEIGHTS_MAX, CONCURRENCY_MAX = 1_000_000_000, 1_000, 1_000, 10_000
 SLA_MAX_MS = 31_622_400_000
 Names = Annotated[tuple[Annotated[str, msgspec.Meta(pattern=f"^{NAME.pattern}$", max_length=64)], ...], msgspec.Meta(max_length=LIMITS_MAX)]
@@ -149,22 +146,6 @@ def type_rules(found: Sequence[Rules], job_type: str) -> TypeRules:
 def unknown_limits(found: Sequence[Rules], names: Iterable[str]) -> list[str]:
     """Those of *names* that no limiter has: they limit nothing."""
     return sorted(set(names) - found[0].limiters)
-
-
-def findings(found: Sequence[Rules]) -> list[Finding]:
-    """What operators have ordered that has no effect, or keeps jobs from running; both may be meant."""
-    lists = [fields.get("lm") for fields in found[0].queues.values()] + list(found[0].type_limits.values())
-    told = []
-    unknown = unknown_limits(found, (name for text in lists for name in _names(text)))
-    if unknown:
-        message = "queues or job types name these, so they limit nothing; PUT /limits/{name} or `taskmaster limits put NAME` gives a rule"
-        told.append(Finding("limiters", "warn", f"no rule for {', '.join(unknown)}", message))
-    if found[0].pauses:
-        tenants = [f"k/{name}" for name in paused_tenants(found)]
-        scopes = [*sorted(scope for scope in found[0].pauses if not scope.startswith("k/")), *tenants]
-        paused = (f"{_SCOPES.get(kind, kind)} {name}" for kind, _, name in (scope.partition("/") for scope in scopes))
-        told.append(Finding("pauses", "info", ", ".join(paused), "nothing of these begins until it is resumed"))
-    return told
 
 
 def change_queue(queue: str, wanted: QueueChange, word: Word, *, partitions: int) -> Talk[int]:

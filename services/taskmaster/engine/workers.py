@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -21,6 +21,11 @@ class _Info(msgspec.Struct):
     name: str = ""
     suspects: bool = False
     queues: dict[str, int] = {}
+    slots: int | None = None
+    cores: int | None = None
+    drain: int | None = None
+    metrics: int | None = None
+    failed: dict[str, str] = {}
 
 
 class WorkerView(NamedTuple):
@@ -34,6 +39,12 @@ class WorkerView(NamedTuple):
         since_ms: registered, Unix ms.
         alive_until_ms: given up for lost if it is not heard of until then, Unix ms.
         consumers: its ids in the store, which attempts carry.
+        types: job types that it can run.
+        slots: jobs that it runs at once, over all queues; this and the next three are None of a worker of an older version.
+        cores: processors that it may use.
+        drain_ms: how long its jobs may take to end at shutdown.
+        metrics_port: of its service; 0: it has none.
+        failed: plugins that it could not load -> why.
     """
 
     id: str
@@ -46,6 +57,12 @@ class WorkerView(NamedTuple):
     since_ms: int
     alive_until_ms: int
     consumers: tuple[str, ...]
+    types: tuple[str, ...] = ()
+    slots: int | None = None
+    cores: int | None = None
+    drain_ms: int | None = None
+    metrics_port: int | None = None
+    failed: Mapping[str, str] = {}
 
 
 def worker_views(rows: Iterable[WorkerRow]) -> list[WorkerView]:
@@ -62,7 +79,8 @@ def worker_views(rows: Iterable[WorkerRow]) -> list[WorkerView]:
 
 def _view(rows: list[WorkerRow], plugin_set: bytes) -> WorkerView:
     info = msgspec.json.decode(rows[0].info, type=_Info)
-    plugins = (text.partition("==") for text in msgspec.json.decode(plugin_set, type=dict[str, str]).values()) if plugin_set else ()
+    run_by = msgspec.json.decode(plugin_set, type=dict[str, str]) if plugin_set else {}
+    plugins = (text.partition("==") for text in run_by.values())
     return WorkerView(
         id=f"{info.host}-{info.pid}",
         host=info.host,
@@ -74,6 +92,12 @@ def _view(rows: list[WorkerRow], plugin_set: bytes) -> WorkerView:
         since_ms=min(row.since_ms for row in rows),
         alive_until_ms=max(row.alive_until_ms for row in rows),
         consumers=tuple(sorted(row.id for row in rows)),
+        types=tuple(sorted(run_by)),
+        slots=info.slots,
+        cores=info.cores,
+        drain_ms=info.drain,
+        metrics_port=info.metrics,
+        failed=info.failed,
     )
 
 

@@ -34,6 +34,7 @@ class CatalogueEntry(msgspec.Struct, frozen=True, rename="camel"):
         memory_mb: what it may take there, or None.
         dependency: what it calls, or empty.
         limits: names of limiters that its jobs need.
+        is_timed: its author has said how long an attempt may take; None: published by a version that does not tell.
     """
 
     type: str
@@ -51,6 +52,7 @@ class CatalogueEntry(msgspec.Struct, frozen=True, rename="camel"):
     memory_mb: int | None = None
     dependency: str = ""
     limits: tuple[str, ...] = ()
+    is_timed: bool | None = None
 
 
 _encoder = msgspec.json.Encoder(order="sorted")
@@ -95,6 +97,7 @@ def _entry(handler: Handler) -> CatalogueEntry:
         memory_mb=job.memory_mb,
         dependency=job.dependency,
         limits=job.limits,
+        is_timed=job.is_timed,
     )
 
 

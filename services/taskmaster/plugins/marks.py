@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from taskmaster_sdk.marks import Mark
 
-__all__ = ["KEY", "MASK", "has_marks", "hidden_texts", "hider", "holds_mask", "mark", "masked"]
+__all__ = ["KEY", "MASK", "has_marks", "hidden_texts", "hider", "holds_mask", "mark", "masked", "unmarked"]
 
 KEY = "x-taskmaster"
 MASK = "***"
@@ -121,6 +121,28 @@ def holds_mask(payload: Any, schema: Mapping[str, Any]) -> bool:
     found: list[Any] = []
     _walk(payload, [schema], schema.get("$defs", {}), found.append)
     return MASK in found
+
+
+def unmarked(schema: Mapping[str, Any], is_telling: Callable[[str, Mapping[str, Any]], bool]) -> list[str]:
+    """Where in *schema* a property stands that *is_telling* (its name, its schema) and that nothing hides: paths such as `user.email`."""
+    defs = schema.get("$defs", {})
+    found: set[str] = set()
+    todo: list[tuple[str, Mapping[str, Any]]] = [("", schema)]
+    seen: set[tuple[str, int]] = set()
+    while todo:
+        path, node = todo.pop()
+        name = path.rpartition(".")[2]
+        nodes = list(_resolved([node], defs))
+        if any(KEY in one for one in nodes) or (name, id(node)) in seen:
+            continue
+        seen.add((name, id(node)))
+        if path and any(is_telling(name.removesuffix("[]"), one) for one in nodes):
+            found.add(path)
+        for one in nodes:
+            todo += ((f"{path}.{inner}".lstrip("."), its) for inner, its in one.get("properties", {}).items())
+            items = [*one.get("prefixItems", ()), one.get("items"), one.get("additionalProperties")]
+            todo += ((path.removesuffix("[]") + "[]", its) for its in items if isinstance(its, dict))
+    return sorted(found)
 
 
 def _walk(value: Any, nodes: Iterable[Mapping[str, Any]], defs: Mapping[str, Any], change: Callable[[Any], Any]) -> Any:

@@ -25,13 +25,20 @@ class Finding(msgspec.Struct, frozen=True):
         level: refuse: jobs would be lost in normal use, do not start; warn: jobs can be lost when a machine or process dies;
             info: could not be seen; ok.
         observed: the parameter as the server has it.
-        message: what it means and how to change it.
+        why: what it means.
+        fix: how to change it; empty where nothing is to be changed.
     """
 
     rule: str
     level: Level
     observed: str
-    message: str
+    why: str
+    fix: str = ""
+
+    @property
+    def message(self) -> str:
+        """What it means and how to change it, for a log or an error."""
+        return f"{self.why}. Change it: {self.fix}" if self.fix else self.why
 
 
 class Vitals(msgspec.Struct, frozen=True, rename="camel"):
@@ -77,13 +84,15 @@ def judge(config: Mapping[str, str] | None, *, strict: bool = False) -> list[Fin
     """
     if not config:
         names = ", ".join(PARAMETERS)
-        message = (
-            f"the server does not show its configuration. Look it up with your provider: maxmemory-policy must be noeviction and "
-            f"append-only persistence on; or allow the command: ACL SETUSER <user> +config|get (asked for: {names})"
+        why = "the server does not show its configuration, so nobody knows here whether it keeps jobs"
+        fix = (
+            "look it up with your provider: maxmemory-policy must be noeviction and append-only persistence on; or allow the command: "
+            f"ACL SETUSER <user> +config|get (asked for: {names})"
         )
         if strict:
-            message = f"with durability strict the append-only settings must be seen: {message}; or set durability to default"
-        return [Finding("readable", "refuse" if strict else "info", "CONFIG GET denied", message)]
+            why = f"with durability strict the append-only settings must be seen: {why}"
+            fix = f"{fix}; or set durability to default"
+        return [Finding("readable", "refuse" if strict else "info", "CONFIG GET denied", why, fix)]
     found = [_eviction(config), _persistence(config), _fsync(config)]
     return [found[0], *map(_strictly, found[1:])] if strict else found
 
@@ -94,11 +103,9 @@ def _strictly(finding: Finding) -> Finding:
     observed, change = wanted[finding.rule]
     if finding.observed == observed:
         return finding
-    message = (
-        f"durability is strict, and that promises an answer only after the job is on disk. Change it: CONFIG SET {change}, and the same in "
-        "the server's configuration file; or set durability to default"
-    )
-    return Finding(finding.rule, "refuse", finding.observed, message)
+    why = "durability is strict, and that promises an answer only after the job is on disk"
+    fix = f"CONFIG SET {change}, and the same in the server's configuration file; or set durability to default"
+    return Finding(finding.rule, "refuse", finding.observed, why, fix)
 
 
 def _eviction(config: Mapping[str, str]) -> Finding:
@@ -108,11 +115,11 @@ def _eviction(config: Mapping[str, str]) -> Finding:
         return Finding("eviction", "info", "maxmemory-policy not shown", "make sure that it is noeviction")
     if policy == "noeviction":
         return Finding("eviction", "ok", observed, "a full store refuses new jobs and keeps the ones it has")
-    message = (
-        f"with {policy} a full store deletes jobs to make room. Change it: CONFIG SET maxmemory-policy noeviction, and the same in the "
-        "server's configuration file so that it survives a restart. A cache that needs eviction belongs on a server of its own"
+    fix = (
+        "CONFIG SET maxmemory-policy noeviction, and the same in the server's configuration file so that it survives a restart. "
+        "A cache that needs eviction belongs on a server of its own"
     )
-    return Finding("eviction", "refuse", observed, message)
+    return Finding("eviction", "refuse", observed, f"with {policy} a full store deletes jobs to make room", fix)
 
 
 def _persistence(config: Mapping[str, str]) -> Finding:
@@ -121,11 +128,9 @@ def _persistence(config: Mapping[str, str]) -> Finding:
         return Finding("persistence", "info", "appendonly not shown", "make sure that the append-only file is on")
     if appendonly == "yes":
         return Finding("persistence", "ok", "appendonly yes", "accepted jobs are written to disk")
-    message = (
-        "when the server stops, jobs that were accepted since its last snapshot are gone, or all of them without snapshots. "
-        "Change it: CONFIG SET appendonly yes, and the same in the server's configuration file"
-    )
-    return Finding("persistence", "warn", f"appendonly {appendonly}", message)
+    why = "when the server stops, jobs that were accepted since its last snapshot are gone, or all of them without snapshots"
+    fix = "CONFIG SET appendonly yes, and the same in the server's configuration file"
+    return Finding("persistence", "warn", f"appendonly {appendonly}", why, fix)
 
 
 def _fsync(config: Mapping[str, str]) -> Finding:
@@ -136,8 +141,6 @@ def _fsync(config: Mapping[str, str]) -> Finding:
         return Finding("fsync", "ok", "appendfsync always", "a power cut loses nothing that was acknowledged")
     if fsync == "everysec":
         return Finding("fsync", "ok", "appendfsync everysec", "a power cut can lose the last second, a killed server nothing")
-    message = (
-        "the operating system decides when jobs reach the disk: a power cut can lose the last half minute or more. "
-        "Change it: CONFIG SET appendfsync everysec, and the same in the server's configuration file"
-    )
-    return Finding("fsync", "warn", f"appendfsync {fsync}", message)
+    why = "the operating system decides when jobs reach the disk: a power cut can lose the last half minute or more"
+    fix = "CONFIG SET appendfsync everysec, and the same in the server's configuration file"
+    return Finding("fsync", "warn", f"appendfsync {fsync}", why, fix)

@@ -19,6 +19,8 @@ __all__ = ["groups_of", "identity_of"]
 
 #: How much longer than its deadline and the grace after it the lease of a handler is kept.
 OVERDUE_S = 5.0
+#: Characters that are told of why a plugin could not be loaded; the log has all of it.
+ERROR_MAX = 300
 
 
 def groups_of(settings: Settings, registry: Registry, *, suspects: bool) -> list[tuple[int, list[str]]]:
@@ -42,9 +44,20 @@ def identity_of(settings: Settings, registry: Registry, *, name: str, suspects: 
     encode = msgspec.json.encode
     plugin_set = {name: f"{handler.plugin}=={handler.version}" for name, handler in registry.handlers.items()}
     cap = registry.fingerprint() + (LOST_BAND if suspects else "")
-    queues = {queue: slots for slots, queues in groups_of(settings, registry, suspects=suspects) for queue in queues}
-    # `cap` leads from a consumer that is long gone to its plugin set.
-    info = {"host": socket.gethostname(), "pid": os.getpid(), "name": name, "suspects": suspects, "cap": cap, "queues": queues}
+    groups = groups_of(settings, registry, suspects=suspects)
+    info = {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "name": name,
+        "suspects": suspects,
+        "cap": cap,  # it leads from a consumer that is long gone to its plugin set
+        "queues": {queue: slots for slots, queues in groups for queue in queues},
+        "slots": sum(slots for slots, _ in groups),
+        "cores": _cores(),
+        "drain": settings.drain_ms,
+        "metrics": settings.worker_metrics_port,
+        "failed": {report.name: report.error[:ERROR_MAX] for report in registry.reports if report.state == "failed"},
+    }
     types = tuple(f"{name}{LOST_BAND}" for name in registry.types) if suspects else registry.types
     published = () if suspects else tuple(_published(entry) for entry in catalogue.entries(registry))
     jobs = (handler.job for handler in registry.handlers.values())
@@ -61,6 +74,11 @@ def identity_of(settings: Settings, registry: Registry, *, name: str, suspects: 
         overdue_s=settings.timeout_grace_ms / 1_000 + OVERDUE_S,
         stalled_s=settings.silent_ms / 1_000 or math.inf,
     )
+
+
+def _cores() -> int:
+    """Processors that this process may use, where the system can tell; else those of the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _published(entry: catalogue.CatalogueEntry) -> calls.Published:

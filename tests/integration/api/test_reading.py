@@ -316,6 +316,8 @@ async def test_document_lists_every_route(serve: Serve) -> None:
     body = document["paths"]["/jobs"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert body["required"] == ["type"]
     assert "idempotencyKey" in body["properties"]
+    finding = next(one for name, one in document["components"]["schemas"].items() if name.endswith("Finding"))
+    assert set(finding["properties"]) == {"rule", "severity", "observed", "why", "fix", "facts"}
     assert schema_page.status_code == 404
 
 

@@ -87,9 +87,9 @@ def test_doctor_tells_of_names_without_a_rule_and_of_pauses(run: Run) -> None:
     """Both may be meant, so they are no failure."""
     run("queues", "set", "mails", "--limit", "typo")
     run("queues", "pause", "mails")
-    checks = {check["name"]: check for check in json.loads(run("doctor", "--json").output)["checks"]}
+    checks = {check["rule"]: check for check in json.loads(run("doctor", "--json").output)["checks"]}
 
-    assert (checks["limiters"]["level"], checks["pauses"]["level"]) == ("warn", "info")
+    assert (checks["limiters"]["severity"], checks["pauses"]["severity"]) == ("warning", "ok")
     assert ("typo" in checks["limiters"]["observed"], checks["pauses"]["observed"]) == (True, "queue mails")
 
 
@@ -168,7 +168,7 @@ def test_what_else_is_paused_and_resumed(run: Run, clean_server: StoreServer, gr
     paused = told(run(group, "pause", name, "--reason", "quota", "--json"))
     words, listed = run(group, "list"), told(run(group, "list", "--json"))
     why = told(run("job", job_id, "--why", "--json"))
-    checks = {check["name"]: check for check in json.loads(run("doctor", "--json").output)["checks"]}
+    checks = {check["rule"]: check for check in json.loads(run("doctor", "--json").output)["checks"]}
     with desk_at(clean_server) as desk:
         held = desk.claim("w", 1, "mails")
     resumed = run(group, "resume", name)

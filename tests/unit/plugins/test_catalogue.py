@@ -70,7 +70,7 @@ def test_an_entry_has_the_jobs_defaults_in_camel_case():
 
     assert wire.keys() == {
         "type", "queue", "attempts", "backoff", "timeoutMs", "keyRequired", "schema", "example", "description", "plugin", "version",
-        "isolation", "memoryMb", "dependency", "limits",
+        "isolation", "memoryMb", "dependency", "limits", "isTimed",
     }  # fmt: skip
     assert (wire["type"], wire["queue"], wire["attempts"], wire["timeoutMs"], wire["keyRequired"]) == ("order", "shop-queue", 3, 1500, True)
     assert wire["backoff"].items() >= {"kind": "list", "delaysMs": [5, 10], "maxMs": 60_000}.items()

@@ -78,14 +78,14 @@ class SystemPlugin:
         self.commands.environ = context.environ
 
     def _doctor(self, payload: Doctor, ctx: JobContext) -> dict[str, Any]:
-        """Check settings, store, plugins and workers; fails with what to do when something fails, warnings are in the result."""
+        """Go through the production checklist; fails with what to do about errors, warnings are in the result."""
         report = self.commands.run(ctx, "doctor", *(["--sweep"] if payload.sweep else []))
-        by_level = {level: [one for one in report["checks"] if one["level"] == level] for level in ("fail", "warn")}
-        for one in by_level["warn"]:
-            ctx.logger.warning("doctor_warns", extra={"check": one["name"], "observed": one["observed"]})
-        if not report["ok"]:
-            raise Unwell("; ".join(f"{one['name']}: {one['observed']}: {one['message']}" for one in by_level["fail"]))
-        return {"checks": len(report["checks"]), "warnings": by_level["warn"]}
+        errors, warnings = ([one for one in report["checks"] if one["severity"] == severity] for severity in ("error", "warning"))
+        for one in warnings:
+            ctx.logger.warning("doctor_warns", extra={"check": one["rule"], "observed": one["observed"]})
+        if errors:
+            raise Unwell("; ".join(f"{one['rule']}: {one['observed']}: {one['fix']}" for one in errors))
+        return {"checks": len(report["checks"]), "warnings": warnings}
 
     def _digest(self, payload: Digest, ctx: JobContext) -> dict[str, Any]:
         """Sum up by cause what became a dead letter in a stretch of time."""

@@ -1,0 +1,1 @@
+"""The production checklist behind `taskmaster doctor` and `GET /doctor`: facts in, findings out."""
