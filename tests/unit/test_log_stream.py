@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 import threading
 
 from taskmaster.telemetry.stream import LogStream
@@ -40,3 +43,56 @@ def test_a_full_disk_raises_nothing() -> None:
     assert LogStream(usual, str).write("line\n") == 5
     os.dup2(os.open(os.devnull, os.O_WRONLY), usual.fileno())  # what is in its buffer can go now
     usual.close()
+
+
+def test_lines_that_follow_one_another_are_written_together_and_in_order(monkeypatch) -> None:
+    """The first at once, the others soon, in few writes; a line that is not to wait goes behind those that do."""
+    read, write = os.pipe()
+    with open(read, "rb", buffering=0) as reader, open(write, "w") as usual:
+        stream, writes = LogStream(usual, str), list[int]()
+        put = stream._put
+
+        def counted(text: str, patience_ms: int) -> int:
+            writes.append(text.count("\n"))
+            return put(text, patience_ms)
+
+        monkeypatch.setattr(stream, "_put", counted)
+        for n in range(500):
+            stream.write_soon(f"{n}\n")
+        stream.write("urgent\n")
+        lines = reader.read(1_000_000).decode().split()
+        at_once = list(writes)
+        stream.write_soon("alone\n")
+        last = reader.read(1_000)  # nobody asks for it: it comes by itself
+
+    assert lines == [*map(str, range(500)), "urgent"]
+    assert at_once[0] == 1
+    assert sum(at_once) == 501
+    assert last == b"alone\n"
+
+
+def test_what_waits_in_a_parent_is_not_written_by_its_child_too() -> None:
+    read, write = os.pipe()
+    with open(read, "rb", buffering=0) as reader, open(write, "w") as usual:
+        stream = LogStream(usual, str)
+        stream.write("first\n")
+        stream.write_soon("waits\n")
+        pid = os.fork()
+        if pid == 0:
+            stream.write("child\n")
+            os._exit(0)
+        os.waitpid(pid, 0)
+        stream.flush()
+        text = b""
+        while text.count(b"\n") < 3:
+            text += reader.read(1_000)
+
+    assert sorted(text.split()) == [b"child", b"first", b"waits"]
+
+
+def test_nothing_waits_when_an_interpreter_ends() -> None:
+    """The last lines of a process that ends by itself are there."""
+    code = "from taskmaster.telemetry import logs; logs.configure('info', 'json'); [logs.get().info(str(n)) for n in range(50)]"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+
+    assert [json.loads(line)["event"] for line in done.stderr.splitlines()] == [str(n) for n in range(50)]

@@ -24,6 +24,7 @@ def said(capfd, form: str) -> list[str]:
     logs.configure("info", form)
     logs.get().info(events.JOB_STARTED, type=HOSTILE)
     logging.getLogger("somebody").warning("a line: %s", HOSTILE)
+    logs.flush()
     return capfd.readouterr().err.splitlines()
 
 
@@ -33,6 +34,29 @@ def test_a_json_line_stays_one_line(capfd) -> None:
 
     assert [json.loads(line)["event"] for line in lines] == ["job.started", f"a line: {HOSTILE}"]
     assert all(line.isascii() and line.isprintable() for line in lines)
+
+
+def test_the_lines_that_each_job_has_are_those_that_any_event_would_be(capfd) -> None:
+    """The short way to a line leads to the same line; below the level there is none, and to a terminal there is but one way."""
+    facts = {"jobId": "j", "type": HOSTILE, "attempt": 1}
+    logs.configure("info", "json")
+    tell = logs.teller()
+    assert tell is not None
+    tell(events.JOB_STARTED, facts)
+    logs.get().info(events.JOB_STARTED, **facts)
+    logs.flush()
+    short, usual = (json.loads(line) for line in capfd.readouterr().err.splitlines())
+    logs.configure("info", "console")
+    pretty = logs.teller()
+    assert pretty is not None
+    pretty(events.JOB_STARTED, facts)
+    logs.flush()
+    logs.configure("warning", "json")
+
+    assert short.pop("timestamp")[:19] == usual.pop("timestamp")[:19]
+    assert short == usual
+    assert "job.started" in capfd.readouterr().err
+    assert logs.teller() is None
 
 
 def test_a_terminal_is_told_nothing_to_obey(capfd) -> None:

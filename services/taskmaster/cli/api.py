@@ -37,6 +37,7 @@ def api(**texts: str | None) -> None:
     except OSError as error:
         message = f"cannot listen on {settings.host}, port {settings.port}: {error.strerror or error}; --port 0 takes any free port"
         raise ConfigurationError(message, name="port") from error
+    logs.flush()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # the server's own threads outlive it and would panic in the interpreter's teardown

@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+import random
 import re
 from contextvars import ContextVar
 
-__all__ = ["accepted", "is_sampled", "ours", "trace_id_of", "url_of"]
+__all__ = ["accepted", "is_sampled", "ours", "trace_id_of", "unsampled", "url_of"]
 
 _FORM = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 
@@ -30,6 +31,11 @@ def accepted(traceparent: str | None) -> str:
 def trace_id_of(traceparent: str) -> str:
     """32 hex digits of an accepted context; empty for none."""
     return traceparent[3:35]
+
+
+def unsampled() -> str:
+    """The context of a trace that begins here and is not recorded: its ids are for logs."""
+    return f"00-{random.getrandbits(128) | 1:032x}-{random.getrandbits(64) | 1:016x}-00"
 
 
 def is_sampled(traceparent: str) -> bool:

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from opentelemetry.context import Context, create_key
 from opentelemetry.sdk.trace.sampling import Decision, ParentBased, Sampler, SamplingResult, TraceIdRatioBased
 from opentelemetry.trace import Link, SpanKind, TraceState
 
 if TYPE_CHECKING:
-    from opentelemetry.context import Context
     from opentelemetry.util.types import Attributes
 
-__all__ = ["KeepDecision"]
+__all__ = ["CHOSEN", "KeepDecision"]
+
+
+#: The context of a root span that is to be recorded: whoever begins it has drawn already.
+CHOSEN = Context({create_key("taskmaster-chosen"): True})
 
 
 class KeepDecision(Sampler):
@@ -39,6 +43,8 @@ class KeepDecision(Sampler):
         if kind is SpanKind.CONSUMER and links:
             is_sampled = any(link.context.trace_flags.sampled for link in links)
             return SamplingResult(Decision.RECORD_AND_SAMPLE if is_sampled else Decision.DROP, attributes)
+        if parent_context is CHOSEN:
+            return SamplingResult(Decision.RECORD_AND_SAMPLE, attributes)
         return self._usual.should_sample(parent_context, trace_id, name, kind, attributes, links, trace_state)
 
     def get_description(self) -> str:

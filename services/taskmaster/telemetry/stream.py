@@ -1,7 +1,8 @@
 """Where log lines go: standard error, in a way that can neither hold up nor fail the work that is logged.
 
 A pipe whose reader has stopped would block whoever logs: a hook, the heartbeat, the loop. A reader that died, or a full disk, would raise
-there.
+there. And each write lets go of the interpreter, which a busy worker then waits for: lines that follow one another closely are written
+together.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import os
 import select
 import stat
 import threading
+import time
+import weakref
 from collections.abc import Callable
 from typing import TextIO
 
@@ -17,6 +20,11 @@ __all__ = ["LogStream"]
 
 #: How long a reader that is behind is waited for, once: then lines are dropped until it reads again.
 PATIENCE_MS = 20
+#: Lines that come so soon after the last write wait for others, so long at most; a process that is killed loses those.
+GATHER_S = 0.02
+GATHERED_MAX = 1_000
+
+_streams: weakref.WeakSet[LogStream] = weakref.WeakSet()
 
 
 class LogStream:
@@ -34,34 +42,80 @@ class LogStream:
         self._lock = threading.Lock()
         self._dropped = 0
         self._is_torn = False
+        self._waiting: list[str] = []
+        self._written_at = -GATHER_S
+        self._bell: threading.Event | None = None
+        _streams.add(self)
 
     def write(self, text: str) -> int:
-        """Write one or more whole lines, or count them as dropped. Never blocks for long on a pipe, never raises."""
+        """Write one or more whole lines, behind those that wait, or count them as dropped. Never blocks for long, never raises."""
         with self._lock:
-            if self._dropped:
-                count, self._dropped = self._dropped, 0
-                if not self._put(f"{self._notice(count)}\n", 0):
-                    self._dropped = count + 1
-                    return len(text)
-            if not self._put(text, PATIENCE_MS):
-                self._dropped += 1
+            self._write_waiting(text)
+        return len(text)
+
+    def write_soon(self, text: str) -> int:
+        """As `write`, but lines that follow one another closely may wait for `GATHER_S`."""
+        with self._lock:
+            waiting = self._waiting
+            if (not waiting and time.monotonic() - self._written_at >= GATHER_S) or len(waiting) >= GATHERED_MAX:
+                self._write_waiting(text)
+            else:
+                waiting.append(text)
+                if len(waiting) == 1:
+                    self._ring()
         return len(text)
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Write what waits."""
+        with self._lock:
+            self._write_waiting("")
+
+    def forked(self) -> None:
+        """In a child: what waits is the parent's to write, and so is its thread."""
+        self._lock = threading.Lock()
+        self._waiting = []
+        self._bell = None
+
+    def _ring(self) -> None:
+        if self._bell is None:
+            self._bell = threading.Event()
+            threading.Thread(target=self._gather, args=(self._bell,), name="taskmaster-log", daemon=True).start()
+        self._bell.set()
+
+    def _gather(self, bell: threading.Event) -> None:
+        while True:
+            bell.wait()
+            bell.clear()
+            time.sleep(GATHER_S)
+            self.flush()
+
+    def _write_waiting(self, text: str) -> None:
+        if self._waiting:
+            text = "".join((*self._waiting, text))
+            self._waiting.clear()
+        if not text:
+            return
+        self._written_at = time.monotonic()
+        if self._dropped:
+            count, self._dropped = self._dropped, 0
+            if self._put(f"{self._notice(count)}\n", 0):
+                self._dropped = count + text.count("\n")
+                return
+        self._dropped += self._put(text, PATIENCE_MS)
 
     def isatty(self) -> bool:
         """As the usual stream."""
         return self._usual.isatty()
 
-    def _put(self, text: str, patience_ms: int) -> bool:
+    def _put(self, text: str, patience_ms: int) -> int:
+        """Lines that did not get through whole."""
         if self._fd is None:
             try:
                 self._usual.write(text)
                 self._usual.flush()
             except (OSError, ValueError):  # a full disk; a stream that somebody closed
-                return False
-            return True
+                return text.count("\n")
+            return 0
         data = ("\n" if self._is_torn else "").encode() + text.encode(errors="backslashreplace")
         while data:
             try:
@@ -69,10 +123,10 @@ class LogStream:
                 self._is_torn = bool(data)
             except BlockingIOError:
                 if not self._has_room(patience_ms):
-                    return False
+                    return data.count(b"\n")
             except OSError:  # nobody is at the other end any more
-                return False
-        return True
+                return data.count(b"\n")
+        return 0
 
     def _has_room(self, within_ms: int) -> bool:
         poll = select.poll()
@@ -92,3 +146,11 @@ def _reopened(stream: TextIO) -> int | None:
     except (OSError, ValueError, AttributeError):
         pass
     return None
+
+
+def _forked() -> None:
+    for stream in _streams:
+        stream.forked()
+
+
+os.register_at_fork(after_in_child=_forked)

@@ -18,7 +18,7 @@ from setproctitle import setproctitle
 
 from taskmaster.plugins.registry import Registry
 from taskmaster.settings import Settings
-from taskmaster.telemetry import events, metrics, port
+from taskmaster.telemetry import events, logs, metrics, port
 from taskmaster.telemetry.logs import get
 from taskmaster.telemetry.meters import WorkerMeter
 from taskmaster.telemetry.metrics import Facts, Metric, Shown
@@ -79,6 +79,7 @@ class Exporter:
                 leave_parent(parent)
                 self._serve()
             finally:
+                logs.flush()
                 os._exit(70)
 
     def _serve(self) -> None:

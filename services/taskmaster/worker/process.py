@@ -159,7 +159,7 @@ class WorkerProcess:
         if self._tracing is not None:
             from taskmaster.broker.middleware.span import AttemptSpan  # with it comes OpenTelemetry
 
-            ours.insert(0, AttemptSpan(self._tracing.tracer()))
+            ours.insert(0, AttemptSpan(self._tracing.tracer(), settings.trace_ratio))
         ours += [*middleware, Idempotency(settings.lease_ms)]
         self.broker = TaskMasterBroker(
             registry,

@@ -26,7 +26,7 @@ from taskmaster.broker.message import Left
 from taskmaster.plugins.discovery import discover
 from taskmaster.plugins.registry import Registry
 from taskmaster.settings import Settings
-from taskmaster.telemetry import events, tracing
+from taskmaster.telemetry import events, logs, tracing
 from taskmaster.telemetry.logs import get
 from taskmaster.worker.exporter import Exporter
 from taskmaster.worker.heart import Hearts
@@ -223,6 +223,7 @@ class Supervisor:
         except BaseException as error:
             log.error(events.WORKER_CHILD_DIED, worker=part.name, exc_info=error)
         finally:
+            logs.flush()
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)  # handlers' threads may hang: nothing is waited for
@@ -287,6 +288,7 @@ class Supervisor:
                 self._exporter.forget()
                 undertake(self._settings, self._url, dead, left)
             finally:
+                logs.flush()
                 os._exit(0)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
         self._undertakers.add(pid)

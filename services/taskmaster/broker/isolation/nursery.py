@@ -17,6 +17,8 @@ from typing import NoReturn
 
 from setproctitle import setproctitle
 
+from taskmaster.telemetry import logs
+
 __all__ = ["Nursery", "NurseryLost", "die_with"]
 
 _ASK = struct.Struct("=cq")  # what, process id
@@ -195,6 +197,7 @@ def _be_runner(parent: int, control: socket.socket, theirs: socket.socket, run: 
         run(theirs)
         code = 0
     finally:
+        logs.flush()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

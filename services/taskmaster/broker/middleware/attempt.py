@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +15,7 @@ from taskmaster.broker.message import JobMessage
 from taskmaster.model import trace
 from taskmaster.model.trace import trace_id_of
 from taskmaster.telemetry import events
-from taskmaster.telemetry.logs import get
+from taskmaster.telemetry.logs import teller
 from taskmaster_sdk import JobContext
 from taskmaster_sdk.artifacts import Artifacts
 from taskmaster_sdk.effects import Guards
@@ -49,8 +48,7 @@ class AttemptContext(Middleware):
         self._keep = keep
         self._keep_line = None if keep_from is None else self._keep_of
         self._keep_from = keep_from or 0
-        log = get().bind()  # bound now: the lazy proxy costs a microsecond a call
-        self._info = log.info if log.is_enabled_for(logging.INFO) else None  # where nobody reads them, lines are not made
+        self._tell_line = teller()
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:  # noqa: ARG002
         """Everything the handler needs.
@@ -83,8 +81,8 @@ class AttemptContext(Middleware):
             trace.ours.set(message.traceparent)
         if message.is_cancelled:  # after the context is there: `PartitionConsumer.cancel` sets the one, then looks for the other
             raise NotRun("cancelled")
-        if self._info is not None:
-            self._info(events.JOB_STARTED, **message.facts)
+        if self._tell_line is not None:
+            self._tell_line(events.JOB_STARTED, message.facts)
 
     def _tell(self, context: JobContext, fraction: float, note: str) -> None:
         self._report(context.host, fraction, note)
@@ -102,7 +100,7 @@ class AttemptContext(Middleware):
     ) -> None:
         """The line that says how it went; failures are told when the store has taken them."""
         assert isinstance(message, JobMessage)
-        if self._info is None:
+        if self._tell_line is None:
             return
         outcome = message.finish.outcome if message.finish is not None else ""
         if outcome == "c":
@@ -111,4 +109,4 @@ class AttemptContext(Middleware):
             event = events.JOB_DISCARDED
         else:
             return
-        self._info(event, **message.facts)
+        self._tell_line(event, message.facts)

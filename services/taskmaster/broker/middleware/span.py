@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 from dramatiq import Broker
 from dramatiq.broker import MessageProxy
 from dramatiq.middleware import Middleware
-from opentelemetry.context import Context, attach
-from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, StatusCode, TraceFlags, Tracer, set_span_in_context
+from opentelemetry.context import Context, attach, get_current
+from opentelemetry.trace import (
+    INVALID_SPAN_CONTEXT,
+    Link,
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    SpanKind,
+    StatusCode,
+    TraceFlags,
+    Tracer,
+    set_span_in_context,
+)
 
 from taskmaster.broker.message import JobMessage
 from taskmaster.model import trace
+from taskmaster.telemetry.sampling import CHOSEN
 
 __all__ = ["AttemptSpan", "context_of", "enter"]
 
@@ -24,50 +37,43 @@ class AttemptSpan(Middleware):
 
     The first of the middleware, so its hook after an attempt is the last: the outcome is known. Its context stays with the thread until the
     next attempt there: an attempt may be ended from another thread, and only the handler's own can take it off.
+
+    Most attempts are not recorded, so that is the short way: one context for all of them, which looks up what it says only when asked.
+
+    Args:
+        ratio: of the attempts whose job came without a trace.
     """
 
-    def __init__(self, tracer: Tracer) -> None:
+    def __init__(self, tracer: Tracer, ratio: float) -> None:
         self._tracer = tracer
+        self._ratio = ratio
+        self._unrecorded = set_span_in_context(Ours(), Context())
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:  # noqa: ARG002
         """Begin. An attempt that a later hook does not let begin has no end, and is not sent."""
         assert isinstance(message, JobMessage)
         producer = message.envelope.traceparent
-        if producer and not trace.is_sampled(producer):
-            enter(producer)
+        if not (trace.is_sampled(producer) if producer else random.random() < self._ratio):  # noqa: S311 - a sample
+            if not producer:
+                message.traceparent = trace.unsampled()
+            if get_current() is not self._unrecorded:
+                attach(self._unrecorded)
             return
         span = self._begin(message, producer)
         attach(set_span_in_context(span, Context()))
         own = span.get_span_context()
         message.traceparent = f"00-{own.trace_id:032x}-{own.span_id:016x}-{own.trace_flags & 1:02x}"
-        message.span = span if span.is_recording() else None
+        if span.is_recording():
+            message.span = span
 
     def _begin(self, message: JobMessage, producer: str) -> Span:
-        claim, envelope, job = message.claim, message.envelope, message.actor.handler.job
-        parent = context_of(producer) if producer else None
-        is_child = parent is not None and job.trace == "child"
-        plugin, _, version = message.actor.plugin.partition("==")
-        attributes: dict[str, Any] = {
-            "messaging.system": "taskmaster",
-            "messaging.operation.name": "process",
-            "messaging.operation.type": "process",
-            "messaging.destination.name": claim.queue,
-            "messaging.message.id": claim.id,
-            "taskmaster.job.type": envelope.type,
-            "taskmaster.job.attempt": claim.attempt,
-            "taskmaster.job.max_attempts": envelope.attempts,
-            "taskmaster.plugin.name": plugin,
-            "taskmaster.plugin.version": version,
-        }
-        if envelope.replayed_from:
-            attributes["taskmaster.job.replayed_from"] = envelope.replayed_from
-        return self._tracer.start_span(
-            f"process {envelope.type}",
-            set_span_in_context(NonRecordingSpan(parent), Context()) if parent is not None and is_child else Context(),
-            SpanKind.CONSUMER,
-            attributes,
-            () if parent is None or is_child else (Link(parent),),
-        )
+        name, attributes = f"process {message.envelope.type}", _attributes(message)
+        if not producer:
+            return self._tracer.start_span(name, CHOSEN, SpanKind.CONSUMER, attributes)
+        parent = context_of(producer)
+        if message.actor.handler.job.trace == "child":
+            return self._tracer.start_span(name, _within(parent), SpanKind.CONSUMER, attributes)
+        return self._tracer.start_span(name, Context(), SpanKind.CONSUMER, attributes, (Link(parent),))
 
     def after_process_message(self, broker: Broker, message: MessageProxy, **_: Any) -> None:  # noqa: ARG002
         """End it: how it went, and the class of its error; nothing that the error says."""
@@ -88,9 +94,46 @@ class AttemptSpan(Middleware):
         span.end()
 
 
+class Ours(NonRecordingSpan):
+    """The span of an attempt that is not recorded: whoever asks is told the context that the attempt has anyway."""
+
+    def __init__(self) -> None:
+        super().__init__(INVALID_SPAN_CONTEXT)
+
+    def get_span_context(self) -> SpanContext:
+        """Of the attempt that runs in this thread or task."""
+        traceparent = trace.ours.get()
+        return context_of(traceparent) if traceparent else INVALID_SPAN_CONTEXT
+
+
+def _attributes(message: JobMessage) -> dict[str, Any]:
+    """What a span says of its attempt, by the conventions for messaging."""
+    claim, envelope = message.claim, message.envelope
+    plugin, _, version = message.actor.plugin.partition("==")
+    attributes: dict[str, Any] = {
+        "messaging.system": "taskmaster",
+        "messaging.operation.name": "process",
+        "messaging.operation.type": "process",
+        "messaging.destination.name": claim.queue,
+        "messaging.message.id": claim.id,
+        "taskmaster.job.type": envelope.type,
+        "taskmaster.job.attempt": claim.attempt,
+        "taskmaster.job.max_attempts": envelope.attempts,
+        "taskmaster.plugin.name": plugin,
+        "taskmaster.plugin.version": version,
+    }
+    if envelope.replayed_from:
+        attributes["taskmaster.job.replayed_from"] = envelope.replayed_from
+    return attributes
+
+
+def _within(parent: SpanContext) -> Context:
+    return set_span_in_context(NonRecordingSpan(parent), Context())
+
+
 def enter(traceparent: str) -> None:
     """Make *traceparent* the parent of whatever begins in this thread or task from now on."""
-    attach(set_span_in_context(NonRecordingSpan(context_of(traceparent)), Context()))
+    attach(_within(context_of(traceparent)))
 
 
 def context_of(traceparent: str) -> SpanContext:
