@@ -6,6 +6,8 @@ There is one for each receiver and event, however often it is asked for: its ide
 from __future__ import annotations
 
 import datetime as dt
+import secrets
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -16,11 +18,11 @@ from taskmaster.model.ids import created_ms, digest, digest_slot, new_job_id
 from taskmaster.model.job import Envelope, seal
 from taskmaster.model.lanes import lane_name
 from taskmaster.model.states import state_of
-from taskmaster.model.webhooks import ATTEMPTS, BACKOFF, DELIVERY, QUEUE, TIMEOUT_MS
+from taskmaster.model.webhooks import ATTEMPTS, BACKOFF, DELIVERY, QUEUE, TEST, TIMEOUT_MS
 from taskmaster.store.calls import NewJob
 from taskmaster.store.webhooks import End
 
-__all__ = ["CALLBACK", "Receiver", "callback_of", "delivery_of", "event_of"]
+__all__ = ["CALLBACK", "Receiver", "callback_of", "delivery_of", "event_of", "is_delivery", "tag_of", "test_event"]
 
 #: Who is told of a job by its `callbackUrl`.
 CALLBACK = "callback"
@@ -76,7 +78,7 @@ def delivery_of(event: dict[str, Any], receiver: Receiver, *, partitions: int, n
     kx = key_digest("", DELIVERY, key)
     slot = digest_slot(kx)
     about = event["data"].get("jobId")
-    tags = (f"webhook:{receiver.name}", *((f"about:{about}",) if about else ()))
+    tags = (tag_of(receiver.name), *((f"about:{about}",) if about else ()))
     payload = msgspec.Raw(msgspec.json.encode({"event": event, **receiver.where}))
     envelope = Envelope(DELIVERY, payload, key, "webhook", ATTEMPTS, TIMEOUT_MS, BACKOFF, fairness_key=receiver.turn, tags=tags)
     job = NewJob(
@@ -94,6 +96,26 @@ def delivery_of(event: dict[str, Any], receiver: Receiver, *, partitions: int, n
         tags=tags,
     )
     return slot % partitions, job
+
+
+def test_event(endpoint_id: str, now_ms: int) -> dict[str, Any]:
+    """What an endpoint is sent when somebody wants to see whether it answers: each time another event."""
+    return {
+        "id": f"evt_test_{secrets.token_hex(12)}",
+        "type": TEST,
+        "timestamp": _instant(now_ms),
+        "data": {"webhook": endpoint_id},
+    }
+
+
+def tag_of(receiver: str) -> str:
+    """The tag of all deliveries to one receiver."""
+    return f"webhook:{receiver}"
+
+
+def is_delivery(job_type: str, tags: Sequence[str], tag: str) -> bool:
+    """Whether a job is a delivery to the receiver with that tag."""
+    return job_type == DELIVERY and tag in tags
 
 
 def _instant(ms: int) -> str:

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from taskmaster import failpoints
 from taskmaster.engine.deliveries import callback_of, delivery_of, event_of
 from taskmaster.engine.enqueue import store_jobs
+from taskmaster.engine.gather import CHUNK
 from taskmaster.engine.submit import Prepared
+from taskmaster.engine.webhooks import EndpointView, endpoint_of
 from taskmaster.store import webhooks
 from taskmaster.store.calls import NewJob
 from taskmaster.store.client import SyncStore
@@ -54,15 +56,22 @@ class Outbox:
     def _submit(self, ends: list[End]) -> list[str]:
         """The entries whose deliveries are all in the store now."""
         now_ms = self.store.now_ms()
+        rows = self.store.run(webhooks.webhooks(self.partition))
+        endpoints = [endpoint_of(row) for row in rows if row.is_there]
         by_partition: dict[int, list[tuple[str, NewJob]]] = {}
         for end in ends:
-            for partition, job in self._deliveries(end, now_ms):
+            for partition, job in self._deliveries(end, endpoints, now_ms):
                 by_partition.setdefault(partition, []).append((end.entry, job))
         held: set[str] = set()
         for partition, items in by_partition.items():
-            stored = store_jobs(self.store, partition, [job for _, job in items], within_s=0)
-            held.update(entry for (entry, _), (_, answer) in zip(items, stored, strict=True) if answer.status not in _THERE)
+            for first in range(0, len(items), CHUNK):
+                some = items[first : first + CHUNK]
+                stored = store_jobs(self.store, partition, [job for _, job in some], within_s=0)
+                held.update(entry for (entry, _), (_, answer) in zip(some, stored, strict=True) if answer.status not in _THERE)
         return [end.entry for end in ends if end.entry not in held]
 
-    def _deliveries(self, end: End, now_ms: int) -> list[Prepared]:
-        return [delivery_of(event_of(end), callback_of(end.url), partitions=self.partitions, now_ms=now_ms)] if end.url else []
+    def _deliveries(self, end: End, endpoints: list[EndpointView], now_ms: int) -> list[Prepared]:
+        event = event_of(end)
+        receivers = [callback_of(end.url)] if end.url else []
+        receivers += [endpoint.receiver for endpoint in endpoints if endpoint.wants(end, event["type"])]
+        return [delivery_of(event, receiver, partitions=self.partitions, now_ms=now_ms) for receiver in receivers]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from taskmaster_webhooks.plugin import WebhooksPlugin
@@ -13,6 +14,18 @@ from support.eventually import eventually
 from support.receiver import Receiver, Reply, is_signed
 from support.servers import StoreServer
 from support.worker import Seen, Worker
+from taskmaster.engine.enqueue import store_jobs
+from taskmaster.engine.rules import Word
+from taskmaster.engine.webhooks import (
+    Endpoint,
+    EndpointView,
+    change_endpoint,
+    delete_endpoint,
+    find_endpoint,
+    make_endpoint,
+    new_endpoint_secret,
+)
+from taskmaster.engine.webhooks import test_delivery as delivery_of_a_test
 from taskmaster.model.webhooks import DELIVERY, new_secret
 from taskmaster.store import reads
 from taskmaster_sdk import Discard, Fatal, Job, PluginContext, job
@@ -47,7 +60,7 @@ def unwanted(payload, ctx):
 def jobs(server: StoreServer, folder: Path, **environ: str) -> list[Job]:
     plugin = WebhooksPlugin()
     usual = {"TASKMASTER_REDIS_URL": server.url, "TASKMASTER_WEBHOOK_ALLOW": "127.0.0.1", "TASKMASTER_WEBHOOK_SECRETS": SECRET}
-    plugin.on_init(PluginContext("webhooks", folder, usual | environ))
+    plugin.on_init(PluginContext("webhooks", folder, usual | {f"TASKMASTER_{name.upper()}": value for name, value in environ.items()}))
     return [quick, fatal, unwanted, *plugin.register_jobs()]
 
 
@@ -131,6 +144,77 @@ def test_one_receiver_gone_and_one_forbidden_end_for_good(clean_server: StoreSer
     assert (ends[gone].state, ends[gone].reason) == ("cancelled", "discarded")
     assert (ends[forbidden].state, ends[forbidden].reason) == ("failed", "fatal")
     assert b"TASKMASTER_WEBHOOK_ALLOW" in letter["er"]
+
+
+def make(worker: Worker, url: str, **fields: Any) -> tuple[str, str]:
+    """An endpoint: its id and its secret."""
+    talk = make_endpoint(Endpoint(url=url, **fields), Word("test"), partitions=worker.partitions, now_ms=worker.store.now_ms())
+    view, secret = worker.store.converse(talk)
+    return view.id, secret
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+def test_endpoints_are_told_of_jobs_of_all_partitions(
+    clean_server: StoreServer, tmp_path: Path, receiver: Receiver, partitions: int
+) -> None:
+    """Each by its own wishes and signed with its own secrets, with both while one replaces the other; deliveries are told to nobody."""
+    with (
+        Receiver() as other,
+        Worker(clean_server.url, jobs(clean_server, tmp_path, partitions=str(partitions)), partitions=partitions) as worker,
+    ):
+        one, first = make(worker, receiver.url)
+        _, second = make(worker, other.url, events=("job.failed",))
+        word, now_ms = Word("test"), worker.store.now_ms()
+        _, fresh = worker.store.converse(new_endpoint_secret(one, word, partitions=partitions, now_ms=now_ms))
+        ids = worker.submit_many("quick", [{"secret": CANARY}] * 6) + worker.submit_many("fatal", [{}] * 2)
+        eventually(lambda: (len(receiver.ids), len(other.ids)) == (8, 2), 15, lambda: f"{len(receiver.ids)}, {len(other.ids)}")
+        made = [row for partition in range(partitions) for row in deliveries(worker, partition)]
+        worker.all_ended([delivery for delivery, _ in made])
+        again = [row for partition in range(partitions) for row in deliveries(worker, partition)]
+
+    assert sorted(receiver.ids) == sorted(f"evt_{job_id}" for job_id in ids)
+    assert sorted(other.ids) == sorted(f"evt_{job_id}" for job_id in ids[6:])
+    assert all(is_signed(request, first) and is_signed(request, fresh) for request in receiver.seen)
+    assert all(is_signed(request, second) and not is_signed(request, first) for request in other.seen)
+    assert len(again) == len(made) == 10
+    assert CANARY not in str(receiver.seen)
+
+
+def test_an_endpoint_that_is_gone_is_disabled_and_told_no_more(clean_server: StoreServer, tmp_path: Path, receiver: Receiver) -> None:
+    """410: no later end is told to it, in any partition, until somebody enables it; what had been made for it is discarded."""
+    receiver.answers.append(Reply(410))
+    with Worker(clean_server.url, jobs(clean_server, tmp_path, partitions="2"), partitions=2) as worker:
+        endpoint, _ = make(worker, receiver.url)
+        worker.submit("quick")
+        view = eventually(lambda: (seen := worker.store.converse(find_endpoint(endpoint))).endpoint.disabled and seen, 10, "it is disabled")
+        [(delivery, _)] = eventually(lambda: [row for p in range(2) for row in deliveries(worker, p)], 10, "its delivery is there")
+        ended = worker.ended(delivery)
+        worker.all_ended(worker.submit_many("quick", [{}] * 4))
+        for partition in range(2):
+            assert worker.store.raw().smembers(f"tm:{{{partition}}}:whl") == set()
+            assert worker.store.raw().xlen(f"tm:{{{partition}}}:ob") == 0
+
+    assert isinstance(view, EndpointView)
+    assert view.disabled_why == "127.0.0.1 answered 410 Gone"
+    assert (ended.state, ended.reason) == ("cancelled", "discarded")
+    assert len(receiver.seen) == 1
+
+
+def test_what_was_made_for_an_endpoint_goes_where_it_is_now(clean_server: StoreServer, tmp_path: Path, receiver: Receiver) -> None:
+    """Moved between the event and its delivery: the new address is called. Deleted: the delivery is discarded."""
+    with Worker(clean_server.url, jobs(clean_server, tmp_path)) as worker:
+        moved, _ = make(worker, "http://127.0.0.1:1/")
+        gone, _ = make(worker, receiver.url)
+        now_ms = worker.store.now_ms()
+        prepared = [worker.store.converse(delivery_of_a_test(one, partitions=1, now_ms=now_ms)) for one in (moved, gone)]
+        worker.store.converse(change_endpoint(moved, Endpoint(url=receiver.url), Word("test"), partitions=1, now_ms=now_ms))
+        worker.store.converse(delete_endpoint(gone, Word("test"), partitions=1))
+        for _, one in prepared:
+            store_jobs(worker.store, 0, [one])
+        ends = [worker.ended(one.id) for _, one in prepared]
+
+    assert [end.state for end in ends] == ["completed", "cancelled"]
+    assert [request.event["type"] for request in receiver.seen] == ["webhook.test"]
 
 
 def test_over_several_partitions_each_end_is_told_once(clean_server: StoreServer, tmp_path: Path, receiver: Receiver) -> None:

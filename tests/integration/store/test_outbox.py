@@ -8,7 +8,8 @@ import pytest
 
 from support.desk import GRACE_MS, LEASE_MS, WINDOW_MS, Desk
 from taskmaster.model.retention import Kept
-from taskmaster.store import calls, upkeep, webhooks
+from taskmaster.model.webhooks import DELIVERY
+from taskmaster.store import calls, flow, upkeep, webhooks
 from taskmaster.store.calls import Unique
 from taskmaster.store.webhooks import End
 
@@ -175,6 +176,31 @@ def test_the_tick_says_how_many_wait(desk: Desk) -> None:
     _cancelled_waiting(desk)
 
     assert desk.run(upkeep.tick(0, grace_ms=GRACE_MS)).outbox == 1
+
+
+def test_with_an_endpoint_every_end_is_told_but_those_of_deliveries(desk: Desk) -> None:
+    """Whoever listens hears of all jobs; a delivery that was told of would be told of for ever. A disabled endpoint hears nothing."""
+
+    def put(**fields: str) -> None:
+        order = flow.Order(repr(fields), None, "ann", "")
+        desk.run(webhooks.put_webhook(0, "we_0123456789abcdef", fields, order, "{}"))
+
+    def ended(kind: str = "alpha", **fields: str) -> str:
+        job_id = desk.submit(kind, **fields)
+        desk.run(calls.cancel(0, job_id, who="me", key_window_ms=WINDOW_MS))
+        return job_id
+
+    before = ended()
+    put(url="https://example.com/", off="", sec="[]")
+    first, _, both = ended(), ended(DELIVERY), ended(callback=URL)
+    put(url="https://example.com/", off="by ann", sec="[]")
+    ended()
+    put()
+    ended()
+
+    assert before not in {end.job_id for end in heard(desk)}
+    assert [(end.job_id, end.url) for end in heard(desk)] == [(first, ""), (both, URL)]
+    desk.dump()
 
 
 def test_a_job_whose_record_vanished_leaves_no_callback_behind(desk: Desk) -> None:

@@ -52,6 +52,8 @@ KEYS: tuple[tuple[str, str, bool | None], ...] = (
     ("in:[^.]+", "zset", True),
     ("ev|audit|ob", "stream", False),
     ("cb", "hash", False),
+    ("wh:we_[0-9a-f]{16}", "hash", None),
+    ("whs|whl", "set", False),
     ("ops|oplog", "zset", False),
     ("op:[A-Za-z0-9_-]{22}", "hash", None),
     ("opj:[A-Za-z0-9_-]{22}", "zset", False),

@@ -5,13 +5,18 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
+from taskmaster.engine.rules import Word
+from taskmaster.engine.webhooks import disable_endpoint, find_endpoint
+from taskmaster.errors import NotFound
 from taskmaster.model import webhooks
 from taskmaster.model.egress import Allowed, parse_allowed, target_of
-from taskmaster.settings import load
+from taskmaster.settings import Settings, load
+from taskmaster.store.call import Talk
+from taskmaster.store.client import SyncStore
 from taskmaster_sdk import Backoff, Discard, Fatal, Job, JobContext, PluginContext, Retry, hookimpl, job
 from taskmaster_webhooks import sending
 from taskmaster_webhooks.sending import Answer, Forbidden, post, resolve
@@ -19,6 +24,7 @@ from taskmaster_webhooks.sending import Answer, Forbidden, post, resolve
 __all__ = ["Delivery", "DeliveryFailed", "Receiver", "WebhooksPlugin", "plugin"]
 
 _GONE, _BUSY = 410, (429, 503)
+T = TypeVar("T")
 
 
 class DeliveryFailed(Exception):
@@ -31,11 +37,13 @@ class Delivery:
 
     Attributes:
         event: `id`, `type`, `timestamp` and `data`, sent as it stands.
-        url: the callback of one job.
+        url: the callback of one job; or
+        endpoint: id of an endpoint, which says where to now.
     """
 
     event: dict[str, Any] = field(default_factory=dict)
     url: str = ""
+    endpoint: str = ""
 
 
 class Receiver(NamedTuple):
@@ -44,13 +52,17 @@ class Receiver(NamedTuple):
     url: str
     secrets: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        return "Receiver()"
+
 
 class WebhooksPlugin:
     """What the entry point names. `on_init` reads what may be called, and the secrets of callbacks."""
 
     def __init__(self) -> None:
         self._allowed: Allowed | None = None
-        self._secrets: tuple[str, ...] = ()
+        self._settings = Settings()
+        self._store: SyncStore | None = None
         policy = webhooks.BACKOFF
         self.deliver = job(
             webhooks.DELIVERY,
@@ -73,8 +85,16 @@ class WebhooksPlugin:
         Raises:
             ConfigurationError: one of them is wrong.
         """
-        settings = load({}, context.environ, Path.cwd())
-        self._allowed, self._secrets = parse_allowed(settings.webhook_allow), settings.webhook_secrets
+        self._settings = settings = load({}, context.environ, Path.cwd())
+        self._allowed = parse_allowed(settings.webhook_allow)
+        if settings.redis_url:  # endpoints are read there; nothing is connected yet
+            self._store = SyncStore(settings.redis_url, timeout_s=settings.store_timeout_ms / 1_000)
+
+    @hookimpl
+    def on_shutdown(self, context: PluginContext) -> None:  # noqa: ARG002 - the hook's signature
+        """Close the connections to the store."""
+        if self._store is not None:
+            self._store.close()
 
     def _deliver(self, payload: Delivery, ctx: JobContext) -> dict[str, Any]:
         """Tell a receiver what became of a job: a signed POST, repeated until it is taken."""
@@ -96,11 +116,29 @@ class WebhooksPlugin:
         if 200 <= answer.status < 300:
             return {"status": answer.status, "host": target.host, "tookMs": int((time.monotonic() - began_at) * 1_000)}
         if answer.status == _GONE:
+            if payload.endpoint:
+                word = Word("taskmaster", f"{target.host} answered 410 Gone")
+                self._ask(disable_endpoint(payload.endpoint, word, partitions=self._settings.partitions))
+                ctx.logger.warning("webhook_disabled", extra={"webhook": payload.endpoint})
             raise Discard(f"{target.host} answered 410: it wants to hear no more")
         raise _refused(answer, target.host)
 
     def _receiver(self, payload: Delivery) -> Receiver:
-        return Receiver(payload.url, self._secrets)
+        """Where to, as it stands now: the URL of an endpoint may have been changed, or its secret, since the event."""
+        if not payload.endpoint:
+            return Receiver(payload.url, self._settings.webhook_secrets)
+        try:
+            endpoint = self._ask(find_endpoint(payload.endpoint))
+        except NotFound as error:
+            raise Discard(f"webhook {payload.endpoint} was deleted") from error
+        if endpoint.endpoint.disabled:
+            raise Discard(f"webhook {payload.endpoint} is disabled: {endpoint.disabled_why}")
+        return Receiver(endpoint.endpoint.url, endpoint.signing(int(time.time() * 1_000)))
+
+    def _ask(self, talk: Talk[T]) -> T:
+        if self._store is None:
+            raise RuntimeError("the settings of this worker name no store: set TASKMASTER_REDIS_URL")
+        return self._store.converse(talk)
 
 
 def _headers(secrets: tuple[str, ...], message_id: str, body: bytes) -> dict[str, str]:

@@ -3,7 +3,7 @@ FLAGS  no-writes
 KEYS   meta HASH tm:{p}:meta; all others are formed under its tag
 ARGV   most rows, now ('' = server time)
 OUT    a row an end: [entry, field, value, ...]; fields: id of the job, st c | f | x, q queue, ty type, at attempts, rs reason or '', fa ended ms,
-       url of its callback
+       url of its callback or ''
 REPEAT reads only ]]
 --- @include "lib/tag"
 
