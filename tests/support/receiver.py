@@ -12,9 +12,11 @@ import base64
 import hashlib
 import hmac
 import json
+import ssl
 import threading
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -44,9 +46,9 @@ class Reply(NamedTuple):
 
 
 class Receiver:
-    """Listens on entering. What is not in *answers* is answered with 204."""
+    """Listens on entering. What is not in *answers* is answered with 204. With a certificate and its key it speaks TLS."""
 
-    def __init__(self) -> None:
+    def __init__(self, cert: Path | None = None, key: Path | None = None) -> None:
         self.seen: list[Request] = []
         self.answers: list[Reply] = []
         self._lock = threading.Lock()
@@ -66,6 +68,10 @@ class Receiver:
                 """A caller that went away is what some tests are about."""
 
         self._server = Server(("127.0.0.1", 0), Handler)
+        if cert is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(cert, key)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import json
+import shutil
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -86,18 +88,18 @@ def test_what_is_not_taken_is_retried_by_the_policy(deliver: Job, receiver: Rece
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_receiver_that_asks_for_patience_gets_it(deliver: Job, receiver: Receiver, status: int) -> None:
     at = format_datetime(dt.datetime.now(dt.UTC) + dt.timedelta(seconds=600), usegmt=True)
-    wanted = ("7", at, "999999999999", "-5", "soon")
+    wanted = ("7", at, "999999999999", "0", "-5", "soon")
     receiver.answers += [Reply(status, {"Retry-After": text}) for text in wanted]
 
-    outcomes = [sent(deliver, receiver.url).outcome for _ in wanted[:3]]
-    for _ in wanted[3:]:
+    outcomes = [sent(deliver, receiver.url).outcome for _ in wanted[:4]]
+    for _ in wanted[4:]:
         with pytest.raises(DeliveryFailed):
             sent(deliver, receiver.url)
 
     waits = [outcome.after_s for outcome in outcomes if isinstance(outcome, Retry)]
     assert waits[0] == 7
     assert 500 < waits[1] <= 600
-    assert waits[2] == sending.RETRY_AFTER_MAX_S
+    assert waits[2:] == [sending.RETRY_AFTER_MAX_S, sending.RETRY_AFTER_MIN_S]
 
 
 def test_a_receiver_that_is_gone_is_told_no_more(deliver: Job, receiver: Receiver) -> None:
@@ -157,6 +159,43 @@ def test_an_endless_body_is_not_read(deliver: Job, receiver: Receiver) -> None:
     receiver.answers.append(Reply(200, {"Content-Length": str(10**12)}, body=b"x" * 1_000_000))
 
     assert sent(deliver, receiver.url).value["status"] == 200
+
+
+def test_a_resolver_that_does_not_answer_ends_in_time(deliver: Job, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its thread is left behind: the handler's own must not be stuck where nothing reaches it."""
+    monkeypatch.setattr(sending, "TIMEOUT_S", 0.2)
+    over = threading.Event()
+
+    def silent(*_: Any, **__: Any) -> list[Any]:
+        over.wait(30)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", silent)
+
+    with pytest.raises(Unreachable, match="could not be found within"):
+        sent(deliver, "http://hooks.example.com/")
+    over.set()
+
+
+def test_tls_is_with_the_name_at_the_address_that_was_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The certificate is for the host of the URL; a certificate for another name is refused before anything is sent."""
+    if shutil.which("openssl") is None:
+        pytest.skip("there is no openssl here to make a certificate with")
+    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
+    wanted = ["-days", "1", "-subj", "/CN=hooks.example.com", "-addext", "subjectAltName=DNS:hooks.example.com"]
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", *wanted]
+    subprocess.run([*command, "-keyout", str(key), "-out", str(cert)], check=True, capture_output=True)
+    monkeypatch.setenv("SSL_CERT_FILE", str(cert))
+    names(monkeypatch, "127.0.0.1")
+    deliver = started(tmp_path, TASKMASTER_WEBHOOK_ALLOW="127.0.0.1")
+
+    with Receiver(cert, key) as receiver:
+        result = sent(deliver, f"https://hooks.example.com:{receiver.port}/")
+        with pytest.raises(Unreachable, match="certificate"):
+            sent(deliver, f"https://other.example.com:{receiver.port}/")
+
+    assert result.value["status"] == 204
+    assert [request.headers["host"] for request in receiver.seen] == [f"hooks.example.com:{receiver.port}"]
 
 
 def test_nobody_there_is_a_failure(deliver: Job) -> None:
@@ -248,7 +287,7 @@ def test_all_addresses_of_a_name_must_be_public(monkeypatch: pytest.MonkeyPatch)
     names(monkeypatch, "8.8.8.8", "127.0.0.1")
 
     with pytest.raises(Forbidden, match=r"127\.0\.0\.1"):
-        resolve(target_of("http://hooks.example.com/"), Allowed())
+        resolve(target_of("http://hooks.example.com/"), Allowed(), timeout_s=5)
 
 
 def test_the_address_that_was_checked_is_the_one_that_is_called(
@@ -266,9 +305,9 @@ def test_the_address_that_was_checked_is_the_one_that_is_called(
 def test_networks_may_be_allowed() -> None:
     target = target_of("http://127.0.0.1:8000/")
 
-    assert resolve(target, parse_allowed(["127.0.0.0/8"])) == ["127.0.0.1"]
+    assert resolve(target, parse_allowed(["127.0.0.0/8"]), timeout_s=5) == ["127.0.0.1"]
     with pytest.raises(Forbidden):
-        resolve(target, parse_allowed(["127.0.0.2"]))
+        resolve(target, parse_allowed(["127.0.0.2"]), timeout_s=5)
 
 
 # ---------------------------------------------------------------- the plugin

@@ -97,8 +97,11 @@ def _expired(desk: Desk) -> str:
 
 
 def _replaced(desk: Desk) -> str:
-    """Both in one call: the second takes the place of the first, whose callback came with that very call."""
+    """In one call: the first takes the place of a job that nobody wants to hear of, the second that of the first, whose callback came with
+    that very call.
+    """
     work = Unique("w" * 22, "f", 0, "replace", WINDOW_MS)
+    desk.submit(unique=work)
     first, second = (desk.item(callback=URL, unique=work) for _ in range(2))
     desk.run(calls.submit(0, [first, second]))
     return first.id

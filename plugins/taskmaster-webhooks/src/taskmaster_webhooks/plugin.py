@@ -109,7 +109,7 @@ class WebhooksPlugin:
         headers = _headers(receiver.secrets, str(payload.event.get("id", ctx.root_id)), body)
         began_at = time.monotonic()
         try:
-            addresses = resolve(target, self._allowed)
+            addresses = resolve(target, self._allowed, timeout_s=sending.TIMEOUT_S)
         except Forbidden as error:
             raise Fatal(str(error)) from error
         answer = post(target, addresses, body, headers, timeout_s=max(0.1, sending.TIMEOUT_S - (time.monotonic() - began_at)))

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
+from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
 from taskmaster.model.egress import Allowed, Target
@@ -22,6 +23,8 @@ TIMEOUT_S = 15.0
 BODY_READ = 16_384
 #: A receiver that asks for more patience than a day is not waited for longer.
 RETRY_AFTER_MAX_S = 86_400.0
+#: One that says 0, or a time that is over, means soon.
+RETRY_AFTER_MIN_S = 1.0
 
 
 class Forbidden(Exception):
@@ -39,22 +42,38 @@ class Answer(NamedTuple):
     retry_after_s: float | None
 
 
-def resolve(target: Target, allowed: Allowed) -> list[str]:
+def resolve(target: Target, allowed: Allowed, *, timeout_s: float) -> list[str]:
     """The addresses of the target's host, all of which may be called.
 
     Raises:
         Forbidden: one of them may not.
-        Unreachable: the name has none.
+        Unreachable: the name has none, or nobody knows in *timeout_s* seconds.
     """
-    try:
-        found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
-    except (OSError, UnicodeError) as error:
-        raise Unreachable(f"{target.host} has no address: {error}") from error
-    addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
-    for address in addresses:
+    for address in (addresses := _looked_up(target, timeout_s)):
         if not allowed.permits(target.host, address):
             raise Forbidden(f"{target.host} is at {address}, which is no public address; TASKMASTER_WEBHOOK_ALLOW may name it")
     return addresses
+
+
+def _looked_up(target: Target, timeout_s: float) -> list[str]:
+    """On a thread of its own: the system's resolver takes the time that it wants, and no exception reaches a thread that is in it."""
+    said: SimpleQueue[list[str] | Exception] = SimpleQueue()
+
+    def look() -> None:
+        try:
+            found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+            said.put(list(dict.fromkeys(str(address[0]) for *_, address in found)))
+        except (OSError, UnicodeError) as error:
+            said.put(error)
+
+    threading.Thread(target=look, name="webhook-resolver", daemon=True).start()
+    try:
+        answer = said.get(timeout=timeout_s)
+    except Empty:
+        raise Unreachable(f"{target.host}: its address could not be found within {timeout_s:g} s") from None
+    if isinstance(answer, Exception):
+        raise Unreachable(f"{target.host} has no address: {answer}") from answer
+    return answer
 
 
 def post(target: Target, addresses: Sequence[str], body: bytes, headers: Mapping[str, str], *, timeout_s: float) -> Answer:
@@ -142,9 +161,13 @@ def _retry_after(text: str | None) -> float | None:
         return None
     text = text.strip()
     if text.isascii() and text.isdigit():
-        return min(float(text[:9]), RETRY_AFTER_MAX_S)
+        return _within_bounds(float(text[:9]))
     try:
         wanted = parsedate_to_datetime(text).timestamp() - time.time()
     except (ValueError, OverflowError):
         return None
-    return min(max(wanted, 0.0), RETRY_AFTER_MAX_S)
+    return _within_bounds(wanted)
+
+
+def _within_bounds(wanted_s: float) -> float:
+    return min(max(wanted_s, RETRY_AFTER_MIN_S), RETRY_AFTER_MAX_S)
