@@ -43,6 +43,8 @@ NAMES: Final[Mapping[str, str]] = {
     "schedule.fired": "the store has carried out a step of a schedule; its answer has not been looked at",
     "submit.before_store": "submissions were checked; the store has not been asked",
     "submit.stored": "the store has taken submissions; their senders have not been answered",
+    "webhook.before_submit": "ends have been read from the outbox; no delivery of theirs is in the store",
+    "webhook.submitted": "deliveries are in the store; the ends that they tell of have not left the outbox",
 }
 ACTIONS: Final = ("kill9", "exit", "raise", "stop", "pause")
 _LOOK_EVERY_S: Final = 0.01

@@ -23,7 +23,9 @@ from msgspec import Meta
 from taskmaster.errors import ConfigurationError
 from taskmaster.model import retention
 from taskmaster.model.addresses import is_store, is_web, masked_url
+from taskmaster.model.egress import parse_allowed
 from taskmaster.model.scopes import ORDINARY, Scope
+from taskmaster.model.webhooks import key_of
 
 __all__ = [
     "CONFIG_FILE",
@@ -143,6 +145,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     trace_ratio: Annotated[
         float, Meta(ge=0, le=1, description="share of traces that are recorded, of those that begin here; what comes with one keeps to it")
     ] = 1.0
+    webhook_allow: Annotated[
+        tuple[Name, ...],
+        Meta(description="hosts, addresses and networks that webhooks may call although they are not public, comma-separated: 10.1.0.0/16"),
+    ] = ()
+    webhook_secrets: Annotated[
+        tuple[Name, ...],
+        Meta(description="secrets that sign what a job's callbackUrl is sent, comma-separated, several while rotating; empty: unsigned"),
+    ] = ()
     trace_url: Annotated[str | None, Meta(description="where people look at a trace: http://jaeger:16686/trace/{trace_id}")] = None
     durability: Annotated[
         Literal["default", "strict"], Meta(description="strict: run only on a store that writes every job to disk before its answer")
@@ -159,7 +169,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 #: Every setting, in the order in which they are shown.
 NAMES: Final[tuple[str, ...]] = tuple(name for name in Settings.__struct_fields__ if name not in ("sources", "plugin_environ"))
-_LISTS: Final = frozenset({"queues", "plugins", "scopes"})
+_LISTS: Final = frozenset({"queues", "plugins", "scopes", "webhook_allow", "webhook_secrets"})
 _CHOICES: Final = frozenset({"idempotency", "log_level", "job_log_level", "log_format", "otlp_protocol", "durability"})
 #: Names that others have given to settings of ours. Ours beat them, wherever they stand.
 _FOREIGN: Final = {
@@ -349,9 +359,13 @@ def _parsed(name: str, raw: _Raw) -> Any:
     if name == "trace_url" and "{trace_id}" not in value:
         raise _wrong(name, raw)
     if not isinstance(value, str):
+        if isinstance(value, list):
+            _check_parts(name, [str(part) for part in value], raw)
         return value
     if name in _LISTS:
-        return [part.strip() for part in value.split(",") if part.strip()]
+        parts = [part.strip() for part in value.split(",") if part.strip()]
+        _check_parts(name, parts, raw)
+        return parts
     if name == "retention":
         try:
             return retention.parse(value)
@@ -365,6 +379,18 @@ def _parsed(name: str, raw: _Raw) -> Any:
     return value.lower() if name in _CHOICES else value
 
 
+def _check_parts(name: str, parts: list[str], raw: _Raw) -> None:
+    """Entries of lists that have a form of their own."""
+    try:
+        if name == "webhook_allow":
+            parse_allowed(parts)
+        if name == "webhook_secrets":
+            for part in parts:
+                key_of(part)
+    except ValueError as error:
+        raise _wrong(name, raw) from error
+
+
 def _check_url(raw: _Raw) -> None:
     if not is_store(raw.value):
         message = f"{raw.spelled} ({raw.source}) is not the address of a Redis: redis://host:port/0, rediss:// with TLS, or unix:///path"
@@ -373,6 +399,7 @@ def _check_url(raw: _Raw) -> None:
 
 def _wrong(name: str, raw: _Raw) -> ConfigurationError:
     value = masked_url(raw.value) if name == "otlp_endpoint" and isinstance(raw.value, str) else raw.value
+    value = "***" if name == "webhook_secrets" else value
     message = f"{raw.spelled} is {value!r} ({raw.source}): expected {_expected(name)}"
     return ConfigurationError(message, name=name, source=raw.source)
 
@@ -386,6 +413,10 @@ def _expected(name: str) -> str:
         return f"{retention.ENTRY}; states are {', '.join(retention.ENDED)}"
     if name == "scopes":
         return f"some of {', '.join(get_args(Scope))}, separated by commas"
+    if name == "webhook_allow":
+        return "hosts, addresses and networks separated by commas, such as hooks.internal,10.1.0.0/16"
+    if name == "webhook_secrets":
+        return "secrets separated by commas: whsec_ and 24 to 64 bytes in base64 each"
     if name in _LISTS:
         return "names separated by commas"
     if name in ("otlp_endpoint", "trace_url"):
@@ -419,4 +450,6 @@ def _shown(name: str, value: Any) -> str:
         return masked_url(value) if value else "(embedded)"
     if name == "otlp_endpoint":
         return masked_url(value) if value else "(none)"
-    return _text(name, value) or ("(all)" if name in _LISTS else "(none)")
+    if name == "webhook_secrets":
+        return ",".join("***" for _ in value) or "(none)"
+    return _text(name, value) or ("(all)" if name in ("queues", "plugins", "scopes") else "(none)")

@@ -63,6 +63,11 @@ def schedules(name: str, file: str, old: str, new: str) -> Mutant:
     return Mutant(name, f"store/lua/{file}.lua", old, new, tests)
 
 
+def webhooks(name: str, file: str, old: str, new: str) -> Mutant:
+    """A broken outbox."""
+    return Mutant(name, f"store/lua/{file}.lua", old, new, ("tests/integration/store/test_outbox.py", "-k", "valkey"))
+
+
 def python(name: str, file: str, old: str, new: str, *tests: str) -> Mutant:
     """A broken worker."""
     return Mutant(name, f"{file}.py", old, new, tests)
@@ -124,6 +129,12 @@ _LUA = [
     lua("no_handover", "lib/wake", "if call('HGET', P .. 'keeper', 'wid') == wid then find_keeper() end", ""),
     lua("no_tick", "tick", "for _, queue in ipairs(queues) do wake_all_bands(queue) end", ""),
     lua("unlisted_ttl", "register", "call('PEXPIRE', P .. 'w:' .. wid, KEPT_MS)", ""),
+    webhooks("end_not_in_the_outbox", "lib/state", "if is_heard then note_end(id, queue, state) end", ""),
+    webhooks("deliveries_are_told_of", "lib/state", "if f[1] == DELIVERY then return end", ""),
+    webhooks("callback_stays_after_the_end", "lib/state", "if url then call('HDEL', P .. 'cb', id) end", ""),
+    webhooks("callback_of_this_very_call_unheard", "lib/admit", "        is_heard = true\n", ""),
+    webhooks("told_of_before_it_is_so", "lib/cancel", "'rs', 'cancelled', 'cr',", "'cr',"),
+    webhooks("disabled_endpoint_listens", "webhook_put", "fields.url and fields.off == '' and 'SADD'", "fields.url and 'SADD'"),
     effects("reserve_without_token", "guard_reserve", "if f[1] ~= 'a' or f[2] ~= token then", "if f[1] ~= 'a' then"),
     effects("reserved_is_free", "guard_reserve", "if is_reserved and again ~= '1' then", "if false then"),
     effects("reserved_is_done", "guard_reserve", "row and row[STATE] == 'd' then", "row and row[STATE] ~= 'f' and not is_mine then"),
@@ -232,6 +243,21 @@ _SEND_OTHER = (
 )
 
 _PYTHON = [
+    python(
+        "out_of_the_outbox_before_the_delivery",
+        "maintenance/webhooks",
+        '            failpoints.hit("webhook.before_submit")\n',
+        "            self.store.run(webhooks.outbox_done(self.partition, [end.entry for end in ends]))\n"
+        '            failpoints.hit("webhook.before_submit")\n',
+        "tests/faults/test_webhooks.py",
+    ),
+    python(
+        "delivery_without_key",
+        "engine/deliveries",
+        "        key=kx,\n",
+        '        key="",\n',
+        "tests/faults/test_webhooks.py",
+    ),
     python(
         "ack_before_the_handler",
         "broker/pools",

@@ -30,6 +30,7 @@ from taskmaster.api import (
     submission,
     tenants,
     types,
+    webhooks,
     workers,
 )
 from taskmaster.api.metrics import Scrape
@@ -183,6 +184,7 @@ _ROUTES = [
     *limits.ROUTES,
     *workers.ROUTES,
     *schedules.ROUTES,
+    *webhooks.ROUTES,
     *scaling.ROUTES,
     *health.ROUTES,
 ]

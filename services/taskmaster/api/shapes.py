@@ -195,6 +195,7 @@ class JobBasic(JobSummary, kw_only=True):
     idempotency_key: str | None
     unique_key: str | None
     fairness_key: str | None
+    callback_url: str | None
     lifo: bool
     origin: str
     traceparent: str | None

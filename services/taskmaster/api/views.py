@@ -157,6 +157,7 @@ def job_of(record: JobRecord, lens: Lens, *, basic: bool) -> shapes.JobBasic:
         "idempotency_key": envelope.key or None,
         "unique_key": envelope.unique_key or None,
         "fairness_key": envelope.fairness_key or None,
+        "callback_url": envelope.callback_url or None,
         "lifo": record.is_lifo,
         "origin": envelope.origin,
         "traceparent": envelope.traceparent or None,

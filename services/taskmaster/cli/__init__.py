@@ -33,6 +33,7 @@ _COMMANDS = {
     "plugins": ("pauses", "plugins"),
     "tenants": ("pauses", "tenants"),
     "limits": ("limits", "limits"),
+    "webhooks": ("webhooks", "webhooks"),
     "dlq": ("dlq", "dlq"),
     "operations": ("operations", "operations"),
     "effects": ("effects", "effects"),

@@ -14,7 +14,20 @@ from taskmaster.errors import InvalidRequest, KeyMissing, TaskMasterError
 
 __all__ = ["submit"]
 
-_OPTIONS = ("queue", "priority", "delay_ms", "run_at", "attempts", "timeout_ms", "expires_at", "lifo", "fairness_key", "tags", "limits")
+_OPTIONS = (
+    "queue",
+    "priority",
+    "delay_ms",
+    "run_at",
+    "attempts",
+    "timeout_ms",
+    "expires_at",
+    "lifo",
+    "fairness_key",
+    "tags",
+    "limits",
+    "callback_url",
+)
 #: As engine.options has them, which takes long to import.
 _ON_CONFLICT = ("reject", "return-existing", "replace", "debounce", "throttle")
 
@@ -34,6 +47,7 @@ _ON_CONFLICT = ("reject", "return-existing", "replace", "debounce", "throttle")
 @click.option("--fairness-key", metavar="KEY", help="Jobs with equal keys take turns with those of other keys, inside a priority.")
 @click.option("--tag", "tags", multiple=True, metavar="TAG", help="To find the job by; may be given 10 times.")
 @click.option("--limit", "limits", multiple=True, metavar="NAME", help="A limiter that the job needs; may be given 4 times.")
+@click.option("--callback-url", metavar="URL", help="Told of the job's end: a webhook.")
 @click.option("--unique", metavar="KEY", help="Names the work: no other job of this type for the same work meanwhile.")
 @click.option("--until", type=click.Choice(["started", "finished", "ttl"]), help="With --unique: how long the job has its work.")
 @click.option("--ttl-ms", type=int, metavar="MS", help="With --until ttl, and --on-conflict throttle.")

@@ -92,6 +92,7 @@ class Options(TypedDict, total=False):
         tags: at most 10, to find the job by.
         limits: names of at most 4 limiters that it needs beside those of its queue and type.
         unique: no other job of this type for the same work.
+        callback_url: http or https, told of the job's end.
     """
 
     queue: str | None
@@ -107,6 +108,7 @@ class Options(TypedDict, total=False):
     tags: Sequence[str] | None
     limits: Sequence[str] | None
     unique: UniqueWork | None
+    callback_url: str | None
 
 
 class Changes(TypedDict, total=False):

@@ -13,6 +13,7 @@ from taskmaster.engine import queries
 from taskmaster.engine.options import FAR_MAX_MS, Instant, Tags, instant_ms, out_of_range, tags_of
 from taskmaster.engine.submit import payload_json
 from taskmaster.errors import Conflict, InvalidRequest, NotFound, RevisionMismatch
+from taskmaster.model import webhooks
 from taskmaster.model.ids import partition_of
 from taskmaster.model.job import JobRecord, seal
 from taskmaster.model.states import PRIORITIES, Priority
@@ -123,6 +124,8 @@ def _decide(
         tags = tags_of(wanted.tags)
         writes["tg"], envelope = tags, msgspec.structs.replace(envelope, tags=tags)
     if not isinstance(wanted.payload, UnsetType) and envelope is not None:
+        if record.type == webhooks.DELIVERY:
+            raise InvalidRequest("what a webhook says is not changed", errors=[{"pointer": "/payload", "message": "not of a delivery"}])
         payload = msgspec.Raw(payload_json(wanted.payload, find(record.type)[1], max_bytes))
         envelope = msgspec.structs.replace(envelope, payload=payload)
     if envelope is not None and envelope is not record.envelope:

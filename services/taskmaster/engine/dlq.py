@@ -45,7 +45,7 @@ def replay(
     partitions: int,
     now_ms: int,
 ) -> tuple[int, NewJob]:
-    """A new job like *source_id*, in its partition, with its fairness key, limiters and tags; without its expiry and unique work.
+    """A new job like *source_id*, in its partition, with its fairness key, limiters, tags and callback; without its expiry and unique work.
 
     Args:
         source_id: the terminal job that is repeated.
@@ -83,6 +83,7 @@ def replay(
         accept_unknown=int(request.accept_unknown),
         lane=lane_name(envelope.fairness_key, envelope.limits),
         tags=envelope.tags,
+        callback=envelope.callback_url,
     )
     return partition_of(source_id, partitions), job
 

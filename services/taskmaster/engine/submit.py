@@ -17,6 +17,8 @@ import msgspec
 from taskmaster.engine import options
 from taskmaster.engine.options import FAR_MAX_MS, out_of_range
 from taskmaster.errors import InvalidPayload, InvalidRequest, KeyMissing, UnknownJobType
+from taskmaster.model import webhooks
+from taskmaster.model.egress import URL_MAX, target_of
 from taskmaster.model.ids import digest_slot, new_job_id, partition_of
 from taskmaster.model.job import Envelope, seal
 from taskmaster.model.retry import DEFAULT, Backoff
@@ -68,6 +70,7 @@ class Submission(msgspec.Struct, rename="camel", forbid_unknown_fields=True, fro
         tags: at most 10, to find the job by; 1..64 of A-Z a-z 0-9 . _ : @ -
         limits: at most 4 names of limiters that it needs, beside those of its queue and type.
         unique: no other job of this type for the same work.
+        callback_url: http or https; told when the job has ended, whatever way (webhooks in the README).
     """
 
     type: str
@@ -86,7 +89,7 @@ class Submission(msgspec.Struct, rename="camel", forbid_unknown_fields=True, fro
     tags: options.Tags | None = None
     limits: options.LimitNames | None = None
     unique: options.UniqueWork | None = None
-    callback_url: Any = None  # a known name that this version cannot carry out: refused with words, never ignored
+    callback_url: Annotated[str, msgspec.Meta(min_length=1, max_length=URL_MAX)] | None = None
 
 
 class Bounds(Protocol):
@@ -144,6 +147,11 @@ def prepare(
         InvalidRequest: a field is out of its limits.
     """
     job_type, payload, key = submission.type, submission.payload, submission.idempotency_key
+    if job_type == webhooks.DELIVERY:
+        raise InvalidRequest(
+            f"jobs of type {job_type} are made by the engine alone, for the end of a job that somebody wants to hear of: see callbackUrl",
+            type=job_type,
+        )
     if key is None and (settings.idempotency == "required" if entry.key_required is None else entry.key_required):
         raise KeyMissing(
             f"an idempotency key is required for {job_type!r}: give idempotencyKey in the body or the Idempotency-Key header, "
@@ -173,9 +181,10 @@ def prepare(
     if o.is_told:
         unique_key = submission.unique.key if submission.unique else ""
         told = {"fairness_key": submission.fairness_key or "", "tags": o.tags, "limits": submission.limits or (), "unique_key": unique_key}
+        told["callback_url"] = o.callback
         envelope = msgspec.structs.replace(envelope, **told)
     job = NewJob(job_id, o.queue, job_type, o.rank, o.due_ms, o.delay_ms, o.attempts, kx, request, seal(envelope))
-    place = {"lane": o.lane, "lifo": o.lifo, "expires_ms": o.expires_ms, "tags": o.tags, "unique": o.unique}
+    place = {"lane": o.lane, "lifo": o.lifo, "expires_ms": o.expires_ms, "tags": o.tags, "unique": o.unique, "callback": o.callback}
     return partition, msgspec.structs.replace(job, **place)
 
 
@@ -194,11 +203,12 @@ class _Decided(NamedTuple):
     expires_ms: int
     tags: tuple[str, ...]
     unique: Unique | None
+    callback: str
 
     @property
     def is_told(self) -> bool:
         """Whether the envelope has to say more than it does for most."""
-        return bool(self.lane or self.tags or self.unique)
+        return bool(self.lane or self.tags or self.unique or self.callback)
 
 
 def _has_options(submission: Submission) -> bool:
@@ -222,9 +232,11 @@ def _has_options(submission: Submission) -> bool:
 
 
 def _decide(submission: Submission, entry: CatalogueEntry, settings: Bounds, now_ms: int, tenant: str) -> _Decided:
-    if submission.callback_url:
-        message = "not available in this version"
-        raise InvalidRequest(f"callbackUrl: {message}; leave it out or null", errors=[{"pointer": "/callbackUrl", "message": message}])
+    if submission.callback_url is not None:
+        try:
+            target_of(submission.callback_url)
+        except ValueError as error:
+            raise InvalidRequest(f"callbackUrl: {error}", errors=[{"pointer": "/callbackUrl", "message": str(error)}]) from error
     due_ms, delay_ms, attempts, timeout_ms = 0, submission.delay_ms or 0, submission.attempts, submission.timeout_ms
     if not (0 <= delay_ms <= DELAY_MAX_MS):
         raise out_of_range("delayMs", f"0 to {DELAY_MAX_MS} (10 years)")
@@ -273,6 +285,7 @@ def _decide(submission: Submission, entry: CatalogueEntry, settings: Bounds, now
         expires_ms=expires_ms,
         tags=options.tags_of(submission.tags or ()),
         unique=unique,
+        callback=submission.callback_url or "",
     )
 
 

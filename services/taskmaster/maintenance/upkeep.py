@@ -1,5 +1,5 @@
 """Once a second: end lost attempts, promote what is due, prune what is old, wake somebody for work that nobody was told of, go on with
-operations over many jobs, sweep.
+operations over many jobs, tell who wants to hear of ends, sweep.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from taskmaster.engine.scheduled_jobs import Jobs
 from taskmaster.maintenance.operations import Operations
 from taskmaster.maintenance.sweeper import Sweeper
+from taskmaster.maintenance.webhooks import Outbox
 from taskmaster.store import calls, upkeep
 from taskmaster.store.client import SyncStore
 
@@ -76,4 +77,6 @@ class Upkeep:
             Operations(self.store, self.partition, self.partitions, self.limits.key_window_ms, self.jobs_of).step()
         if said.to_sweep:
             Sweeper(self.store, self.partition, self.sweep_every_ms, self.limits.key_window_ms).step(is_urgent=said.to_sweep > 1)
+        if said.outbox:
+            Outbox(self.store, self.partition, self.partitions).step()
         return lost

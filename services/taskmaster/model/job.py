@@ -30,6 +30,7 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
         tags: as given.
         limits: names of limiters that it needs by its own submission.
         unique_key: names its work, as given, or empty.
+        callback_url: told of its end, or empty.
     """
 
     type: str
@@ -47,6 +48,7 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
     tags: tuple[str, ...] = ()
     limits: tuple[str, ...] = ()
     unique_key: str = ""
+    callback_url: str = ""
 
 
 _encode = msgspec.json.Encoder().encode
@@ -55,7 +57,7 @@ _encode = msgspec.json.Encoder().encode
 def seal(envelope: Envelope) -> str:
     """The blob of *envelope*: JSON without the defaults at its end."""
     e = envelope
-    if e.replayed_from or e.replayed_by or e.root_id or e.fairness_key or e.tags or e.limits or e.unique_key:
+    if e.replayed_from or e.replayed_by or e.root_id or e.fairness_key or e.tags or e.limits or e.unique_key or e.callback_url:
         return _encode(e).decode()
     if e.traceparent:
         return _encode((e.type, e.payload, e.key, e.origin, e.attempts, e.timeout_ms, e.backoff, e.traceparent)).decode()

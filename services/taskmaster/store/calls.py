@@ -72,6 +72,7 @@ class NewJob(msgspec.Struct, frozen=True, gc=False):  # thousands live at once: 
         expires_ms: not begun later than that; 0: whenever.
         tags: listed under each.
         unique: no other job for the same work, or nothing.
+        callback: URL that is to be told of its end; empty: none.
     """
 
     id: str
@@ -92,6 +93,7 @@ class NewJob(msgspec.Struct, frozen=True, gc=False):  # thousands live at once: 
     expires_ms: int = 0
     tags: tuple[str, ...] = ()
     unique: Unique | None = None
+    callback: str = ""
 
 
 class Submitted(msgspec.Struct, frozen=True, gc=False):
@@ -129,6 +131,7 @@ class _Kind(msgspec.Struct, frozen=True, omit_defaults=True):
     ex: int = 0
     tg: tuple[str, ...] = ()
     ux: Unique | None = None
+    cb: str = ""
 
 
 def by_kind(items: Sequence[NewJob]) -> tuple[list[_Kind], list[int | str]]:
@@ -151,6 +154,7 @@ def by_kind(items: Sequence[NewJob]) -> tuple[list[_Kind], list[int | str]]:
             job.expires_ms,
             job.tags,
             job.unique,
+            job.callback,
         )
         kind = kinds.get(shared) or kinds.setdefault(shared, len(kinds) + 1)
         flat += (kind, job.id, job.key, job.request, job.blob)

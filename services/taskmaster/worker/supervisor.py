@@ -25,7 +25,7 @@ from setproctitle import setproctitle
 from taskmaster.broker.message import Left
 from taskmaster.plugins.discovery import discover
 from taskmaster.plugins.registry import Registry
-from taskmaster.settings import Settings
+from taskmaster.settings import Settings, to_environ
 from taskmaster.telemetry import events, logs, tracing
 from taskmaster.telemetry.logs import get
 from taskmaster.worker.exporter import Exporter
@@ -219,7 +219,9 @@ class Supervisor:
             os.close(read)
             self._forget_parent(part.supervisor)
             self._exporter.forget()
-            code = run_process(self._settings, self._registry, self._url, part, os.environ | self._settings.plugin_environ)
+            # Plugins of ours find the settings as they are, whatever the service got them from.
+            environ = os.environ | to_environ(self._settings) | {"TASKMASTER_REDIS_URL": self._url}
+            code = run_process(self._settings, self._registry, self._url, part, environ)
         except BaseException as error:
             log.error(events.WORKER_CHILD_DIED, worker=part.name, exc_info=error)
         finally:

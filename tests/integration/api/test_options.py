@@ -45,6 +45,7 @@ async def test_what_was_asked_for_is_shown_again(serve: Serve) -> None:
         lifo=True,
         expiresAt=soon(600),
         unique={"key": "welcome:123"},
+        callbackUrl="https://example.com/hook?a=b",
     )
     async with serve() as client:
         answer = await client.post("/jobs", json=wanted)
@@ -52,12 +53,13 @@ async def test_what_was_asked_for_is_shown_again(serve: Serve) -> None:
         [row] = (await client.get("/jobs")).json()["items"]
 
     assert answer.status_code == 202, answer.text
-    assert {name: job[name] for name in ("fairnessKey", "tags", "limits", "lifo", "uniqueKey", "revision")} == {
+    assert {name: job[name] for name in ("fairnessKey", "tags", "limits", "lifo", "uniqueKey", "callbackUrl", "revision")} == {
         "fairnessKey": "Kunde 7/ä",
         "tags": ["onboarding", "eu:1"],
         "limits": ["api", "stripe"],
         "lifo": True,
         "uniqueKey": "welcome:123",
+        "callbackUrl": "https://example.com/hook?a=b",
         "revision": 0,
     }
     assert job["expiresAt"].endswith("Z")
@@ -77,7 +79,10 @@ async def test_what_was_asked_for_is_shown_again(serve: Serve) -> None:
         ({"expiresAt": "2027-01-01T00:00:00"}, "/expiresAt"),
         ({"expiresAt": soon(-1)}, "/expiresAt"),
         ({"expiresAt": soon(5), "delayMs": 60_000}, "/expiresAt"),
-        ({"callbackUrl": "https://example.com"}, "/callbackUrl"),
+        ({"callbackUrl": ""}, "/callbackUrl"),
+        ({"callbackUrl": "ftp://example.com"}, "/callbackUrl"),
+        ({"callbackUrl": "https://user:pw@example.com"}, "/callbackUrl"),
+        ({"callbackUrl": "http://2130706433/"}, "/callbackUrl"),
     ],
 )
 async def test_options_that_cannot_be_are_refused_with_their_place(serve: Serve, fields: dict[str, Any], pointer: str) -> None:

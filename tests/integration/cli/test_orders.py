@@ -50,6 +50,7 @@ COMMANDS = {
     "types": ("list", "pause", "resume"),
     "plugins": ("list", "pause", "resume"),
     "tenants": ("list", "pause", "resume"),
+    "webhooks": ("list", "add", "rotate", "enable", "disable", "remove", "test", "deliveries", "redeliver"),
 }
 
 

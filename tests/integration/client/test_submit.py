@@ -43,6 +43,18 @@ class Letter(msgspec.Struct):
     n: int = 1
 
 
+def test_a_callback_is_kept_and_goes_with_a_replay(client: Client) -> None:
+    """Whoever was to be told of the job is told of its replay."""
+    job = client.submit("mail", {"to": "a"}, key="k", callback_url="https://example.com/hook")
+    client.cancel(job.id)
+    replay = client.replay(job.id)
+    shown = [client.get(one.id).envelope for one in (job, replay)]
+
+    assert [envelope.callback_url for envelope in shown if envelope] == ["https://example.com/hook"] * 2
+    with pytest.raises(InvalidRequest, match="callbackUrl: http"):
+        client.submit("mail", {"to": "a"}, key="l", callback_url="ftp://example.com/")
+
+
 def test_a_job_is_stored_as_over_http(client: Client) -> None:
     """Type's queue and policy, the caller's key and trace context, a slot of the key."""
     at = dt.datetime(2035, 1, 1, tzinfo=dt.UTC)

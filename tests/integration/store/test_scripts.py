@@ -15,7 +15,7 @@ from support.protocol.dump import lasting, snapshot
 from support.servers import StoreServer
 from taskmaster.errors import StoreDefect, StoreRefused
 from taskmaster.model.letters import LetterFilter
-from taskmaster.store import breakers, calls, effects, flow, letters, operations, reads, schedules, upkeep
+from taskmaster.store import breakers, calls, effects, flow, letters, operations, reads, schedules, upkeep, webhooks
 from taskmaster.store.call import Call
 from taskmaster.store.status import Status
 
@@ -123,6 +123,33 @@ def _registered(desk: Desk) -> tuple[Call[Any], Any]:
         0, wid="w1", cap="c", info="{}", plugin_set="{}", types=["alpha"], catalogue=[PUBLISHED], alive_ms=ALIVE_MS, gen="g"
     )
     return call, [b"g", BEGINNING_MS]
+
+
+def _told_of(desk: Desk) -> list[str]:
+    """The end of a job that somebody wants to hear of; its entry in the outbox."""
+    job_id = desk.submit(callback="https://example.com/")
+    desk.run(calls.cancel(0, job_id, who="me", key_window_ms=WINDOW_MS))
+    return [end.entry for end in desk.run(webhooks.outbox(0))]
+
+
+def _webhook(desk: Desk, **fields: str) -> Call[Any]:
+    usual = {"url": "https://example.com/", "off": "", "sec": "[]", "at": str(BEGINNING_MS)}
+    return webhooks.put_webhook(0, "we_0123456789abcdef", usual | fields, ORDER, "{}")
+
+
+def _webhook_gone(desk: Desk) -> tuple[Call[Any], Any]:
+    desk.run(_webhook(desk))
+    return webhooks.put_webhook(0, "we_0123456789abcdef", {}, ORDER._replace(op="other"), "{}"), [ALREADY, 2]
+
+
+def _webhooks_read(desk: Desk) -> tuple[Call[Any], Any]:
+    desk.run(_webhook(desk))
+    return webhooks.webhooks(0), None
+
+
+def _outbox_read(desk: Desk) -> tuple[Call[Any], Any]:
+    _told_of(desk)
+    return webhooks.outbox(0), None
 
 
 def _unregistered(desk: Desk) -> tuple[Call[Any], Any]:
@@ -478,6 +505,11 @@ REPEATS: dict[str, Callable[[Desk], tuple[Call[Any], Any]]] = {
     "known": _read(lambda job_id: reads.known(0, [job_id])),
     "workers": _read(lambda _: reads.workers(0)),
     "catalogue": _read(lambda _: reads.catalogue(0)),
+    "webhook_put": lambda desk: (_webhook(desk), [ALREADY, 1]),
+    "webhook_put gone": _webhook_gone,
+    "webhooks": _webhooks_read,
+    "outbox": _outbox_read,
+    "outbox_done": lambda desk: (webhooks.outbox_done(0, _told_of(desk)), 0),
 }
 
 

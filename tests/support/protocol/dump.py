@@ -50,7 +50,10 @@ KEYS: tuple[tuple[str, str, bool | None], ...] = (
     ("cap:.+", "set", True),
     (f"tc:{NAME}!?|idle:{NAME}/.+", "zset", False),
     ("in:[^.]+", "zset", True),
-    ("ev|audit", "stream", False),
+    ("ev|audit|ob", "stream", False),
+    ("cb", "hash", False),
+    ("wh:we_[0-9a-f]{16}", "hash", None),
+    ("whs|whl", "set", False),
     ("ops|oplog", "zset", False),
     ("op:[A-Za-z0-9_-]{22}", "hash", None),
     ("opj:[A-Za-z0-9_-]{22}", "zset", False),
@@ -311,6 +314,11 @@ def violations(snap: Snapshot) -> list[str]:
     wrong += effect_violations(snap, jobs, dead) + operation_violations(snap)
     wrong += limiter_violations(snap, jobs) + index_violations(snap, jobs)
     wrong += schedule_violations(snap)
+    wrong += [
+        f"I11 {job_id} has ended, and its callback waits"
+        for job_id in snap.get("cb", {})
+        if jobs.get(job_id, {}).get("st") not in tuple("wda")
+    ]
     numbers = {field: int(value) for field, value in snap.get("n", {}).items()}
     present = {field: value for field, value in numbers.items() if field.count("/") == 1 and value}
     if present != dict(counts):

@@ -19,6 +19,7 @@ from taskmaster.model.ids import created_ms, digest, digest_slot, is_job_id, slo
 from taskmaster.model.job import Envelope
 from taskmaster.model.lanes import lane_name
 from taskmaster.model.retry import Backoff
+from taskmaster.model.webhooks import DELIVERY
 from taskmaster.plugins.catalogue import CatalogueEntry
 from taskmaster.plugins.validation import Validator
 
@@ -52,6 +53,21 @@ def test_defaults_are_the_types() -> None:
     assert slot_of(job.id) % 4 == partition
 
 
+def test_a_callback_is_kept_with_the_submission_and_with_the_job() -> None:
+    url = "https://example.com/hook?a=b"
+
+    _, job = make(one(callback_url=url))
+
+    assert (job.callback, msgspec.json.decode(job.blob, type=Envelope).callback_url) == (url, url)
+    assert make(one())[1].callback == ""
+
+
+def test_nobody_submits_a_delivery() -> None:
+    """It would be signed, and say whatever its submitter wants."""
+    with pytest.raises(InvalidRequest, match="made by the engine alone"):
+        make(one(type=DELIVERY, payload={"event": {}}))
+
+
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=255), st.integers(1, 64))
 def test_keyed_job_lands_beside_its_key(key: str, partitions: int) -> None:
     """Equal keys go to one partition, whatever else is sent."""
@@ -75,6 +91,7 @@ def test_request_digest_is_over_what_was_sent() -> None:
         {"backoff": Backoff(kind="fixed")}, {"run_at": dt.datetime(2030, 1, 1, tzinfo=dt.UTC)}, {"fairness_key": "c"}, {"lifo": True},
         {"tags": ("a",)}, {"tags": ("b",)}, {"limits": ("a",)}, {"expires_at": dt.datetime(2030, 1, 1, tzinfo=dt.UTC)},
         {"unique": UniqueWork(key="u")}, {"unique": UniqueWork(key="v")}, {"unique": UniqueWork(key="u", until="started")},
+        {"callback_url": "https://example.com/"}, {"callback_url": "https://example.com/a"},
     ]  # fmt: skip
     digests = {make(one(**fields))[1].request for fields in different}
     assert len(digests | {base}) == len(different) + 1
@@ -88,7 +105,7 @@ def test_request_digest_is_over_what_was_sent() -> None:
         {"idempotency_key": ""}, {"idempotency_key": "k" * 256}, {"idempotency_key": "\ud800"}, {"backoff": Backoff(kind="list")},
         {"backoff": Backoff(delays_ms=(1,))}, {"run_at": NAIVE}, {"run_at": dt.datetime(2100, 1, 1, tzinfo=dt.UTC)},
         {"delay_ms": 1, "run_at": dt.datetime(2030, 1, 1, tzinfo=dt.UTC)}, {"tags": ("a b",)}, {"fairness_key": ""},
-        {"limits": ("A",)}, {"unique": UniqueWork(key="u", ttl_ms=5)}, {"expires_at": NAIVE}, {"callback_url": "https://example.com"},
+        {"limits": ("A",)}, {"unique": UniqueWork(key="u", ttl_ms=5)}, {"expires_at": NAIVE}, {"callback_url": "https://a:b@example.com"},
     ],
 )  # fmt: skip
 def test_caps_hold_for_python_callers_too(fields: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ KEYS   meta HASH tm:{p}:meta; all others are formed under its tag
 ARGV   mode ('independent' | 'atomic'),
        kinds (MessagePack list of what items have in common, maps of q queue, ty type; and where not the default: pr priority 0-3, ma max attempts,
        due ms, delay ms; of a replay rt root id, rp replayed from, open: 1 also while an effect of the lineage is not settled; ln lane, lf 1 last in first
-       out, ex expires ms, tg tags, ux unique [digest, until s | f | t, ttl ms, reject | existing | replace, key window ms]),
+       out, ex expires ms, tg tags, ux unique [digest, until s | f | t, ttl ms, reject | existing | replace, key window ms], cb callback URL),
        items (MessagePack list, five values an item, at most 1,000 items: number of its kind from 1, id, key digest or '', request digest, blob),
        now ('' = server time)
 OUT    now ms, then an answer an item, in order: its state: stored | [ALREADY, state, id] | [DUPLICATE, state, id of the first] |

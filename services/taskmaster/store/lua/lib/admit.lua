@@ -148,6 +148,10 @@ local function admit(kinds, items, out)
         call('HSET', P .. 'j:' .. id, 'st', kind.state, 'sz', #blob, unpack(kind.fields))
       end
       if kind.ux then hold_unique(kind.ux, id) end
+      if kind.cb then
+        call('HSET', P .. 'cb', id, kind.cb)
+        is_heard = true
+      end
       if kind.ex then into_expiring(id, kind.ex) end
       if kind.tg then
         for _, tag in ipairs(kind.tg) do add(P .. 'ig:' .. tag, NOW, id) end

@@ -11,10 +11,10 @@ local function cancel_at_rest(id, f, who, window)
   local state = f[1]
   out_of_rest(id, state, f[2], f[4], band_type(f[3], f[5]), f[11])
   rem(P .. 'exp', id)
+  call('HSET', P .. 'j:' .. id, 'st', 'x', 'fa', NOW, 'rs', 'cancelled', 'cr', who .. ' ' .. now)
   into_finished(id, f[2], 'x', (tonumber(f[9]) or 0) + keep_old_error(id, f[10]))
   count(f[3] .. '/' .. f[2] .. '/cancelled', 1)
   tell('x', id)
-  call('HSET', P .. 'j:' .. id, 'st', 'x', 'fa', NOW, 'rs', 'cancelled', 'cr', who .. ' ' .. now)
   if f[7] then let_key_go(f[7], window) end
 end
 

@@ -70,6 +70,7 @@ end
 local function forget_row(id, here)
   call('ZREM', here, id)
   call('UNLINK', P .. 'b:' .. id, P .. 'r:' .. id, P .. 'h:' .. id, P .. 'g:' .. id)
+  call('HDEL', P .. 'cb', id)
   report('record_lost', id, short(here), true)
 end
 

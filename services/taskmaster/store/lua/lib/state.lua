@@ -80,8 +80,24 @@ local function into_expiring(id, ex)
   falls_due(tonumber(ex))
 end
 
--- bytes: of what was submitted (`sz`) and what came of it (`rz`).
+-- An end that somebody wants to hear of goes into the outbox in this very step. What tells of ends is not told of itself.
+local DELIVERY = 'taskmaster-webhook'
+local is_heard, is_listened -- whether anybody wants to hear of any, and an endpoint of all; asked once a call, and only by calls that end something
+local function note_end(id, queue, state)
+  local url = call('HGET', P .. 'cb', id)
+  if is_listened == nil then is_listened = call('EXISTS', P .. 'whl') == 1 end
+  if not url and not is_listened then return end
+  local f = call('HMGET', P .. 'j:' .. id, 'ty', 'ep', 'hb', 'rs')
+  if url then call('HDEL', P .. 'cb', id) end
+  if f[1] == DELIVERY then return end
+  call('XADD', P .. 'ob', '*', 'id', id, 'st', state, 'q', queue, 'ty', f[1] or '', 'at', (tonumber(f[2]) or 0) - (tonumber(f[3]) or 0),
+    'rs', state ~= 'c' and f[4] or '', 'fa', NOW, 'url', url or '')
+end
+
+-- The hash says already how it ended. bytes: of what was submitted (`sz`) and what came of it (`rz`).
 local function into_finished(id, queue, state, bytes)
+  if is_heard == nil then is_heard = call('EXISTS', P .. 'cb', P .. 'whl') > 0 end
+  if is_heard then note_end(id, queue, state) end
   local field = queue .. '/' .. state
   add(P .. 'fin:' .. field, NOW, id)
   count(field, 1)

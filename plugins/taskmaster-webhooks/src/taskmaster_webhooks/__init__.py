@@ -1,0 +1,5 @@
+"""Delivery of webhooks."""
+
+from taskmaster_webhooks.plugin import plugin
+
+__all__ = ["plugin"]

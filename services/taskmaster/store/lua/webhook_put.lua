@@ -1,0 +1,34 @@
+--[[ webhook_put — make an endpoint that is told of ends, change it, or take it away.
+FLAGS  allow-oom
+KEYS   meta HASH tm:{p}:meta; all others are formed under its tag
+ARGV   id, revision that the change was decided on (0: there is none yet, '' = whatever is there), op (random, of this request),
+       fields (MessagePack map: url, ev events, ty types, qu queues (csv, '' = all), de description, off why it is disabled ('' = it is not),
+       sec (JSON list of [secret, valid until ms or 0]), at made ms, by; empty: take it away), who, reason, detail (JSON for the audit, no secret in it),
+       now ('' = server time)
+OUT    [OK, revision] | [ALREADY, revision] | [CONFLICT, revision]
+REPEAT ALREADY ]]
+--- @include "lib/audit"
+
+local id, known, op, fields, who, reason, detail = ARGV[1], ARGV[2], ARGV[3], cmsgpack.unpack(ARGV[4]), ARGV[5], ARGV[6], ARGV[7]
+local key = P .. 'wh:' .. id
+local GONE_KEPT_MS = 600000 -- the number of one that is gone stays for late copies of older orders
+
+local is = call('HMGET', key, 'rev', 'op')
+local rev = tonumber(is[1]) or 0
+if is[2] == op then return { STATUS.ALREADY, rev } end
+if known ~= '' and tonumber(known) ~= rev then return { STATUS.CONFLICT, rev } end
+local flat = {}
+for field, value in pairs(fields) do
+  flat[#flat + 1], flat[#flat + 2] = field, value
+end
+call('DEL', key)
+call('HSET', key, 'rev', rev + 1, 'op', op, unpack(flat))
+if fields.url then
+  call('SADD', P .. 'whs', id)
+else
+  call('SREM', P .. 'whs', id)
+  call('PEXPIRE', key, GONE_KEPT_MS)
+end
+call(fields.url and fields.off == '' and 'SADD' or 'SREM', P .. 'whl', id)
+record_audit(who, fields.url and 'webhook.put' or 'webhook.deleted', id, reason, detail)
+return { STATUS.OK, rev + 1 }

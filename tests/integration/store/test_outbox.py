@@ -1,0 +1,217 @@
+"""Every way in which a job ends puts one row into the outbox if somebody wants to hear of it, in the same step; and nothing else does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from support.desk import GRACE_MS, LEASE_MS, WINDOW_MS, Desk
+from taskmaster.model.retention import Kept
+from taskmaster.model.webhooks import DELIVERY
+from taskmaster.store import calls, flow, upkeep, webhooks
+from taskmaster.store.calls import Unique
+from taskmaster.store.webhooks import End
+
+URL = "https://example.com/hook?token=1"
+
+
+def heard(desk: Desk) -> list[End]:
+    found: list[End] = desk.run(webhooks.outbox(0))
+    return found
+
+
+def _claimed(desk: Desk, **fields: object) -> tuple[str, str]:
+    job_id, wid = desk.submit(callback=URL, **fields), desk.register("w1")
+    assert desk.claim(wid) == [job_id]
+    return job_id, wid
+
+
+def _completed(desk: Desk) -> str:
+    job_id, wid = _claimed(desk)
+    desk.cycle(wid, finishes=[desk.end(wid, job_id, "c", body="1")])
+    return job_id
+
+
+def _completed_after_a_retry(desk: Desk) -> str:
+    job_id, wid = _claimed(desk)
+    desk.cycle(wid, finishes=[desk.end(wid, job_id, "r", row="[]", body="[]", delay_ms=1_000, fingerprint="f")])
+    desk.now += 1_000
+    assert desk.claim(wid) == [job_id]
+    desk.cycle(wid, finishes=[desk.end(wid, job_id, "c", row="[]")])
+    return job_id
+
+
+def _exhausted(desk: Desk) -> str:
+    job_id, wid = _claimed(desk, max_attempts=1)
+    desk.cycle(wid, finishes=[desk.end(wid, job_id, "r", row="[]", body="[]", fingerprint="f")])
+    return job_id
+
+
+def _fatal(desk: Desk) -> str:
+    job_id, wid = _claimed(desk)
+    desk.cycle(wid, finishes=[desk.end(wid, job_id, "f", reason="fatal", fingerprint="f")])
+    return job_id
+
+
+def _discarded(desk: Desk) -> str:
+    job_id, wid = _claimed(desk)
+    desk.cycle(wid, finishes=[desk.end(wid, job_id, "x")])
+    return job_id
+
+
+def _cancelled_waiting(desk: Desk) -> str:
+    job_id = desk.submit(callback=URL)
+    desk.run(calls.cancel(0, job_id, who="me", key_window_ms=WINDOW_MS))
+    return job_id
+
+
+def _cancelled_running(desk: Desk) -> str:
+    job_id, wid = _claimed(desk)
+    desk.run(calls.cancel(0, job_id, who="me", key_window_ms=WINDOW_MS))
+    assert heard(desk) == []
+    desk.cycle(wid, finishes=[desk.end(wid, job_id, "h")])
+    return job_id
+
+
+def _cancelled_lost(desk: Desk) -> str:
+    job_id, _ = _claimed(desk)
+    desk.run(calls.cancel(0, job_id, who="me", key_window_ms=WINDOW_MS))
+    desk.now += LEASE_MS + GRACE_MS
+    desk.reap()
+    return job_id
+
+
+def _lost(desk: Desk) -> str:
+    job_id, _ = _claimed(desk)
+    desk.now += LEASE_MS + GRACE_MS
+    desk.run(upkeep.reap(0, grace_ms=GRACE_MS, losses=1, key_window_ms=WINDOW_MS))
+    return job_id
+
+
+def _expired(desk: Desk) -> str:
+    job_id = desk.submit(callback=URL, expires_ms=desk.now + 1_000)
+    desk.now += 1_000
+    desk.run(upkeep.promote(0))
+    return job_id
+
+
+def _replaced(desk: Desk) -> str:
+    """In one call: the first takes the place of a job that nobody wants to hear of, the second that of the first, whose callback came with
+    that very call.
+    """
+    work = Unique("w" * 22, "f", 0, "replace", WINDOW_MS)
+    desk.submit(unique=work)
+    first, second = (desk.item(callback=URL, unique=work) for _ in range(2))
+    desk.run(calls.submit(0, [first, second]))
+    return first.id
+
+
+WAYS: dict[str, tuple[Callable[[Desk], str], str, int, str]] = {
+    "completed": (_completed, "c", 1, ""),
+    "completed after a retry": (_completed_after_a_retry, "c", 2, ""),
+    "exhausted": (_exhausted, "f", 1, "attempts_exhausted"),
+    "fatal": (_fatal, "f", 1, "fatal"),
+    "discarded": (_discarded, "x", 1, "discarded"),
+    "cancelled waiting": (_cancelled_waiting, "x", 0, "cancelled"),
+    "cancelled running": (_cancelled_running, "x", 1, "cancelled"),
+    "cancelled lost": (_cancelled_lost, "x", 1, "cancelled"),
+    "lost": (_lost, "f", 1, "worker_lost"),
+    "expired": (_expired, "x", 0, "expired"),
+    "replaced": (_replaced, "x", 0, "replaced"),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_each_end_is_in_the_outbox_once_with_its_facts(desk: Desk, way: str) -> None:
+    arrange, state, attempts, reason = WAYS[way]
+
+    job_id = arrange(desk)
+
+    (end,) = heard(desk)
+    assert end._replace(entry="") == End("", job_id, state, "one", "alpha", attempts, reason, desk.now, URL)
+    assert not desk.raw.hexists("tm:{0}:cb", job_id)
+    desk.dump()
+
+
+@pytest.mark.parametrize("way", ["completed", "fatal", "cancelled waiting"])
+def test_an_end_that_nobody_wants_to_hear_of_leaves_nothing(desk: Desk, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "URL", "")
+
+    WAYS[way][0](desk)
+
+    assert heard(desk) == []
+    assert not desk.raw.exists("tm:{0}:ob", "tm:{0}:cb")
+
+
+def test_a_job_that_retention_takes_at_once_is_told_of(desk: Desk) -> None:
+    """The row says all that is to be told: the job itself may be gone by then."""
+    job_id, wid = _claimed(desk)
+    none = Kept(0)
+    desk.cycle(wid, finishes=[desk.end(wid, job_id, "c")], limits=calls.Limits(WINDOW_MS, none, none, none))
+
+    assert desk.field(job_id, "st") is None
+    assert [end.job_id for end in heard(desk)] == [job_id]
+    desk.dump()
+
+
+def test_a_repeated_end_is_told_of_once(desk: Desk) -> None:
+    """The answer was lost and the round is sent again; a late copy is judged again."""
+    job_id, wid = _claimed(desk)
+    call = desk.next_cycle(wid, finishes=[desk.end(wid, job_id, "c")])
+
+    desk.run(call)
+    desk.run(call)
+
+    assert len(heard(desk)) == 1
+
+
+def test_what_is_done_leaves_and_what_came_meanwhile_stays(desk: Desk) -> None:
+    first = _cancelled_waiting(desk)
+    (seen,) = heard(desk)
+    second = _cancelled_waiting(desk)
+
+    assert [desk.run(webhooks.outbox_done(0, [seen.entry])) for _ in range(2)] == [1, 0]
+    assert [end.job_id for end in heard(desk)] == [second] != [first]
+
+
+def test_the_tick_says_how_many_wait(desk: Desk) -> None:
+    _cancelled_waiting(desk)
+
+    assert desk.run(upkeep.tick(0, grace_ms=GRACE_MS)).outbox == 1
+
+
+def test_with_an_endpoint_every_end_is_told_but_those_of_deliveries(desk: Desk) -> None:
+    """Whoever listens hears of all jobs; a delivery that was told of would be told of for ever. A disabled endpoint hears nothing."""
+
+    def put(**fields: str) -> None:
+        order = flow.Order(repr(fields), None, "ann", "")
+        desk.run(webhooks.put_webhook(0, "we_0123456789abcdef", fields, order, "{}"))
+
+    def ended(kind: str = "alpha", **fields: str) -> str:
+        job_id = desk.submit(kind, **fields)
+        desk.run(calls.cancel(0, job_id, who="me", key_window_ms=WINDOW_MS))
+        return job_id
+
+    before = ended()
+    put(url="https://example.com/", off="", sec="[]")
+    first, _, both = ended(), ended(DELIVERY), ended(callback=URL)
+    put(url="https://example.com/", off="by ann", sec="[]")
+    ended()
+    put()
+    ended()
+
+    assert before not in {end.job_id for end in heard(desk)}
+    assert [(end.job_id, end.url) for end in heard(desk)] == [(first, ""), (both, URL)]
+    desk.dump()
+
+
+def test_a_job_whose_record_vanished_leaves_no_callback_behind(desk: Desk) -> None:
+    """Foreign hands removed it: the sweep forgets who wanted to hear of it."""
+    job_id = desk.submit(callback=URL)
+    desk.raw.delete(f"tm:{{0}}:j:{job_id}")
+
+    while not desk.run(upkeep.sweep(0, every_ms=1_000, key_window_ms=WINDOW_MS, now=True)).is_done:
+        pass
+
+    assert not desk.raw.exists("tm:{0}:cb")
