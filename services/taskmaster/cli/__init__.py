@@ -27,6 +27,7 @@ _COMMANDS = {
     "submit": ("submit", "submit"),
     "import": ("importing", "import_"),
     "job": ("job", "job"),
+    "events": ("events", "events"),
     "schedules": ("schedules", "schedules"),
     "queues": ("queues", "queues"),
     "types": ("pauses", "types"),
