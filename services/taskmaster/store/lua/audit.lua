@@ -1,0 +1,36 @@
+--[[ audit — one page of the audit, newest first, filtered.
+FLAGS  no-writes
+KEYS   meta HASH tm:{p}:meta; all others are formed under its tag
+ARGV   entry id to begin at as XREVRANGE takes it ('+' = the newest), at or after ms (by the time that rows tell; 0 = any), before ms, who ('' = anybody), action ('' = any),
+       target ('' = any; also what is below it: `<target>/…`), rows at most, now ('' = server time)
+OUT    1 when there may be more, id of the last entry looked at ('' when none was), then a row each: [entry id, field, value, ...]
+REPEAT reads only ]]
+--- @include "lib/tag"
+
+local from, since, before, who, action, target, most = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6], tonumber(ARGV[7])
+local LOOKED_AT, SLACK_MS = 2000, 60000 -- the time that a row tells and that of its entry may differ so far
+
+local function is_wanted(f)
+  local at = tonumber(f.at) or 0
+  return at >= since and (before == 0 or at < before) and (who == '' or f.who == who) and (action == '' or f.action == action)
+    and (target == '' or f.target == target or string.sub(f.target or '', 1, #target + 1) == target .. '/')
+end
+
+if before > 0 and from == '+' then from = string.format('%.0f', before + SLACK_MS) end
+local oldest = since > SLACK_MS and string.format('%.0f', since - SLACK_MS) or '-'
+local entries = call('XREVRANGE', P .. 'audit', from, oldest, 'COUNT', LOOKED_AT + 1)
+local out = { 0, '' }
+for i, entry in ipairs(entries) do
+  if i > LOOKED_AT or #out - 2 == most then
+    out[1] = 1
+    break
+  end
+  out[2] = entry[1]
+  local f, fields = {}, entry[2]
+  for k = 1, #fields, 2 do f[fields[k]] = fields[k + 1] end
+  if is_wanted(f) then
+    table.insert(fields, 1, entry[1])
+    out[#out + 1] = fields
+  end
+end
+return out
