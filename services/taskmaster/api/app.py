@@ -12,6 +12,7 @@ from litestar.openapi import OpenAPIConfig
 
 import taskmaster
 from taskmaster.api import (
+    audit,
     bodies,
     breakers,
     dlq,
@@ -173,6 +174,7 @@ _ROUTES = [
     *jobs.ROUTES,
     *records.ROUTES,
     *groups.ROUTES,
+    *audit.ROUTES,
     *dlq.ROUTES,
     *effects.ROUTES,
     *operations.ROUTES,

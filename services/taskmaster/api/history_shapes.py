@@ -1,10 +1,23 @@
-"""The shapes of what has happened: events of all jobs as they come, and the timeline of one."""
+"""The shapes of what has happened: events of all jobs as they come, and the timeline of one, and the audit."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from taskmaster.api.shapes import Shape, Worker
 
-__all__ = ["FeedEvent", "Timeline", "TimelineEvent"]
+__all__ = [
+    "AuditChain",
+    "AuditEntry",
+    "AuditFault",
+    "AuditList",
+    "AuditVerdict",
+    "ChainHead",
+    "ChainHeads",
+    "FeedEvent",
+    "Timeline",
+    "TimelineEvent",
+]
 
 
 class FeedEvent(Shape, kw_only=True):
@@ -44,3 +57,69 @@ class Timeline(Shape, kw_only=True):
     items: list[TimelineEvent]
     truncated: bool
     audited: bool
+
+
+class AuditEntry(Shape, kw_only=True):
+    """A row of the audit. `detail`: text, or data where it is JSON, payloads without what is marked secret or pii. `number`: in the chain
+    of its partition, null when it was written before there was one.
+    """
+
+    at: str | None
+    who: str
+    action: str
+    target: str
+    reason: str | None
+    detail: Any
+    partition: int
+    number: int | None
+
+
+class ChainHead(Shape, kw_only=True):
+    """Number and hash of the newest row in the chain of a partition; 0 and empty before the first."""
+
+    partition: int
+    number: int
+    hash: str
+
+
+class ChainHeads(Shape, kw_only=True):
+    """One a partition: to be noted elsewhere, so that `taskmaster audit verify --head` can compare."""
+
+    heads: list[ChainHead]
+
+
+class AuditList(ChainHeads, kw_only=True):
+    """One page, newest first, and where the chains stand."""
+
+    items: list[AuditEntry]
+    next_cursor: str | None = None
+
+
+class AuditFault(Shape, kw_only=True):
+    """What does not fit in a partition's chain, and at which row; `number` and `entry` are null where there is no such row."""
+
+    partition: int
+    kind: str
+    number: int | None
+    entry: str | None
+    at: str | None
+    message: str
+
+
+class AuditChain(Shape, kw_only=True):
+    """One partition: rows in the chain that are kept, older ones without a hash, and how many were trimmed."""
+
+    partition: int
+    whole: bool
+    rows: int
+    unchained: int
+    trimmed: int
+
+
+class AuditVerdict(ChainHeads, kw_only=True):
+    """Whether the audit is what was written. `firstFault`: the oldest of the first partition that has one."""
+
+    whole: bool
+    first_fault: AuditFault | None
+    faults: list[AuditFault]
+    partitions: list[AuditChain]

@@ -37,6 +37,7 @@ _COMMANDS = {
     "dlq": ("dlq", "dlq"),
     "operations": ("operations", "operations"),
     "effects": ("effects", "effects"),
+    "audit": ("audit", "audit"),
     "breakers": ("breakers", "breakers"),
     "doctor": ("doctor", "doctor"),
     "config": ("config", "config"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from taskmaster.model.chain import number_of
 from taskmaster.store.call import Call
 from taskmaster.store.scripts import load
 
@@ -44,11 +45,20 @@ class AuditRow(NamedTuple):
 
 
 class AuditPage(NamedTuple):
-    """Rows, newest first. `last`: entry id of the last one that was looked at, shown or not; empty: there was none."""
+    """Rows, newest first.
+
+    Attributes:
+        last: entry id of the last one that was looked at, shown or not; empty: there was none.
+        number, hash: of the newest row in the chain, 0 and empty when there is none.
+        is_short: rows at the old end are gone, although so few are left that nobody trims them.
+    """
 
     has_more: bool
     last: str
     rows: tuple[AuditRow, ...]
+    number: int = 0
+    hash: str = ""
+    is_short: bool = False
 
 
 def audit(partition: int, wanted: AuditFilter, *, begin: str = NEWEST, limit: int = 200) -> Call[AuditPage]:
@@ -56,11 +66,13 @@ def audit(partition: int, wanted: AuditFilter, *, begin: str = NEWEST, limit: in
 
     Args:
         begin: entry id to begin at; with `(` before it: behind that one.
+        limit: rows at most; 0: only where the chain stands.
     """
 
     def decode(raw: list[Any]) -> AuditPage:
-        rows = (AuditRow(row[0].decode(), {row[i].decode(): row[i + 1] for i in range(1, len(row) - 1, 2)}) for row in raw[2:])
-        return AuditPage(raw[0] == 1, raw[1].decode(), tuple(rows))
+        rows = (AuditRow(row[0].decode(), {row[i].decode(): row[i + 1] for i in range(1, len(row) - 1, 2)}) for row in raw[5:])
+        number, digest = number_of({"n": raw[2]}), raw[3].decode("ascii", "replace")
+        return AuditPage(raw[0] == 1, raw[1].decode(), tuple(rows), number, digest, raw[4] == 1)
 
     args = (begin, wanted.since_ms, wanted.before_ms, wanted.who, wanted.action, wanted.target, limit)
     return Call(load("audit"), partition, args, decode)

@@ -51,6 +51,7 @@ KEYS: tuple[tuple[str, str, bool | None], ...] = (
     (f"tc:{NAME}!?|idle:{NAME}/.+", "zset", False),
     ("in:[^.]+", "zset", True),
     ("ev|audit", "stream", False),
+    ("chain", "hash", False),
     ("ops|oplog", "zset", False),
     ("op:[A-Za-z0-9_-]{22}", "hash", None),
     ("opj:[A-Za-z0-9_-]{22}", "zset", False),
