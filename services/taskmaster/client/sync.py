@@ -14,7 +14,7 @@ from taskmaster.engine import control, queries
 from taskmaster.engine.catalogue import BlockingCatalogue
 from taskmaster.engine.change import change_job
 from taskmaster.engine.enqueue import Enqueuer, Result
-from taskmaster.engine.feed import Feed, FeedEvent, follow_feed_blocking, places_of, wanted_of
+from taskmaster.engine.feed import Feed, FeedEvent, beginning_of, follow_feed_blocking, wanted_of
 from taskmaster.engine.following import Follower, JobEvent, follow_blocking
 from taskmaster.engine.gather import CHUNK
 from taskmaster.engine.lines import read_lines
@@ -33,7 +33,7 @@ from taskmaster.store import calls, reads
 from taskmaster.store.address import store_url
 from taskmaster.store.call import Call
 from taskmaster.store.client import SyncStore
-from taskmaster.store.events import OLDEST, Place
+from taskmaster.store.events import Place
 
 __all__ = ["Client"]
 
@@ -263,12 +263,7 @@ class Client:
         """
         parts, partitions = self._here(), self._settings.partitions
         wanted = wanted_of(types=types, queues=queues, jobs=jobs, kinds=kinds, fairness_key=fairness_key)
-        if after == "oldest":
-            places = [OLDEST] * partitions
-        elif after:
-            places = places_of(after, partitions)
-        else:
-            places = [Place(parts.store.newest_event(partition)) for partition in range(partitions)]
+        places = beginning_of(after, partitions) or [Place(parts.store.newest_event(partition)) for partition in range(partitions)]
         block_ms = min(1_000, self._settings.store_timeout_ms // 4)
         return follow_feed_blocking(parts.store, Feed(places, wanted), parts.run, block_ms=block_ms, goes_on=goes_on)
 

@@ -15,9 +15,9 @@ from taskmaster.model.ids import is_job_id
 from taskmaster.model.lanes import key_name
 from taskmaster.store.call import Call
 from taskmaster.store.client import SyncStore
-from taskmaster.store.events import Happened, Place, Wanted, events
+from taskmaster.store.events import OLDEST, Happened, Place, Wanted, events
 
-__all__ = ["GAP", "Feed", "FeedEvent", "follow_feed", "follow_feed_blocking", "places_of", "wanted_of"]
+__all__ = ["GAP", "Feed", "FeedEvent", "beginning_of", "follow_feed", "follow_feed_blocking", "places_of", "wanted_of"]
 
 #: The kind of an event that says: some are lost.
 GAP = "gap"
@@ -83,6 +83,17 @@ def places_of(word: str, partitions: int) -> list[Place]:
             parameter="Last-Event-ID",
         )
     return [_place_of(part) for part in parts]
+
+
+def beginning_of(after: str, partitions: int) -> list[Place]:
+    """Where a client begins: behind the event with the id *after*, or with the `oldest` that is kept; empty: with what comes from now on.
+
+    Raises:
+        InvalidRequest: as `places_of`.
+    """
+    if after == "oldest":
+        return [OLDEST] * partitions
+    return places_of(after, partitions) if after else []
 
 
 def _place_of(part: str) -> Place:

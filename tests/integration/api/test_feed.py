@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import signal
@@ -22,7 +23,7 @@ from support.eventually import eventually
 from support.proxy import StoreProxy
 from support.servers import StoreServer
 from taskmaster.cli import main
-from taskmaster.client import Client
+from taskmaster.client import AsyncClient, Client
 from taskmaster.errors import InvalidRequest
 from taskmaster.settings import Settings
 from taskmaster.store import calls
@@ -339,6 +340,22 @@ def test_a_client_hears_of_what_comes(clean_server: StoreServer, worker: HandWor
                 client.events(**wrong)  # type: ignore[arg-type]
 
     assert [(event.kind, event.job_id) for event in heard] == [("submitted", first.id), ("cancelled", first.id)]
+
+
+async def test_tasks_hear_of_what_comes(clean_server: StoreServer, worker: HandWorker) -> None:
+    """Two on one loop, until the client is closed."""
+    settings = Settings(redis_url=clean_server.url, partitions=3, idempotency="optional")
+    async with AsyncClient(settings) as client:
+        first = await client.submit("free", {})
+        heard = [client.events(after="oldest", jobs=[first.id]), client.events(after="oldest")]
+        begun = [await anext(one) for one in heard]
+        rest = asyncio.create_task(anext(heard[0]))
+        await client.cancel(first.id)
+        told = await rest
+    over = [event async for event in heard[0]]
+
+    assert [(event.kind, event.job_id) for event in begun] == [("submitted", first.id)] * 2
+    assert (told.kind, over) == ("cancelled", [])
 
 
 def test_the_command_prints_what_is_kept_and_follows(clean_server: StoreServer, worker: HandWorker) -> None:

@@ -18,7 +18,9 @@ from support.desk import Desk, desk_at
 from support.servers import StoreServer
 from taskmaster.cli import main
 from taskmaster.engine.auditing import Head, Verdict, verify
+from taskmaster.errors import StoreDefect
 from taskmaster.maintenance.audit_heads import AuditHeads
+from taskmaster.maintenance.sweeper import Sweeper
 from taskmaster.store import calls, letters
 from taskmaster.store.call import Call, Talk
 from taskmaster.store.client import SyncStore
@@ -278,6 +280,20 @@ def test_a_chain_that_was_made_anew_is_found_by_its_noted_head(desk: Desk) -> No
     assert forged.faults == ()
     assert faults(compared) == [("noted", 3)]
     assert faults(verdict(desk, noted)) == [("noted", 3)]
+
+
+def test_a_foreign_key_in_place_of_the_head_is_told(desk: Desk) -> None:
+    """What must be audited is refused; the sweep names the key, and a chain that begins anew does not pass as whole."""
+    write(desk, "a", "b")
+    desk.raw.set("tm:{0}:chain", "x")
+    with pytest.raises(StoreDefect, match="WRONGTYPE"):
+        write(desk, "c")
+    told = Sweeper(desk.store, 0, 600_000, 60_000).whole()
+    desk.raw.delete("tm:{0}:chain")
+    write(desk, "d")
+
+    assert ("foreign_key", "chain") in {(repair.what, repair.id) for repair in told}
+    assert verdict(desk).faults
 
 
 def test_heads_go_into_the_log_once(clean_server: StoreServer, desk: Desk) -> None:
