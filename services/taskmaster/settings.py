@@ -109,7 +109,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     artifact_max_bytes: Annotated[int, Meta(ge=1_024, le=1_099_511_627_776, description="largest artifact that a handler may store")] = (
         268_435_456
     )
-    streams_max: Annotated[int, Meta(ge=0, le=100_000, description="jobs that are followed at once through one API process")] = 200
+    streams_max: Annotated[
+        int, Meta(ge=0, le=100_000, description="streams of events, of one job or of all, that are open at once through one API process")
+    ] = 200
     max_body_bytes: Annotated[int, Meta(ge=1_024, le=67_108_864, description="largest request body")] = 262_144
     idempotency_window_ms: Annotated[
         int, Meta(ge=0, le=31_622_400_000, description="how long a key is remembered after its job has ended")

@@ -52,6 +52,12 @@ def letters(name: str, file: str, old: str, new: str) -> Mutant:
     return Mutant(name, f"store/lua/{file}.lua", old, new, (*tests, "-k", "valkey"))
 
 
+def history(name: str, file: str, old: str, new: str) -> Mutant:
+    """A broken script of the audit or of what is told of events."""
+    tests = ("tests/integration/store/test_audit.py", "tests/integration/api/test_feed.py", "-k", "valkey")
+    return Mutant(name, f"store/lua/{file}.lua", old, new, tests)
+
+
 def flow(name: str, file: str, old: str, new: str) -> Mutant:
     """Broken flow control."""
     return Mutant(name, f"store/lua/{file}.lua", old, new, FLOW)
@@ -165,6 +171,13 @@ _LUA = [
     letters("group_outlives_its_records", "lib/discard", "  robbed[print] = true\n", ""),
     letters("bytes_not_released", "lib/purge", "  if bytes > 0 then count(queue .. '/' .. state .. '/bytes', -bytes) end\n", ""),
     letters("bytes_without_the_old_error", "lib/state", "failures and call('STRLEN', P .. 'r:' .. id) or 0", "0"),
+    history("chain_without_the_row_before", "lib/audit", "local row = { before }", "local row = { '' }"),
+    history("chain_without_the_head", "lib/audit", "call('HSET', P .. 'chain', 'n', n, 'h'", "call('HSET', P .. 'chain', 'n', n, 'x'"),
+    history("chain_without_lengths", "lib/audit", "#text .. ':' .. text", "text"),
+    history("removal_taken_for_trimming", "audit", "first_number > 1 and", "false and"),
+    history("gap_unsaid", "events", "is_lost, told = 1, ''", "told = ''"),
+    history("gap_before_all_unsaid", "events", "if facts['entries-added'] > facts.length then is_lost = 1 end", ""),
+    history("entry_told_again", "events", "told == '' and records + 1 or tonumber(told) + 1", "1"),
     lua(
         "registration_overrules_the_operator",
         "register",
@@ -404,7 +417,7 @@ _PYTHON = [
     python(
         "scope_not_required",
         "api/service",
-        "if scope not in held:",
+        "if not self.may(scope):",
         "if False:",
         "tests/integration/api/test_operations.py",
         "-k",

@@ -12,10 +12,12 @@ from litestar.openapi import OpenAPIConfig
 
 import taskmaster
 from taskmaster.api import (
+    audit,
     bodies,
     breakers,
     dlq,
     effects,
+    feed,
     groups,
     health,
     jobs,
@@ -173,10 +175,12 @@ _ROUTES = [
     *jobs.ROUTES,
     *records.ROUTES,
     *groups.ROUTES,
+    *audit.ROUTES,
     *dlq.ROUTES,
     *effects.ROUTES,
     *operations.ROUTES,
     *output.ROUTES,
+    *feed.ROUTES,
     *queues.ROUTES,
     *breakers.ROUTES,
     *types.ROUTES,

@@ -12,8 +12,8 @@ from litestar.response.base import ASGIResponse
 
 from taskmaster.api import shapes, views
 from taskmaster.api.download import Download
-from taskmaster.api.events import EventStream
-from taskmaster.api.problems import BadParameter, TooManyStreams
+from taskmaster.api.events import EventStream, of_job, room_for_one
+from taskmaster.api.problems import BadParameter
 from taskmaster.api.service import Answer, AnyRequest, data, limit_of, of, only
 from taskmaster.engine import queries
 from taskmaster.engine.following import Follower
@@ -63,14 +63,12 @@ async def stream_job(request: AnyRequest, job_id: FromPath[str]) -> ASGIResponse
     """
     only(request)
     service, known = of(request), queries.id_of(job_id)
-    if service.streams >= service.settings.streams_max:
-        text = f"{service.streams} jobs are followed through this process, and that is as many as may; ask GET /jobs/{known}/status instead"
-        raise TooManyStreams(text, limit=service.settings.streams_max, retryAfterS=5)
+    room_for_one(service, f"ask GET /jobs/{known}/status instead")
     follower = Follower(known, request.headers.get("last-event-id", ""))
     first = follower.news(await service.store.run(follower.look(service.partition(known))))
     if follower.is_over and not first:
         return Answer(b"", 204, [(b"cache-control", b"no-store")])
-    return EventStream(service, known, follower, first)
+    return EventStream(service, known, of_job(service, known, follower, first))
 
 
 @get(

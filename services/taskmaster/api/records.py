@@ -1,4 +1,4 @@
-"""What is left of a job: its result, the jobs it comes of and that came of it, and the end of its record."""
+"""What is left of a job: its result, its timeline, the jobs it comes of and that came of it, and the end of its record."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, QueryParameter
 
-from taskmaster.api import shapes, views
+from taskmaster.api import history_shapes, history_views, shapes, views
 from taskmaster.api.jobs import record_of
 from taskmaster.api.problems import BadParameter
 from taskmaster.api.service import Answer, AnyRequest, data, of, only, raw
 from taskmaster.engine import queries
+from taskmaster.engine.timeline import read_timeline
 from taskmaster.errors import Conflict, NotFound
 from taskmaster.store import calls, reads
 from taskmaster.store.status import Status
@@ -47,6 +48,19 @@ async def show_result(request: AnyRequest, job_id: FromPath[str]) -> Answer:
     only(request)
     record, _ = await record_of(of(request), job_id, "r")
     return raw(queries.completed(record).result or b"null")
+
+
+@get("/jobs/{job_id:str}/events", summary="The timeline of a job", responses={200: ResponseSpec(history_shapes.Timeline)})
+async def show_timeline(request: AnyRequest, job_id: FromPath[str]) -> Answer:
+    """What happened to it, when, by whom, on which worker: put together from its record, its attempts, its dead letter, its replays and,
+    for callers with the scope audit:read, the rows of the audit that name it. Also when only some of these are left. What the store does
+    not keep is left out.
+    """
+    only(request)
+    service, known = of(request), queries.id_of(job_id)
+    is_audited = service.may("audit:read")
+    timeline = await service.store.converse(read_timeline(service.partition(known), known, with_audit=is_audited))
+    return data(history_views.timeline_of(timeline, is_audited=is_audited))
 
 
 @get("/jobs/{job_id:str}/lineage", summary="The replays of a job, and what it is a replay of", responses={200: ResponseSpec(Lineage)})
@@ -92,4 +106,4 @@ async def delete_job(
     return data(Deleted(job_id=known))
 
 
-ROUTES: list[HTTPRouteHandler] = [show_result, show_lineage, delete_job]
+ROUTES: list[HTTPRouteHandler] = [show_result, show_timeline, show_lineage, delete_job]

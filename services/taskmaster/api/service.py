@@ -60,15 +60,18 @@ class Service:
         """Where the job is."""
         return partition_of(job_id, self.settings.partitions)
 
+    def may(self, scope: scopes.Scope) -> bool:
+        """Whether callers hold *scope*."""
+        return scope in self.settings.scopes
+
     def require(self, scope: scopes.Scope) -> None:
         """The one place that says who may do what.
 
         Raises:
             Forbidden: callers of this API do not hold *scope*.
         """
-        held = self.settings.scopes
-        if scope not in held:
-            grant = ",".join((*held, scope))
+        if not self.may(scope):
+            grant = ",".join((*self.settings.scopes, scope))
             raise Forbidden(
                 f"this needs the scope {scope}, which callers of this API do not hold; grant it with TASKMASTER_SCOPES={grant}, "
                 "or use the command line",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # the command line starts without the engine
     from taskmaster.settings import Settings
     from taskmaster.store.client import SyncStore
 
-__all__ = ["follow", "job", "json_of", "show", "show_events", "show_line", "show_why"]
+__all__ = ["follow", "job", "json_of", "show", "show_events", "show_line", "show_timeline", "show_why"]
 
 _CHANGES = ("priority", "delay_ms", "run_at", "tags", "payload", "revision")
 
@@ -36,14 +36,25 @@ _CHANGES = ("priority", "delay_ms", "run_at", "tags", "payload", "revision")
 @click.option("--revision", type=int, metavar="N", help="Change it only if it still has this revision, as --json shows it.")
 @click.option("--wait", "wait_s", type=click.FloatRange(min=0), default=0.0, metavar="SECONDS", help="Wait that long for the job to end.")
 @click.option("--why", "is_why", is_flag=True, help="Say what keeps it from running, the first reason first.")
+@click.option("--events", "is_timeline", is_flag=True, help="Print what happened to it, when, by whom and where, also when it is gone.")
 @click.option("--follow", "is_followed", is_flag=True, help="Print what is new of it, state, progress and log, until it has ended.")
 @click.option("--logs", "is_logs", is_flag=True, help="Print what its handler has logged.")
 @click.option("--reveal", is_flag=True, help="Show also what is marked secret or pii in its payload; kept in the audit.")
 @as_json
 @settings_options(*STORE)
-def job(job_id: str, wait_s: float, is_why: bool, is_logs: bool, is_followed: bool, reveal: bool, as_json: bool, **given: Any) -> None:
+def job(
+    job_id: str,
+    wait_s: float,
+    is_why: bool,
+    is_timeline: bool,
+    is_logs: bool,
+    is_followed: bool,
+    reveal: bool,
+    as_json: bool,
+    **given: Any,
+) -> None:
     """Show the job with this ID, after changing what is asked for; --json prints what GET /jobs/ID (with --why:
-    GET /jobs/ID/why, with --logs the items of GET /jobs/ID/logs, one a line) answers.
+    GET /jobs/ID/why, with --events: GET /jobs/ID/events, with --logs the items of GET /jobs/ID/logs, one a line) answers.
 
     Only a job that has not begun can be changed. Exit codes: 0 found, 1 there is no such job, it cannot be changed so, or it was waited
     for or followed and did not complete, 2 wrong usage, 69 no store.
@@ -52,10 +63,10 @@ def job(job_id: str, wait_s: float, is_why: bool, is_logs: bool, is_followed: bo
     settings = settings_from(given)
     from taskmaster.client import Client
 
-    if is_why:
+    if is_why or is_timeline:
         store = connect(settings)
         try:
-            show_why(store, settings, job_id, as_json=as_json)
+            (show_why if is_why else show_timeline)(store, settings, job_id, as_json=as_json)
         finally:
             store.close()
         return
@@ -145,6 +156,39 @@ def show_why(store: SyncStore, settings: Settings, job_id: str, *, as_json: bool
             click.echo(f"{'':<20} {facts}")
     if told.estimated_start_at:
         click.echo(f"{'may begin':<20} {told.estimated_start_at}")
+
+
+def show_timeline(store: SyncStore, settings: Settings, job_id: str, *, as_json: bool) -> None:
+    """Print what happened to the job, a line each.
+
+    Raises:
+        NotFound: nothing is kept of it.
+    """
+    from taskmaster.api.history_views import timeline_of
+    from taskmaster.engine.queries import id_of
+    from taskmaster.engine.timeline import read_timeline
+    from taskmaster.model.ids import partition_of
+
+    known = id_of(job_id)
+    timeline = store.converse(read_timeline(partition_of(known, settings.partitions), known, with_audit=True))
+    told = timeline_of(timeline, is_audited=True)
+    if as_json:
+        echo_json(told)
+        return
+    for one in told.items:
+        where = one.worker and " ".join(str(part) for part in (one.worker.host or one.worker.consumer, one.worker.pid) if part)
+        facts = {
+            "attempt": one.attempt,
+            "by": None if one.who == "worker" else one.who,
+            "on": where,
+            "with": one.plugin and f"{one.plugin} {one.plugin_version}",
+            "job": one.job_id,
+        }
+        words = [f"{name} {value}" for name, value in facts.items() if value]
+        why = [": ".join(filter(None, (one.reason, one.error)))]
+        click.echo(f"{one.at or '(not kept)':<24} {one.event:<16} {', '.join(filter(None, words + why))}".rstrip())
+    if told.truncated:
+        click.echo("(there was more than is kept or was looked at)", err=True)
 
 
 def show_events(client: Client, job_id: str, *, as_json: bool) -> int:

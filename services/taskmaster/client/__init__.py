@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from taskmaster.client.aio import AsyncClient
 from taskmaster.client.sync import Client
+from taskmaster.engine.feed import FeedEvent
 from taskmaster.engine.following import JobEvent
 from taskmaster.engine.options import UniqueWork
 from taskmaster.engine.receipts import SubmittedJob
@@ -20,4 +21,4 @@ from taskmaster.engine.submit import Submission
 from taskmaster.model.job import JobRecord, LogLine
 from taskmaster.model.retry import Backoff
 
-__all__ = ["AsyncClient", "Backoff", "Client", "JobEvent", "JobRecord", "LogLine", "Submission", "SubmittedJob", "UniqueWork"]
+__all__ = ["AsyncClient", "Backoff", "Client", "FeedEvent", "JobEvent", "JobRecord", "LogLine", "Submission", "SubmittedJob", "UniqueWork"]

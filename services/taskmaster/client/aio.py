@@ -17,6 +17,7 @@ from taskmaster.engine import control, queries
 from taskmaster.engine.catalogue import Catalogue
 from taskmaster.engine.change import change_job
 from taskmaster.engine.enqueue import AsyncEnqueuer, Result
+from taskmaster.engine.feed import Feed, FeedEvent, beginning_of, follow_feed, wanted_of
 from taskmaster.engine.following import Follower, JobEvent, follow
 from taskmaster.engine.gather import CHUNK, Gather
 from taskmaster.engine.lines import read_lines
@@ -34,6 +35,7 @@ from taskmaster.settings import Settings
 from taskmaster.store import calls, reads
 from taskmaster.store.address import store_url
 from taskmaster.store.aio import AsyncStore
+from taskmaster.store.events import Place
 
 __all__ = ["AsyncClient"]
 
@@ -169,6 +171,25 @@ class AsyncClient:
         if follower.is_over:
             return
         async with contextlib.aclosing(follow(parts.waiting, partition, follower, known, parts.store.run, idle_s=60)) as news:
+            async for events in news:
+                for event in events:
+                    yield event
+
+    async def events(
+        self,
+        *,
+        types: Sequence[str] = (),
+        queues: Sequence[str] = (),
+        jobs: Sequence[str] = (),
+        kinds: Sequence[str] = (),
+        fairness_key: str = "",
+        after: str = "",
+    ) -> AsyncIterator[FeedEvent]:
+        """As `Client.events`, which goes on; all who hear share one reader of the store's events. Ends when this client is closed."""
+        parts, partitions = self._here(), self._settings.partitions
+        wanted = wanted_of(types=types, queues=queues, jobs=jobs, kinds=kinds, fairness_key=fairness_key)
+        places = beginning_of(after, partitions) or [Place(await parts.store.newest_event(partition)) for partition in range(partitions)]
+        async with contextlib.aclosing(follow_feed(parts.waiting, Feed(places, wanted), parts.store.run, idle_s=60)) as news:
             async for events in news:
                 for event in events:
                     yield event

@@ -14,6 +14,7 @@ from taskmaster.engine import control, queries
 from taskmaster.engine.catalogue import BlockingCatalogue
 from taskmaster.engine.change import change_job
 from taskmaster.engine.enqueue import Enqueuer, Result
+from taskmaster.engine.feed import Feed, FeedEvent, beginning_of, follow_feed_blocking, wanted_of
 from taskmaster.engine.following import Follower, JobEvent, follow_blocking
 from taskmaster.engine.gather import CHUNK
 from taskmaster.engine.lines import read_lines
@@ -32,6 +33,7 @@ from taskmaster.store import calls, reads
 from taskmaster.store.address import store_url
 from taskmaster.store.call import Call
 from taskmaster.store.client import SyncStore
+from taskmaster.store.events import Place
 
 __all__ = ["Client"]
 
@@ -231,6 +233,39 @@ class Client:
         partition = partition_of(known, self._settings.partitions)
         block_ms = min(1_000, self._settings.store_timeout_ms // 4)
         return follow_blocking(parts.store, partition, Follower(known, after), known, parts.run, block_ms=block_ms)
+
+    def events(
+        self,
+        *,
+        types: Sequence[str] = (),
+        queues: Sequence[str] = (),
+        jobs: Sequence[str] = (),
+        kinds: Sequence[str] = (),
+        fairness_key: str = "",
+        after: str = "",
+        goes_on: bool = True,
+    ) -> Iterator[FeedEvent]:
+        """What happens to all jobs, as it comes, oldest first: from now on, or behind an event. Blocks between events.
+
+        An event of kind `gap` says that the store does not keep what came behind *after*, or that this was read too slowly. A store that is
+        away meanwhile is waited for. Of one filter any must fit, of different ones all.
+
+        Args:
+            types, queues, jobs: ids of jobs.
+            kinds: what happened, such as `failed`.
+            fairness_key: of the jobs.
+            after: `id` of the last event that is known; `oldest`: everything that is kept, about 10,000 events a partition.
+            goes_on: wait for more; else it ends with what there is.
+
+        Raises:
+            InvalidRequest: a filter or *after* makes no sense.
+            StoreError: the store cannot be asked when this begins.
+        """
+        parts, partitions = self._here(), self._settings.partitions
+        wanted = wanted_of(types=types, queues=queues, jobs=jobs, kinds=kinds, fairness_key=fairness_key)
+        places = beginning_of(after, partitions) or [Place(parts.store.newest_event(partition)) for partition in range(partitions)]
+        block_ms = min(1_000, self._settings.store_timeout_ms // 4)
+        return follow_feed_blocking(parts.store, Feed(places, wanted), parts.run, block_ms=block_ms, goes_on=goes_on)
 
     def result(self, job_id: str, timeout_s: float) -> Any:
         """What the job's handler answered, decoded from JSON, as soon as it has. Raises as `wait`, and:

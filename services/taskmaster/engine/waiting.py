@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TypeVar
 
+from taskmaster.engine.pulse import LINGER_S, PAUSE_S, Bell, Pulse
 from taskmaster.errors import StoreError
 from taskmaster.store.aio import AsyncStore
 from taskmaster.store.client import SyncStore
@@ -17,12 +18,8 @@ __all__ = ["LOOK_EVERY_S", "PAUSE_S", "Waiting", "listen", "wait_until"]
 T = TypeVar("T")
 #: How often a waiter looks for itself: covers events that the stream has dropped, or that were missed while the store was away.
 LOOK_EVERY_S = 2.0
-#: Before a store that failed is asked again.
-PAUSE_S = 0.2
 #: Clients that may wait at once; the next ones are answered with the present state.
 WAITERS_MAX = 2_000
-#: The reader stays that long after its last waiter.
-LINGER_S = 10.0
 _ENDED = frozenset(b"cfx")
 #: A record of an entry: a letter and a job id.
 _RECORD = 37
@@ -83,6 +80,7 @@ class Waiting:
 
     def __init__(self, store: AsyncStore, partitions: int, *, block_ms: int = 1_000) -> None:
         self._streams = [_Stream(store, partition, block_ms) for partition in range(partitions)]
+        self._pulse = Pulse(store, partitions, block_ms)
         self._waiters = 0
         self._is_closed = False
 
@@ -122,6 +120,10 @@ class Waiting:
             await stream.ready(LOOK_EVERY_S)
             yield bell
 
+    def hear_all(self) -> contextlib.AbstractAsyncContextManager[Bell]:
+        """A bell that rings whenever anything is told of any job, for the partition that it is in, and when this process shuts down."""
+        return self._pulse.hear(LOOK_EVERY_S)
+
     @property
     def is_closed(self) -> bool:
         """Whether this process shuts down."""
@@ -130,6 +132,7 @@ class Waiting:
     def close(self) -> None:
         """Everybody who waits gets an answer now, and nobody waits any more. May be called twice."""
         self._is_closed = True
+        self._pulse.close()
         for stream in self._streams:
             stream.close()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar, cast
 
 import redis
@@ -14,7 +14,7 @@ from hiredis import ProtocolError, Reader, ReplyError, pack_command
 
 from taskmaster.errors import StoreUnavailable
 from taskmaster.store.call import Call, Meter, Talk, meta_key
-from taskmaster.store.client import connection_options
+from taskmaster.store.client import connection_options, last_entries
 from taskmaster.store.faults import Action, classify, is_denied, translate
 from taskmaster.store.keys import key
 from taskmaster.store.safety import PARAMETERS, SECTIONS, Vitals, vitals
@@ -111,6 +111,15 @@ class AsyncStore:
         async with _bounded("events", block_ms / 1_000 + self.timeout_s):
             found: Any = await self._redis.xread({key(partition, "ev"): after}, count=200, block=block_ms)
         return [(entry_id.decode(), fields.get(b"e", b"")) for _, entries in found or [] for entry_id, fields in entries]
+
+    async def newer_events(self, after: Sequence[str], block_ms: int) -> dict[int, str]:
+        """The partitions whose event streams go on behind ids *after*, one a partition, each with the id of the last entry that was read
+        there, at most 200. Empty when nothing came in *block_ms*, which must stay below the time-out of a reply.
+        """
+        streams: Any = {key(partition, "ev"): entry for partition, entry in enumerate(after)}
+        async with _bounded("events", block_ms / 1_000 + self.timeout_s):
+            found: Any = await self._redis.xread(streams, count=200, block=block_ms)
+        return last_entries(found, list(streams))
 
     async def ping(self) -> float:
         """Round trip to a store that takes commands, seconds.

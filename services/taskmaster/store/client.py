@@ -17,7 +17,7 @@ from taskmaster.store.faults import Action, classify, is_denied, translate
 from taskmaster.store.keys import key
 from taskmaster.store.safety import PARAMETERS, SECTIONS, Vitals, vitals
 
-__all__ = ["Channel", "Inbox", "SyncStore", "connection_options"]
+__all__ = ["Channel", "Inbox", "SyncStore", "connection_options", "last_entries"]
 
 T = TypeVar("T")
 #: Waits between resends, seconds: short at first, for a failover; then patient.
@@ -122,6 +122,15 @@ class SyncStore:
         except (redis.RedisError, OSError) as error:
             raise translate(error, "events") from error
         return [(_text(entry_id), fields.get(b"e", b"")) for _, entries in found or [] for entry_id, fields in entries]
+
+    def newer_events(self, after: Sequence[str], block_ms: int) -> dict[int, str]:
+        """As `AsyncStore.newer_events`; occupies a connection meanwhile."""
+        streams: Any = {key(partition, "ev"): entry for partition, entry in enumerate(after)}
+        try:
+            found: Any = self._redis.xread(streams, count=200, block=block_ms)
+        except (redis.RedisError, OSError) as error:
+            raise translate(error, "events") from error
+        return last_entries(found, list(streams))
 
     def configuration(self) -> dict[str, str] | None:
         """The server's settings that `safety.judge` looks at; None when CONFIG is not allowed."""
@@ -335,6 +344,11 @@ def _resending(
                 drop()
         time.sleep(wait_s)
         attempt += 1
+
+
+def last_entries(found: Any, streams: Sequence[str]) -> dict[int, str]:
+    """Of what XREAD has found in *streams*: the last entry of each, by its place among them."""
+    return {streams.index(_text(name)): _text(entries[-1][0]) for name, entries in found or [] if entries}
 
 
 def _text(value: Any) -> str:

@@ -33,7 +33,7 @@ from taskmaster.engine.artifacts import artifacts_of
 from taskmaster.engine.retention import limits_of
 from taskmaster.engine.scheduled_types import Types
 from taskmaster.errors import StoreError
-from taskmaster.maintenance import artifacts, policy
+from taskmaster.maintenance import artifacts, audit_heads, policy
 from taskmaster.maintenance.artifacts import ArtifactSweep
 from taskmaster.maintenance.declarations import Declarations
 from taskmaster.maintenance.upkeep import Upkeep
@@ -322,6 +322,8 @@ class WorkerProcess:
         if self.part.name == "1":  # one process of a service will do
             sweep = ArtifactSweep(self.store, self.artifacts, self.settings.partitions)
             recycling.append(Duty("artifacts", artifacts.EVERY_S, sweep.step))
+            heads = audit_heads.AuditHeads(self.store, self.settings.partitions)
+            recycling.append(Duty("audit", audit_heads.EVERY_S, heads.look))
         return [
             Duty("progress", 0.0, flush),
             Duty("effects", 0.0, self.guards.settle_debts),

@@ -123,7 +123,10 @@ async def test_discard_needs_a_scope(serve: Serve, worker: HandWorker) -> None:
 
     for answer in (refused, operation):
         assert (answer.status_code, answer.json()["type"], answer.json()["scope"]) == (403, "/problems/forbidden", "dlq:discard")
-        assert "TASKMASTER_SCOPES=jobs:submit,jobs:cancel,dlq:replay,effects:settle,webhooks:manage,dlq:discard" in answer.json()["detail"]
+        assert (
+            "TASKMASTER_SCOPES=jobs:submit,jobs:cancel,dlq:replay,effects:settle,audit:read,webhooks:manage,dlq:discard"
+            in answer.json()["detail"]
+        )
     assert there.status_code == 200
 
 

@@ -176,6 +176,8 @@ def test_a_person_settles_only_what_no_attempt_is_at(desk: Desk) -> None:
         "target": f"{attempt.job_id}/{SMTP}",
         "reason": "asked the provider",
         "detail": "did not happen",
+        "n": "1",
+        "p": "",
     }
     assert replay(desk, attempt.job_id, attempt.job_id) is OK
     assert Attempt(desk).reserve().status is OK

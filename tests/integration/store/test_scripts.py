@@ -15,7 +15,7 @@ from support.protocol.dump import lasting, snapshot
 from support.servers import StoreServer
 from taskmaster.errors import StoreDefect, StoreRefused
 from taskmaster.model.letters import LetterFilter
-from taskmaster.store import breakers, calls, effects, flow, letters, operations, reads, schedules, upkeep, webhooks
+from taskmaster.store import audit, breakers, calls, effects, events, flow, letters, operations, reads, schedules, upkeep, webhooks
 from taskmaster.store.call import Call
 from taskmaster.store.status import Status
 
@@ -497,6 +497,8 @@ REPEATS: dict[str, Callable[[Desk], tuple[Call[Any], Any]]] = {
     "unsettled": _read(lambda _: effects.unsettled(0)),
     "integrity": _read(lambda _: reads.integrity(0, repairs=10)),
     "show": _read(lambda job_id: reads.show(0, job_id)),
+    "audit": _read(lambda _: audit.audit(0, audit.ANY)),
+    "events": _read(lambda _: events.events(0, events.OLDEST, events.Wanted(types=["alpha"]))),
     "dead": _read(lambda job_id: reads.dead(0, job_id)),
     "find": _read(lambda _: reads.find(0, "created")),
     "lineage": _read(lambda job_id: reads.lineage(0, job_id)),

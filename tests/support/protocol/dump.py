@@ -54,6 +54,7 @@ KEYS: tuple[tuple[str, str, bool | None], ...] = (
     ("cb", "hash", False),
     ("wh:we_[0-9a-f]{16}", "hash", None),
     ("whs|whl", "set", False),
+    ("chain", "hash", False),
     ("ops|oplog", "zset", False),
     ("op:[A-Za-z0-9_-]{22}", "hash", None),
     ("opj:[A-Za-z0-9_-]{22}", "zset", False),

@@ -30,7 +30,7 @@ if changes.pr or changes.due then
     if state == 'd' then call('HSET', key, 'ra', NOW) end
     into_lane(lane_of(queue, changes.pr or f[4], band_type(f[3], f[5]), f[6]), id, false, f[11])
   end
-  if after ~= state then tell(after == 'w' and 'p' or 's', id) end
+  if after ~= state then tell(after == 'w' and 'p' or 'd', id) end
 else
   after = state
 end

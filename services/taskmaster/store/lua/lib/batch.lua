@@ -39,7 +39,7 @@ local function count(field, by)
   counts[field] = (counts[field] or 0) + by
 end
 
--- Codes: s submitted, a claimed, c completed, r retrying, f failed, x cancelled, l lost, h handed back, p promoted, g purged, m mended, n news: progress or lines.
+-- Codes: s submitted, d delayed by a change, a claimed, c completed, r retrying, f failed, x cancelled, l lost, h handed back, p promoted, g purged, m mended, n news: progress or lines.
 local function tell(code, id)
   story[told + 1], story[told + 2] = code, id
   told = told + 2
