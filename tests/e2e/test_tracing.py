@@ -17,15 +17,21 @@ import pytest
 
 from support.collector import Collector
 from support.eventually import eventually
+from support.receiver import Receiver
 from support.traced import CALLER, CALLERS_TRACE, World, world
 
 pytestmark = [pytest.mark.server("valkey"), pytest.mark.timeout(180)]
 
 
-def test_a_job_with_two_retries_and_a_child_is_one_trace(clean_server, tmp_path) -> None:
-    """A type that asks for it: request, submission, three attempts, what they do and what they submit are one tree."""
-    with Collector() as collector, world(clean_server.url, tmp_path, otlp_endpoint=collector.endpoint) as it:
-        job_id = it.submit("child", {"fails": 2, "then": "coroutine"})
+def test_a_job_with_two_retries_a_child_and_a_callback_is_one_trace(clean_server, tmp_path) -> None:
+    """A type that asks for it: request, submission, three attempts, what they do, what they submit and who is told are one tree."""
+    settings = {"webhook_allow": "127.0.0.1"}
+    with (
+        Collector() as collector,
+        Receiver() as receiver,
+        world(clean_server.url, tmp_path, otlp_endpoint=collector.endpoint, **settings) as it,
+    ):
+        job_id = it.submit("child", {"fails": 2, "then": "coroutine"}, callback=receiver.url)
         job = it.ended(job_id)
         wanted = [
             "send default",
@@ -39,10 +45,12 @@ def test_a_job_with_two_retries_and_a_child_is_one_trace(clean_server, tmp_path)
             "send default > process child > order > send default",
             "send default > process child > order > send default > process coroutine",
             "send default > process child > order > send default > process coroutine > call the bank",
+            "send default > process taskmaster-webhook",
         ]
         collector.wait_for_tree(wanted)
 
         assert {span.trace_id for span in collector.spans} == {CALLERS_TRACE}
+        assert [heard.headers["traceparent"][3:35] for heard in receiver.seen] == [CALLERS_TRACE]
         assert {span.service for span in collector.named("process child")} == {"taskmaster-worker"}
         assert {(span.kind, span.service) for span in collector.named("send default")} == {
             ("producer", "taskmaster-api"),

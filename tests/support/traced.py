@@ -30,11 +30,16 @@ class World:
         environ = {"TASKMASTER_PLUGIN_TRACED_STORE": url}
         folder = folder / "worker"
         plugins = plugin.install_traced(folder / "plugins")
-        self.worker = WorkerService(url, folder, plugins_folder=plugins, environ=environ, worker_processes=1, plugins="traced", **settings)
+        self.worker = WorkerService(
+            url, folder, plugins_folder=plugins, environ=environ, worker_processes=1, plugins="traced,webhooks", **settings
+        )
 
-    def submit(self, job_type: str, payload: dict[str, Any] | None = None, *, caller: str = CALLER, key: str = "k1") -> str:
+    def submit(
+        self, job_type: str, payload: dict[str, Any] | None = None, *, caller: str = CALLER, key: str = "k1", callback: str | None = None
+    ) -> str:
+        body = {"type": job_type, "payload": payload or {}, "callbackUrl": callback}
         headers = {"idempotency-key": key} | ({"traceparent": caller} if caller else {})
-        answer = httpx.post(f"{self.address}/jobs", json={"type": job_type, "payload": payload or {}}, headers=headers, timeout=30)
+        answer = httpx.post(f"{self.address}/jobs", json=body, headers=headers, timeout=30)
         assert answer.status_code == 202, answer.text
         return str(answer.json()["jobId"])
 

@@ -35,20 +35,22 @@ class Receiver(NamedTuple):
         name: of the endpoint, or `callback`.
         turn: receivers with the same one take turns with the others, so that a slow one holds up nobody.
         where: what the handler needs to find it.
+        traceparent: of whoever asked for a callback, or empty.
     """
 
     name: str
     turn: str
     where: dict[str, str]
+    traceparent: str = ""
 
 
-def callback_of(url: str) -> Receiver:
+def callback_of(url: str, traceparent: str = "") -> Receiver:
     """The receiver that a job named itself. A URL that cannot be called is the handler's to refuse."""
     try:
         turn = target_of(url).host
     except ValueError:
         turn = CALLBACK
-    return Receiver(CALLBACK, turn, {"url": url})
+    return Receiver(CALLBACK, turn, {"url": url}, traceparent)
 
 
 def event_of(end: End) -> dict[str, Any]:
@@ -73,14 +75,16 @@ def event_of(end: End) -> dict[str, Any]:
 
 
 def delivery_of(event: dict[str, Any], receiver: Receiver, *, partitions: int, now_ms: int) -> Prepared:
-    """The job that tells *receiver* of *event*, and its partition."""
+    """The job that tells *receiver* of *event*, and its partition. A callback is part of the trace that asked for it."""
     key = f"{receiver.name}/{event['id']}"
     kx = key_digest("", DELIVERY, key)
     slot = digest_slot(kx)
     about = event["data"].get("jobId")
     tags = (tag_of(receiver.name), *((f"about:{about}",) if about else ()))
     payload = msgspec.Raw(msgspec.json.encode({"event": event, **receiver.where}))
-    envelope = Envelope(DELIVERY, payload, key, "webhook", ATTEMPTS, TIMEOUT_MS, BACKOFF, fairness_key=receiver.turn, tags=tags)
+    envelope = Envelope(
+        DELIVERY, payload, key, "webhook", ATTEMPTS, TIMEOUT_MS, BACKOFF, receiver.traceparent, fairness_key=receiver.turn, tags=tags
+    )
     job = NewJob(
         id=new_job_id(now_ms, slot),
         queue=QUEUE,

@@ -83,7 +83,7 @@ def replay(
         accept_unknown=int(request.accept_unknown),
         lane=lane_name(envelope.fairness_key, envelope.limits),
         tags=envelope.tags,
-        callback=envelope.callback_url,
+        callback=f"{envelope.callback_url} {envelope.traceparent}".strip(),
     )
     return partition_of(source_id, partitions), job
 

@@ -184,7 +184,14 @@ def prepare(
         told["callback_url"] = o.callback
         envelope = msgspec.structs.replace(envelope, **told)
     job = NewJob(job_id, o.queue, job_type, o.rank, o.due_ms, o.delay_ms, o.attempts, kx, request, seal(envelope))
-    place = {"lane": o.lane, "lifo": o.lifo, "expires_ms": o.expires_ms, "tags": o.tags, "unique": o.unique, "callback": o.callback}
+    place = {
+        "lane": o.lane,
+        "lifo": o.lifo,
+        "expires_ms": o.expires_ms,
+        "tags": o.tags,
+        "unique": o.unique,
+        "callback": f"{o.callback} {traceparent}".rstrip(),
+    }
     return partition, msgspec.structs.replace(job, **place)
 
 

@@ -74,6 +74,6 @@ class Outbox:
 
     def _deliveries(self, end: End, endpoints: list[EndpointView], now_ms: int) -> list[Prepared]:
         event = event_of(end)
-        receivers = [callback_of(end.url)] if end.url else []
+        receivers = [callback_of(end.url, end.traceparent)] if end.url else []
         receivers += [endpoint.receiver for endpoint in endpoints if endpoint.wants(end, event["type"])]
         return [delivery_of(event, receiver, partitions=self.partitions, now_ms=now_ms) for receiver in receivers]

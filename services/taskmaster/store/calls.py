@@ -72,7 +72,7 @@ class NewJob(msgspec.Struct, frozen=True, gc=False):  # thousands live at once: 
         expires_ms: not begun later than that; 0: whenever.
         tags: listed under each.
         unique: no other job for the same work, or nothing.
-        callback: URL that is to be told of its end; empty: none.
+        callback: URL that is to be told of its end, and behind a blank the trace context of whoever asked for it; empty: none.
     """
 
     id: str

@@ -28,6 +28,7 @@ class End(NamedTuple):
         reason: of a failed or cancelled one, a word or empty.
         ended_ms: by the store's clock.
         url: the job's callback, or empty.
+        traceparent: of whoever asked for it, or empty.
     """
 
     entry: str
@@ -39,6 +40,7 @@ class End(NamedTuple):
     reason: str
     ended_ms: int
     url: str
+    traceparent: str
 
 
 def outbox(partition: int, most: int = PAGE_MAX) -> Call[list[End]]:
@@ -52,7 +54,7 @@ def outbox(partition: int, most: int = PAGE_MAX) -> Call[list[End]]:
 
 def _end(row: Sequence[bytes]) -> End:
     f = {row[i].decode(): row[i + 1].decode("utf-8", "replace") for i in range(1, len(row), 2)}
-    return End(row[0].decode(), f["id"], f["st"], f["q"], f["ty"], int(f["at"]), f["rs"], int(f["fa"]), f["url"])
+    return End(row[0].decode(), f["id"], f["st"], f["q"], f["ty"], int(f["at"]), f["rs"], int(f["fa"]), *f["url"].partition(" ")[::2])
 
 
 def outbox_done(partition: int, entries: Sequence[str]) -> Call[int]:

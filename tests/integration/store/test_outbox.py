@@ -129,7 +129,7 @@ def test_each_end_is_in_the_outbox_once_with_its_facts(desk: Desk, way: str) -> 
     job_id = arrange(desk)
 
     (end,) = heard(desk)
-    assert end._replace(entry="") == End("", job_id, state, "one", "alpha", attempts, reason, desk.now, URL)
+    assert end._replace(entry="") == End("", job_id, state, "one", "alpha", attempts, reason, desk.now, URL, "")
     assert not desk.raw.hexists("tm:{0}:cb", job_id)
     desk.dump()
 

@@ -12,7 +12,7 @@ import msgspec
 from taskmaster.engine.rules import Word
 from taskmaster.engine.webhooks import disable_endpoint, find_endpoint
 from taskmaster.errors import NotFound
-from taskmaster.model import webhooks
+from taskmaster.model import trace, webhooks
 from taskmaster.model.egress import Allowed, parse_allowed, target_of
 from taskmaster.settings import Settings, load
 from taskmaster.store.call import Talk
@@ -71,6 +71,7 @@ class WebhooksPlugin:
             backoff=Backoff(policy.kind, policy.delay_ms, policy.max_ms, policy.jitter),
             timeout_s=webhooks.TIMEOUT_MS / 1_000,
             key_required=True,
+            trace="child",
         )(self._deliver)
 
     @hookimpl
@@ -149,6 +150,8 @@ def _headers(secrets: tuple[str, ...], message_id: str, body: bytes) -> dict[str
         "webhook-id": message_id,
         "webhook-timestamp": str(now_s),
     }
+    if traceparent := trace.ours.get():
+        headers["traceparent"] = traceparent
     if secrets:
         headers["webhook-signature"] = webhooks.signature(secrets, message_id, now_s, body)
     return headers
