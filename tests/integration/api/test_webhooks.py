@@ -103,6 +103,7 @@ async def test_secrets_go_on_side_by_side_for_a_while(serve: Serve, clean_server
     assert stored.index(own) < stored.index(fresh["secret"]) < stored.index(one["secret"])
 
 
+@pytest.mark.server("valkey")
 @pytest.mark.parametrize(
     ("fields", "pointer"),
     [
@@ -161,6 +162,7 @@ async def test_an_older_order_changes_nothing(serve: Serve) -> None:
     ("method", "rest"),
     [("POST", ""), ("PUT", "/x"), ("DELETE", "/x"), ("POST", "/x/test"), ("POST", "/x/rotate"), ("POST", "/x/deliveries/y/redeliver")],
 )
+@pytest.mark.server("valkey")
 async def test_changes_need_their_scope(serve: Serve, method: str, rest: str) -> None:
     async with serve(scopes=("jobs:submit", "dlq:replay")) as client:
         answer = await client.request(method, f"/webhooks{rest}", json={"url": URL})
@@ -185,6 +187,25 @@ async def test_an_endpoint_is_told_of_what_it_asked_for(serve: Serve, worker: Ha
     assert [len(rows) for rows in told.values()] == [1, 0, 0, 0, 0, 1]
     assert (delivery["about"], delivery["state"], delivery["maxAttempts"]) == (job_id, "waiting", 12)
     assert (job["type"], job["queue"], job["origin"]) == (DELIVERY, "webhooks", "webhook")
+
+
+async def test_what_the_queue_does_not_take_waits_in_the_outbox(serve: Serve, worker: HandWorker, clean_server: StoreServer) -> None:
+    """It drains: nothing is lost, nothing is delivered; when it takes jobs again, each end is told of once."""
+    async with serve() as client:
+        one = (await made(client))["id"]
+        first = await ended(client, clean_server)
+        drained = await client.post("/queues/webhooks/drain")
+        ids = [await ended(client, clean_server) for _ in range(2)]
+        before, waiting = await deliveries(client, one), clean_server.call("XLEN", "tm:{0}:ob")
+        await client.post("/queues/webhooks/resume")
+        tell(clean_server)
+        tell(clean_server)
+        after = await deliveries(client, one)
+
+    assert drained.status_code == 200, drained.text
+    assert ([row["about"] for row in before], waiting) == ([first], 2)
+    assert sorted(row["about"] for row in after) == sorted([first, *ids])
+    assert clean_server.call("XLEN", "tm:{0}:ob") == 0
 
 
 async def test_a_test_is_an_event_of_its_own(serve: Serve) -> None:
