@@ -29,6 +29,7 @@ from taskmaster.api import (
     records,
     scaling,
     schedules,
+    stats,
     submission,
     tenants,
     types,
@@ -190,5 +191,6 @@ _ROUTES = [
     *schedules.ROUTES,
     *webhooks.ROUTES,
     *scaling.ROUTES,
+    *stats.ROUTES,
     *health.ROUTES,
 ]
