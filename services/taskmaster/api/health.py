@@ -3,83 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 
 from litestar import get
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 
 from taskmaster.api import queues, shapes
-from taskmaster.api.service import Answer, AnyRequest, Service, data, header, of, only, raw
+from taskmaster.api.service import Answer, AnyRequest, data, header, of, only, raw
 from taskmaster.api.store_state import Doctor, partition_state
-from taskmaster.api.watch import Seen
-from taskmaster.api.workers import live_workers
 from taskmaster.engine.checklist.examine import examine, has
 from taskmaster.engine.checklist.facts import Facts, Reach
 from taskmaster.engine.checklist.gather import gather, own_of
-from taskmaster.engine.queries import QueueView
-from taskmaster.engine.queue_rules import queue_rules
-from taskmaster.engine.rules import read_rules
-from taskmaster.engine.workers import worker_processes
+from taskmaster.engine.health import rules_of, store_rules, take_stand
 from taskmaster.errors import StoreError, StoreRefused
-from taskmaster.store import schedules
-from taskmaster.store.flow import Rules
-from taskmaster.store.schedules import Schedules
 
-__all__ = ["ROUTES", "rules", "schedule_rules", "store_rules"]
-
-#: A queue is well while fewer jobs wait, and a smaller share of what ended in the last hour has failed.
-WAITING_LIMIT, FAILURE_LIMIT = 1_000, 0.5
-#: Above this share of its memory limit the store is about to refuse submissions.
-MEMORY_SHARE = 0.9
-#: A schedule that is due for longer was not fired by anybody.
-OVERDUE_MS = 30_000
-
-
-def rules(views: list[QueueView], orders: Sequence[Rules]) -> list[shapes.Rule]:
-    """The rules, queue by queue; how long jobs may wait is a rule where the queue has an SLA."""
-    found = []
-    for view in views:
-        sla_ms, oldest_ms = queue_rules(orders, view.name).sla_ms, view.oldest_ms or 0
-        if sla_ms is not None:
-            found.append(shapes.Rule(rule="oldestWaiting", queue=view.name, observed=oldest_ms, limit=sla_ms, ok=oldest_ms <= sla_ms))
-        waiting, failed, orphans = view.counts.waiting, view.failure_ratio or 0.0, len(view.orphan_types)
-        found += [
-            shapes.Rule(rule="waiting", queue=view.name, observed=waiting, limit=WAITING_LIMIT, ok=waiting < WAITING_LIMIT),
-            shapes.Rule(rule="failureRate", queue=view.name, observed=failed, limit=FAILURE_LIMIT, ok=failed < FAILURE_LIMIT),
-            shapes.Rule(rule="noWorker", queue=view.name, observed=orphans, limit=0, ok=not orphans),
-        ]
-    return found
-
-
-def store_rules(seen: Seen) -> list[shapes.Rule]:
-    """The rules about the store itself."""
-    lost = sum(1 for partition in seen.partitions if not partition.is_checked)
-    damaged = sum(partition.last.found for partition in seen.partitions if partition.last)
-    refused = len(seen.refused)
-    found = [
-        shapes.Rule(rule="storePolicy", queue=None, observed=refused, limit=0, ok=not refused),
-        shapes.Rule(rule="storeLoss", queue=None, observed=lost, limit=0, ok=not lost),
-        shapes.Rule(rule="storeDamage", queue=None, observed=damaged, limit=0, ok=not damaged),
-    ]
-    if seen.vitals is not None:
-        failing = int(not seen.vitals.last_write_ok) + int(seen.vitals.role == "slave")
-        found.append(shapes.Rule(rule="storeWrites", queue=None, observed=failing, limit=0, ok=not failing))
-        used, limit = seen.vitals.memory_bytes, seen.vitals.memory_limit_bytes * MEMORY_SHARE
-        if limit:
-            found.append(shapes.Rule(rule="storeMemory", queue=None, observed=used, limit=limit, ok=used < limit))
-    return found
-
-
-def schedule_rules(scheduling: list[Schedules]) -> list[shapes.Rule]:
-    """Whether what is due is fired, and how many schedules missed an instant in the last hour; only where there are schedules."""
-    if not any(one.total for one in scheduling):
-        return []
-    overdue, missed = max(one.overdue_ms for one in scheduling), sum(one.missed for one in scheduling)
-    return [
-        shapes.Rule(rule="scheduleLag", queue=None, observed=overdue, limit=OVERDUE_MS, ok=overdue < OVERDUE_MS),
-        shapes.Rule(rule="scheduleMissed", queue=None, observed=missed, limit=0, ok=not missed),
-    ]
+__all__ = ["ROUTES"]
 
 
 @get("/health", summary="Rules and what was observed", responses={200: ResponseSpec(shapes.Health), 503: ResponseSpec(shapes.Health)})
@@ -90,12 +28,12 @@ async def health(request: AnyRequest) -> Answer:
     try:
         round_trip_s = await service.store.ping()
         seen = await service.watch.look()
-        workers, scheduling = worker_processes(await live_workers(service)), await _scheduling(service)
-        orders = await service.store.converse(read_rules(service.settings.partitions))
-        found = [*store_rules(seen), *rules(await queues.overview(service), orders), *schedule_rules(scheduling)]
+        stand = await service.store.converse(take_stand(service.settings.partitions))
     except StoreError as error:
         down = shapes.Health(status="unhealthy", rules=[], store={"ok": False, "problem": error.code, "roundTripMs": None}, workers=0)
         return data(down, 503, {"retry-after": "1"})
+    stand = stand._replace(queues=queues.all_of(service, stand.queues))
+    found = [*store_rules(len(seen.refused), seen.vitals, seen.partitions), *rules_of(stand)]
     state = {
         "ok": True,
         "problem": None,
@@ -107,10 +45,10 @@ async def health(request: AnyRequest) -> Answer:
     }
     status = shapes.Health(
         status="healthy" if all(rule.ok for rule in found) else "degraded",
-        rules=found,
+        rules=[shapes.Rule(**rule._asdict()) for rule in found],
         store=state,
-        workers=workers,
-        schedulers=max(one.schedulers for one in scheduling),
+        workers=stand.workers,
+        schedulers=stand.schedulers,
     )
     return data(status)
 
@@ -141,11 +79,6 @@ async def doctor(request: AnyRequest) -> Answer:
             "partitions": [partition_state(number, one.state, with_repairs=True) for number, one in enumerate(facts.store.swept)],
         }
     )
-
-
-async def _scheduling(service: Service) -> list[Schedules]:
-    """How it stands with schedules, by partition."""
-    return [await service.store.run(schedules.schedules(p)) for p in service.partitions]
 
 
 @get("/livez", summary="Whether this process answers")

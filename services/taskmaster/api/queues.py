@@ -38,7 +38,11 @@ BODY_MAX = 1_048_576
 async def overview(service: Service, *, timed: int = 0) -> list[QueueView]:
     """Every queue that ever had a job, or that a job type names."""
     rows = [row for p in service.partitions for row in await service.store.run(reads.queues(p, timed=timed))]
-    found = queries.merge_queues(rows)
+    return all_of(service, queries.merge_queues(rows))
+
+
+def all_of(service: Service, found: Sequence[QueueView]) -> list[QueueView]:
+    """*found*, and those that had no job yet but that a job type names."""
     missing = {entry.queue for entry in service.catalogue.types.entries.values()} - {view.name for view in found}
     return sorted([*found, *map(queries.empty_queue, missing)], key=lambda view: view.name)
 

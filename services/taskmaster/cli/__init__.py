@@ -41,6 +41,7 @@ _COMMANDS = {
     "audit": ("audit", "audit"),
     "breakers": ("breakers", "breakers"),
     "doctor": ("doctor", "doctor"),
+    "health": ("health", "health"),
     "config": ("config", "config"),
 }
 

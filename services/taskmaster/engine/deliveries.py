@@ -12,17 +12,18 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from taskmaster.engine.health import HealthRule
 from taskmaster.engine.submit import Prepared, key_digest
 from taskmaster.model.egress import target_of
 from taskmaster.model.ids import created_ms, digest, digest_slot, new_job_id
 from taskmaster.model.job import Envelope, seal
 from taskmaster.model.lanes import lane_name
 from taskmaster.model.states import state_of
-from taskmaster.model.webhooks import ATTEMPTS, BACKOFF, DELIVERY, QUEUE, TEST, TIMEOUT_MS
+from taskmaster.model.webhooks import ATTEMPTS, BACKOFF, DELIVERY, QUEUE, TEST, TIMEOUT_MS, UNWELL
 from taskmaster.store.calls import NewJob
 from taskmaster.store.webhooks import End
 
-__all__ = ["CALLBACK", "Receiver", "callback_of", "delivery_of", "event_of", "is_delivery", "tag_of", "test_event"]
+__all__ = ["CALLBACK", "Receiver", "alarm_of", "callback_of", "delivery_of", "event_of", "is_delivery", "tag_of", "test_event"]
 
 #: Who is told of a job by its `callbackUrl`.
 CALLBACK = "callback"
@@ -71,6 +72,17 @@ def event_of(end: End) -> dict[str, Any]:
             "finishedAt": _instant(end.ended_ms),
             "result": f"/jobs/{end.job_id}/result" if state == "completed" else None,
         },
+    }
+
+
+def alarm_of(rule: HealthRule, now_ms: int) -> dict[str, Any]:
+    """What is told of a broken rule: one event an hour, whoever looks and however often."""
+    hour = str(now_ms // 3_600_000)
+    return {
+        "id": f"evt_health_{digest(rule.rule, rule.queue or '', hour)}",
+        "type": UNWELL,
+        "timestamp": _instant(now_ms),
+        "data": {"rule": rule.rule, "queue": rule.queue, "observed": rule.observed, "limit": rule.limit},
     }
 
 

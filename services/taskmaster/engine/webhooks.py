@@ -22,7 +22,7 @@ from taskmaster.engine.submit import Prepared
 from taskmaster.errors import Conflict, InvalidRequest, NotFound
 from taskmaster.model.egress import URL_MAX, target_of
 from taskmaster.model.ids import is_job_id, partition_of
-from taskmaster.model.webhooks import EVENTS, Event, key_of, new_secret
+from taskmaster.model.webhooks import JOB_EVENTS, UNWELL, Event, key_of, new_secret
 from taskmaster.store import reads, webhooks
 from taskmaster.store.call import Talk
 from taskmaster.store.reads import Shown
@@ -59,7 +59,7 @@ class Endpoint(msgspec.Struct, rename="camel", forbid_unknown_fields=True, froze
 
     Attributes:
         url: http or https; a POST goes there for each event.
-        events: which; empty: all.
+        events: which; empty: all of jobs. `health.degraded` must be named: once an hour for each rule of health while it is broken.
         types: of these job types only; empty: of all.
         queues: in these queues only; empty: in all.
         description: for people.
@@ -69,7 +69,7 @@ class Endpoint(msgspec.Struct, rename="camel", forbid_unknown_fields=True, froze
     """
 
     url: Annotated[str, msgspec.Meta(min_length=1, max_length=URL_MAX)]
-    events: Annotated[tuple[Event, ...], msgspec.Meta(max_length=len(EVENTS))] = ()
+    events: Annotated[tuple[Event, ...], msgspec.Meta(max_length=len(JOB_EVENTS) + 1)] = ()
     types: Names = ()
     queues: Names = ()
     description: Annotated[str, msgspec.Meta(max_length=200)] = ""
@@ -107,10 +107,15 @@ class EndpointView:
         return (
             not wanted.disabled
             and self.made_ms <= end.ended_ms
-            and event_type in (wanted.events or EVENTS)
+            and event_type in (wanted.events or JOB_EVENTS)
             and (not wanted.types or end.type in wanted.types)
             and (not wanted.queues or end.queue in wanted.queues)
         )
+
+    def wants_alarm(self, queue: str | None) -> bool:
+        """Whether it is to be told of a broken rule about *queue*, or None: about no single one."""
+        wanted = self.endpoint
+        return not wanted.disabled and UNWELL in wanted.events and (queue is None or not wanted.queues or queue in wanted.queues)
 
     @property
     def receiver(self) -> Receiver:

@@ -16,10 +16,11 @@ __all__ = [
     "ATTEMPTS",
     "BACKOFF",
     "DELIVERY",
-    "EVENTS",
+    "JOB_EVENTS",
     "QUEUE",
     "TEST",
     "TIMEOUT_MS",
+    "UNWELL",
     "Event",
     "key_of",
     "new_secret",
@@ -34,8 +35,11 @@ ATTEMPTS: Final = 12
 BACKOFF: Final = Backoff(delay_ms=5_000, max_ms=3_600_000, jitter=0.2)
 TIMEOUT_MS: Final = 30_000
 
-Event = Literal["job.completed", "job.failed", "job.cancelled"]
-EVENTS: Final[tuple[Event, ...]] = get_args(Event)
+JobEvent = Literal["job.completed", "job.failed", "job.cancelled"]
+JOB_EVENTS: Final[tuple[JobEvent, ...]] = get_args(JobEvent)
+#: A rule of health is broken. Only for endpoints that name it.
+UNWELL: Final = "health.degraded"
+Event = JobEvent | Literal["health.degraded"]
 #: What an endpoint is sent when somebody wants to see whether it answers.
 TEST: Final = "webhook.test"
 

@@ -34,6 +34,7 @@ from taskmaster.engine.retention import limits_of
 from taskmaster.engine.scheduled_types import Types
 from taskmaster.errors import StoreError
 from taskmaster.maintenance import artifacts, audit_heads, policy
+from taskmaster.maintenance.alarms import EVERY_S, Alarms
 from taskmaster.maintenance.artifacts import ArtifactSweep
 from taskmaster.maintenance.declarations import Declarations
 from taskmaster.maintenance.upkeep import Upkeep
@@ -322,6 +323,8 @@ class WorkerProcess:
         if self.part.name == "1":  # one process of a service will do
             sweep = ArtifactSweep(self.store, self.artifacts, self.settings.partitions)
             recycling.append(Duty("artifacts", artifacts.EVERY_S, sweep.step))
+            alarms = Alarms(self.store, self.settings.partitions, is_strict=self.settings.durability == "strict")
+            recycling.append(Duty("alarms", EVERY_S, alarms.look))
             heads = audit_heads.AuditHeads(self.store, self.settings.partitions)
             recycling.append(Duty("audit", audit_heads.EVERY_S, heads.look))
         return [

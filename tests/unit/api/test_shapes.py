@@ -7,15 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskmaster.api import cursor, problems
-from taskmaster.api.health import rules
 from taskmaster.api.problems import BadParameter
 from taskmaster.api.shapes import instant, moment
 from taskmaster.api.submission import header_key
 from taskmaster.api.views import failed_reason
-from taskmaster.engine.queries import empty_queue
 from taskmaster.errors import KeyReused, NotCompleted, NotEnded, PluginError, TaskMasterError
-from taskmaster.model.job import Counts, Failure
-from taskmaster.store.flow import Rules
+from taskmaster.model.job import Failure
 
 ID = "01a20557-4f89-7362-bf7c-8356bbe4029a"
 
@@ -91,18 +88,3 @@ def test_failed_reason_is_one_sentence() -> None:
     assert failed_reason(Failure("smtp.Refused", "no"), "fatal", 0) == "Refused: no"
     assert failed_reason(None, "worker_lost", 3) == "worker_lost: its worker process died 3 times while running it"
     assert failed_reason(None, "", 0) is None
-
-
-@pytest.mark.parametrize(
-    ("change", "broken"),
-    [
-        ({}, []),
-        ({"counts": Counts(waiting=1_000)}, ["waiting"]),
-        ({"failure_ratio": 0.5}, ["failureRate"]),
-        ({"orphan_types": ("t",)}, ["noWorker"]),
-    ],
-)
-def test_rules_of_health(change: dict[str, object], broken: list[str]) -> None:
-    found = rules([empty_queue("q")._replace(**change)], [Rules({}, {}, {}, {}, frozenset())])
-
-    assert [rule.rule for rule in found if not rule.ok] == broken

@@ -29,6 +29,7 @@ else
   call('SREM', P .. 'whs', id)
   call('PEXPIRE', key, GONE_KEPT_MS)
 end
-call(fields.url and fields.off == '' and 'SADD' or 'SREM', P .. 'whl', id)
+local hears_of_ends = fields.url and fields.off == '' and fields.ev ~= 'health.degraded'
+call(hears_of_ends and 'SADD' or 'SREM', P .. 'whl', id)
 record_audit(who, fields.url and 'webhook.put' or 'webhook.deleted', id, reason, detail)
 return { STATUS.OK, rev + 1 }
