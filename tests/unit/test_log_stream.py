@@ -96,3 +96,22 @@ def test_nothing_waits_when_an_interpreter_ends() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
 
     assert [json.loads(line)["event"] for line in done.stderr.splitlines()] == [str(n) for n in range(50)]
+
+
+def test_a_batch_that_does_not_fit_leaves_whole_lines(monkeypatch) -> None:
+    """A pipe takes a page or nothing: what is in it can be read line by line, and what is not is counted."""
+    read, write = os.pipe()
+    with open(read, "rb", buffering=0) as reader, open(write, "w") as usual:
+        stream = LogStream(usual, lambda lines: f"dropped {lines}")
+        for n in range(3_000):
+            stream.write_soon(f"{n:04d} {'x' * 95}\n")
+        stream.flush()
+        lines = reader.read(1_000_000).splitlines()
+        stream.write("after\n")
+        lines += reader.read(1_000_000).splitlines()
+
+    whole = [line for line in lines if len(line) == 100]
+    assert [int(line[:4]) for line in whole] == list(range(len(whole)))
+    told = sum(int(line.split()[1]) for line in lines if line.startswith(b"dropped "))
+    assert (told + len(whole), lines[-1]) == (3_000, b"after")
+    assert all(line == b"after" or line.startswith(b"dropped ") for line in lines if len(line) != 100)

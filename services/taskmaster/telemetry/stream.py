@@ -13,7 +13,7 @@ import stat
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TextIO
 
 __all__ = ["LogStream"]
@@ -116,22 +116,41 @@ class LogStream:
             except (OSError, ValueError):  # a full disk; a stream that somebody closed
                 return text.count("\n")
             return 0
-        data = ("\n" if self._is_torn else "").encode() + text.encode(errors="backslashreplace")
+        lines = text.count("\n")
+        for chunk in _chunks(text.encode(errors="backslashreplace")):
+            if not self._put_chunk(self._fd, chunk, patience_ms):
+                return lines
+            lines -= chunk.count(b"\n")
+        return 0
+
+    def _put_chunk(self, fd: int, chunk: bytes, patience_ms: int) -> bool:
+        data = b"\n" + chunk if self._is_torn else chunk
         while data:
             try:
-                data = data[os.write(self._fd, data) :]
+                data = data[os.write(fd, data) :]
                 self._is_torn = bool(data)
             except BlockingIOError:
                 if not self._has_room(patience_ms):
-                    return data.count(b"\n")
+                    return False
             except OSError:  # nobody is at the other end any more
-                return data.count(b"\n")
-        return 0
+                return False
+        return True
 
     def _has_room(self, within_ms: int) -> bool:
         poll = select.poll()
         poll.register(self._fd or 0, select.POLLOUT)
         return bool(within_ms and poll.poll(within_ms))
+
+
+def _chunks(text: bytes) -> Iterator[bytes]:
+    """Whole lines of *text*, as many together as a pipe takes or leaves; a longer one by itself."""
+    begin = 0
+    while len(text) - begin > select.PIPE_BUF:
+        end = text.rfind(b"\n", begin, begin + select.PIPE_BUF) + 1 or text.find(b"\n", begin) + 1 or len(text)
+        yield text[begin:end]
+        begin = end
+    if begin < len(text):
+        yield text[begin:]
 
 
 def _reopened(stream: TextIO) -> int | None:
