@@ -42,14 +42,14 @@ def test_the_lines_that_each_job_has_are_those_that_any_event_would_be(capfd) ->
     logs.configure("info", "json")
     tell = logs.teller()
     assert tell is not None
-    tell(events.JOB_STARTED, facts)
+    tell.tell(events.JOB_STARTED, tell.prepare(facts))
     logs.get().info(events.JOB_STARTED, **facts)
     logs.flush()
     short, usual = (json.loads(line) for line in capfd.readouterr().err.splitlines())
     logs.configure("info", "console")
     pretty = logs.teller()
     assert pretty is not None
-    pretty(events.JOB_STARTED, facts)
+    pretty.tell(events.JOB_STARTED, pretty.prepare(facts))
     logs.flush()
     logs.configure("warning", "json")
 

@@ -62,6 +62,7 @@ class JobMessage(MessageProxy):
         is_recovered: it found an effect done by an earlier attempt.
         traceparent: context of what this attempt does: its span's, or its submission's where there is none; or empty.
         span: that records it; None where it is not recorded.
+        told: its facts as its lines in the log have them, once there was one.
     """
 
     failed = False
@@ -84,6 +85,7 @@ class JobMessage(MessageProxy):
     is_fallback = False
     span: Span | None = None
     has_said = False
+    told: Any = None
 
     def __init__(
         self, claim: Claim, envelope: Envelope, actor: HandlerActor, consumer: PartitionConsumer, token: str, now_ms: int, now: float

@@ -13,6 +13,7 @@ __all__ = ["accepted", "is_sampled", "ours", "trace_id_of", "unsampled", "url_of
 
 _FORM = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 
+_NOT_ZERO = 1 << 64 | 1  # in neither of the two ids
 #: `traceparent` of the attempt that runs in this thread or task, or empty.
 ours: ContextVar[str] = ContextVar("taskmaster_traceparent", default="")
 
@@ -35,7 +36,8 @@ def trace_id_of(traceparent: str) -> str:
 
 def unsampled() -> str:
     """The context of a trace that begins here and is not recorded: its ids are for logs."""
-    return f"00-{random.getrandbits(128) | 1:032x}-{random.getrandbits(64) | 1:016x}-00"
+    ids = f"{random.getrandbits(192) | _NOT_ZERO:048x}"
+    return f"00-{ids[:32]}-{ids[32:]}-00"
 
 
 def is_sampled(traceparent: str) -> bool:

@@ -12,7 +12,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping, MutableMapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import structlog
@@ -20,7 +20,7 @@ import structlog
 from taskmaster.telemetry import events
 from taskmaster.telemetry.stream import LogStream
 
-__all__ = ["FACTS", "LEVELS", "configure", "flush", "get", "teller"]
+__all__ = ["FACTS", "LEVELS", "Teller", "configure", "flush", "get", "teller"]
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 #: What a line about an attempt says of it; the SDK's logger puts them on records of handlers.
@@ -60,13 +60,18 @@ class _Stamp:
         self._second = (-1, "")
 
     def __call__(self, _: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        second, nanos = divmod(time.time_ns(), 1_000_000_000)
+        event["timestamp"] = self.text()
+        return event
+
+    def text(self) -> str:
+        """Now."""
+        now = time.time()
+        second = int(now)
         known, text = self._second  # read and written whole: threads need no lock
         if known != second:
             text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
             self._second = (second, text)
-        event["timestamp"] = f"{text}.{nanos // 1_000:06d}Z"
-        return event
+        return f"{text}.{int((now - second) * 1_000_000):06d}Z"
 
 
 def _json(_: Any, __: str, event: MutableMapping[str, Any]) -> str:
@@ -102,23 +107,40 @@ class _Handler(logging.StreamHandler[Any]):
             self.handleError(record)
 
 
+class Teller(NamedTuple):
+    """Tells of events: `tell(event, prepare(facts))`. What several lines say alike is prepared once."""
+
+    prepare: Callable[[Mapping[str, Any]], Any]
+    tell: Callable[[str, Any], None]
+
+
+def _facts_text(facts: Mapping[str, Any]) -> str:
+    """What of a line comes behind its event, level and time."""
+    text = _json(None, "info", dict(facts))
+    return f",{text[1:-1]}" if facts else ""
+
+
 class _Lines:
     """What structlog writes our events with: those that may be many wait for one another, warnings and worse do not."""
 
     def __init__(self, stream: LogStream, stamp: _Stamp | None) -> None:
         self._stream = stream
-        self.stamp = stamp
+        self._stamp = stamp
+
+    @property
+    def teller(self) -> Teller | None:
+        """The short way to lines that say little; only to JSON."""
+        return None if self._stamp is None else Teller(_facts_text, self._tell)
+
+    def _tell(self, event: str, facts: Any) -> None:
+        assert self._stamp is not None
+        self._stream.write_soon(f'{{"event":"{event}","level":"info","timestamp":"{self._stamp.text()}"{facts}}}\n')
 
     def info(self, line: str) -> None:
         self._stream.write_soon(f"{line}\n")
 
     def warning(self, line: str) -> None:
         self._stream.write(f"{line}\n")
-
-    def tell(self, event: str, facts: Mapping[str, Any]) -> None:
-        """The line that `get().info(event, **facts)` would write, as JSON, a quarter of the time: no exception, nothing long."""
-        assert self.stamp is not None
-        self.info(_json(None, "info", self.stamp(None, "info", {**facts, "event": event, "level": "info"})))
 
     debug = info
     warn = error = exception = critical = fatal = warning
@@ -167,15 +189,17 @@ def configure(level: str, form: str = "auto") -> None:
         logging.getLogger(name).setLevel(max(number, logging.WARNING))
 
 
-def teller() -> Callable[[str, Mapping[str, Any]], None] | None:
-    """What tells (event, facts) at info level, for the lines that each job has; None where nobody reads them: they need not be made."""
+def teller() -> Teller | None:
+    """What tells of events at info level that each job has; None where nobody reads them: they need not be made.
+
+    The same lines that `get().info` would write, in a fraction of the time.
+    """
     logger = get().bind()  # bound now: the lazy proxy costs a microsecond a call
     if not logger.is_enabled_for(logging.INFO):
         return None
     lines = logger._logger  # noqa: SLF001 - ours, if `configure` was called
-    if isinstance(lines, _Lines) and lines.stamp is not None:
-        return lines.tell
-    return lambda event, facts: logger.info(event, **facts)
+    short = lines.teller if isinstance(lines, _Lines) else None
+    return short or Teller(dict, lambda event, facts: logger.info(event, **facts))
 
 
 def flush() -> None:

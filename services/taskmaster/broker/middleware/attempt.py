@@ -48,7 +48,7 @@ class AttemptContext(Middleware):
         self._keep = keep
         self._keep_line = None if keep_from is None else self._keep_of
         self._keep_from = keep_from or 0
-        self._tell_line = teller()
+        self._teller = teller()
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:  # noqa: ARG002
         """Everything the handler needs.
@@ -81,8 +81,9 @@ class AttemptContext(Middleware):
             trace.ours.set(message.traceparent)
         if message.is_cancelled:  # after the context is there: `PartitionConsumer.cancel` sets the one, then looks for the other
             raise NotRun("cancelled")
-        if self._tell_line is not None:
-            self._tell_line(events.JOB_STARTED, message.facts)
+        if self._teller is not None:
+            message.told = self._teller.prepare(message.facts)
+            self._teller.tell(events.JOB_STARTED, message.told)
 
     def _tell(self, context: JobContext, fraction: float, note: str) -> None:
         self._report(context.host, fraction, note)
@@ -100,7 +101,7 @@ class AttemptContext(Middleware):
     ) -> None:
         """The line that says how it went; failures are told when the store has taken them."""
         assert isinstance(message, JobMessage)
-        if self._tell_line is None:
+        if self._teller is None:
             return
         outcome = message.finish.outcome if message.finish is not None else ""
         if outcome == "c":
@@ -109,4 +110,4 @@ class AttemptContext(Middleware):
             event = events.JOB_DISCARDED
         else:
             return
-        self._tell_line(event, message.facts)
+        self._teller.tell(event, message.told if message.told is not None else self._teller.prepare(message.facts))

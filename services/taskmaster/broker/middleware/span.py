@@ -75,7 +75,14 @@ class AttemptSpan(Middleware):
             return self._tracer.start_span(name, _within(parent), SpanKind.CONSUMER, attributes)
         return self._tracer.start_span(name, Context(), SpanKind.CONSUMER, attributes, (Link(parent),))
 
-    def after_process_message(self, broker: Broker, message: MessageProxy, **_: Any) -> None:  # noqa: ARG002
+    def after_process_message(
+        self,
+        broker: Broker,  # noqa: ARG002
+        message: MessageProxy,
+        *,
+        result: Any = None,  # noqa: ARG002
+        exception: BaseException | None = None,  # noqa: ARG002
+    ) -> None:
         """End it: how it went, and the class of its error; nothing that the error says."""
         assert isinstance(message, JobMessage)
         span, finish = message.span, message.finish

@@ -38,15 +38,18 @@ local function lease(id, queue, needs)
   local due = f[4]
   f = f[2] and call('HMGET', key, 'st', 'ep', 'hb', 'fl') or {} -- the first attempt has none of these yet
   local epoch = (tonumber(f[2]) or 0) + 1
-  call('HSET', key, 'st', 'a', 'ep', epoch == 1 and '1' or epoch, 'tk', claimer.token, 'sa', NOW)
-  if needs and needs[1] then
-    local held = {}
+  local held
+  if needs then
     for _, l in ipairs(needs) do
       take(l, id, epoch)
-      if l.is_held then held[#held + 1] = l.instance end
+      if l.is_held then held = held and held .. ',' .. l.instance or l.instance end
       if l.is_fallback then fallbacks[#fallbacks + 1] = id end
     end
-    if #held > 0 then call('HSET', key, 'hl', table.concat(held, ',')) end
+  end
+  if held then
+    call('HSET', key, 'st', 'a', 'ep', epoch, 'tk', claimer.token, 'sa', NOW, 'hl', held)
+  else
+    call('HSET', key, 'st', 'a', 'ep', epoch == 1 and '1' or epoch, 'tk', claimer.token, 'sa', NOW)
   end
   add(P .. 'active', claimer.expiry, id)
   tell('a', id)
