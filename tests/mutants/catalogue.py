@@ -54,7 +54,13 @@ def letters(name: str, file: str, old: str, new: str) -> Mutant:
 
 def history(name: str, file: str, old: str, new: str) -> Mutant:
     """A broken script of the audit or of what is told of events."""
-    tests = ("tests/integration/store/test_audit.py", "tests/integration/api/test_feed.py", "-k", "valkey")
+    tests = (
+        "tests/integration/store/test_audit.py",
+        "tests/integration/store/test_events.py",
+        "tests/integration/api/test_feed.py",
+        "-k",
+        "valkey",
+    )
     return Mutant(name, f"store/lua/{file}.lua", old, new, tests)
 
 
