@@ -90,6 +90,32 @@ def test_what_waits_in_a_parent_is_not_written_by_its_child_too() -> None:
     assert sorted(text.split()) == [b"child", b"first", b"waits"]
 
 
+def test_a_fork_waits_for_a_line_that_is_being_written(monkeypatch) -> None:
+    """The child can write at once, whatever another thread of its parent was about."""
+    read, write = os.pipe()
+    with open(read, "rb", buffering=0) as reader, open(write, "w") as usual:
+        stream, is_writing, go_on = LogStream(usual, str), threading.Event(), threading.Event()
+        put = stream._put
+
+        def slow(text: str, patience_ms: int) -> int:
+            is_writing.set()
+            go_on.wait(10)
+            return put(text, patience_ms)
+
+        monkeypatch.setattr(stream, "_put", slow)
+        writer = threading.Thread(target=stream.write, args=("parent\n",))
+        writer.start()
+        is_writing.wait(10)
+        threading.Timer(0.05, go_on.set).start()
+        pid = os.fork()
+        if pid == 0:
+            stream.write("child\n")
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+        writer.join(10)
+        assert sorted(reader.read(1_000).split()) == [b"child", b"parent"]
+
+
 def test_nothing_waits_when_an_interpreter_ends() -> None:
     """The last lines of a process that ends by itself are there."""
     code = "from taskmaster.telemetry import logs; logs.configure('info', 'json'); [logs.get().info(str(n)) for n in range(50)]"

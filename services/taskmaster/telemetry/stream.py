@@ -16,13 +16,15 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
-__all__ = ["LogStream"]
+__all__ = ["THREAD", "LogStream"]
 
 #: How long a reader that is behind is waited for, once: then lines are dropped until it reads again.
 PATIENCE_MS = 20
 #: Lines that come so soon after the last write wait for others, so long at most; a process that is killed loses those.
 GATHER_S = 0.02
 GATHERED_MAX = 1_000
+#: Name of the thread that writes what waits. A fork is safe beside it.
+THREAD = "taskmaster-log"
 
 _streams: weakref.WeakSet[LogStream] = weakref.WeakSet()
 
@@ -70,6 +72,14 @@ class LogStream:
         with self._lock:
             self._write_waiting("")
 
+    def hold(self) -> None:
+        """Nobody writes until `let_go`: a child would begin with a line half written, and the locks of whoever wrote it."""
+        self._lock.acquire()
+
+    def let_go(self) -> None:
+        """See `hold`."""
+        self._lock.release()
+
     def forked(self) -> None:
         """In a child: what waits is the parent's to write, and so is its thread."""
         self._lock = threading.Lock()
@@ -79,7 +89,7 @@ class LogStream:
     def _ring(self) -> None:
         if self._bell is None:
             self._bell = threading.Event()
-            threading.Thread(target=self._gather, args=(self._bell,), name="taskmaster-log", daemon=True).start()
+            threading.Thread(target=self._gather, args=(self._bell,), name=THREAD, daemon=True).start()
         self._bell.set()
 
     def _gather(self, bell: threading.Event) -> None:
@@ -167,9 +177,19 @@ def _reopened(stream: TextIO) -> int | None:
     return None
 
 
+def _before_fork() -> None:
+    for stream in _streams:
+        stream.hold()
+
+
+def _after_fork() -> None:
+    for stream in _streams:
+        stream.let_go()
+
+
 def _forked() -> None:
     for stream in _streams:
         stream.forked()
 
 
-os.register_at_fork(after_in_child=_forked)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_forked)

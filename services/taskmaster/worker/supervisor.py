@@ -28,6 +28,7 @@ from taskmaster.plugins.registry import Registry
 from taskmaster.settings import Settings, to_environ
 from taskmaster.telemetry import events, logs, tracing
 from taskmaster.telemetry.logs import get
+from taskmaster.telemetry.stream import THREAD
 from taskmaster.worker.exporter import Exporter
 from taskmaster.worker.heart import Hearts
 from taskmaster.worker.process import Part, undertake
@@ -159,7 +160,7 @@ class Supervisor:
         for number in _STOPS:
             signal.signal(number, self._on_signal)
         signal.signal(signal.SIGCHLD, lambda *_: None)  # only to end the sleep
-        if threading.active_count() > 1:
+        if any(thread is not threading.main_thread() and thread.name != THREAD for thread in threading.enumerate()):
             log.warning(events.PLUGIN_LOADED, notes=["a plugin started threads at import; they do not exist in forked workers"])
         gc.collect()
         gc.freeze()  # the heap of imported plugins is shared by all children, and no collection touches it
