@@ -21,7 +21,7 @@ import msgspec
 from msgspec import Meta
 
 from taskmaster.errors import ConfigurationError
-from taskmaster.model import retention
+from taskmaster.model import retention, spelling
 from taskmaster.model.addresses import is_store, is_web, masked_url
 from taskmaster.model.egress import parse_allowed
 from taskmaster.model.scopes import ORDINARY, Scope
@@ -231,12 +231,12 @@ def load(cli: Mapping[str, str | None], environ: Mapping[str, str], cwd: Path) -
 
 def describe(settings: Settings) -> list[Shown]:
     """Every setting with its value as text and its source. No secret is in it."""
-    return [Shown(name, _shown(name, getattr(settings, name)), settings.sources.get(name, "default")) for name in NAMES]
+    return [Shown(name, spelling.shown(name, getattr(settings, name)), settings.sources.get(name, "default")) for name in NAMES]
 
 
 def to_environ(settings: Settings) -> dict[str, str]:
     """The environment variables from which `load` makes the same settings again, for a child process. The store's secret is in it."""
-    texts = {PREFIX + name.upper(): _text(name, getattr(settings, name)) for name in NAMES}
+    texts = {PREFIX + name.upper(): spelling.text(name, getattr(settings, name)) for name in NAMES}
     return settings.plugin_environ | {name: text for name, text in texts.items() if text}
 
 
@@ -435,23 +435,3 @@ def _decode(kind: type, value: Any) -> Any:
     if kind is Path and isinstance(value, str):
         return Path(value)
     raise TypeError(f"expected {kind.__name__}")
-
-
-def _text(name: str, value: Any) -> str:
-    if name == "retention":
-        return retention.spell(value)
-    if isinstance(value, dict):
-        return ",".join(f"{key}={number}" for key, number in value.items())
-    if isinstance(value, tuple):
-        return ",".join(value)
-    return "" if value is None else str(value)
-
-
-def _shown(name: str, value: Any) -> str:
-    if name == "redis_url":
-        return masked_url(value) if value else "(embedded)"
-    if name == "otlp_endpoint":
-        return masked_url(value) if value else "(none)"
-    if name == "webhook_secrets":
-        return ",".join("***" for _ in value) or "(none)"
-    return _text(name, value) or ("(all)" if name in ("queues", "plugins", "scopes") else "(none)")
