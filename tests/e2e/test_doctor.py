@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -31,8 +32,12 @@ def test_a_plugin_that_fails_in_a_worker_alone_is_found_from_elsewhere(tmp_path:
         return done.returncode, {check["rule"]: check for check in json.loads(done.stdout)["checks"]}
 
     with StoreServer("valkey", aof=True) as server:
-        with WorkerService(server.url, tmp_path / "w", plugins_folder=plugins, plugins="demo,fax", worker_processes=1, drain_ms=1_000):
+        with WorkerService(
+            server.url, tmp_path / "w", plugins_folder=plugins, plugins="demo,fax", worker_processes=1, drain_ms=1_000
+        ) as service:
             code, found = look()
+            service.send(signal.SIGTERM)
+            assert service.wait() == 0
         gone, later = look()
 
     failed = found["plugin-loading"]

@@ -80,7 +80,7 @@ def test_a_rate_over_four_processes_is_never_exceeded_and_used(clean_server, tmp
     hands = Hands(clean_server.url)
     hands.order(put_limit("fast", LimitRule(kind="rate", max=most, per_ms=per_ms), ANN, partitions=1))
     hands.order(change_queue("default", QueueChange(limits=("fast",)), ANN, partitions=1))
-    ids = hands.submit_many("dummy", [{}] * int(most * (RATE_S + 2)))
+    ids = hands.submit_many("dummy", [{"sleepMs": 100}] * int(most * (RATE_S + 2)))  # more than one process can do: 8 slots, 80 a second
     timed = int(most * RATE_S)
     with WorkerService(clean_server.url, tmp_path, worker_processes=4, concurrency=8):
         eventually(lambda: claims(hands, ids)[timed:], RATE_S * 2 + 20, every_s=0.5, what=f"{timed} jobs have begun")

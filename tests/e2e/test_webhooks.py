@@ -140,9 +140,7 @@ def test_a_worker_that_has_its_settings_from_the_command_line_delivers(clean_ser
     with Receiver() as receiver, Processes(tmp_path) as processes:
         processes.start("worker", ["-m", "taskmaster", "worker", "--redis-url", clean_server.url, *words], environ_of())
         hands = Hands(clean_server.url)
-        endpoint, secret = hands.store.converse(
-            make_endpoint(Endpoint(url=receiver.url), Word("test"), partitions=1, now_ms=hands.store.now_ms())
-        )
+        endpoint, secret = hands.store.converse(make_endpoint(Endpoint(url=receiver.url), Word("test"), partitions=1))
         hands.submit("dummy", {"result": 1}, callback=receiver.url)
         eventually(lambda: len(receiver.ids) == 2, 30, lambda: f"callback and {endpoint.id} are told: {receiver.ids}")
         hands.close()

@@ -69,7 +69,7 @@ async def make(request: AnyRequest) -> Answer:
     service.require("webhooks:manage")
     wanted = strict.convert(strict.decode(await bodies.read(request, BODY_MAX)), Endpoint)
     now_ms = await service.store.now_ms()
-    talk = make_endpoint(wanted, word_of(None, ""), partitions=service.settings.partitions, now_ms=now_ms)
+    talk = make_endpoint(wanted, word_of(None, ""), partitions=service.settings.partitions)
     view, secret = await service.store.converse(talk)
     return data(webhook_shapes.webhook_made(view, now_ms, secret), 201, {"location": f"/webhooks/{view.id}"} | etag(view.revision))
 

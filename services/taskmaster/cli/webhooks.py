@@ -85,7 +85,7 @@ def add(as_json: bool, reason: str, **given: Any) -> None:
 
     def make(store: SyncStore) -> tuple[Any, int]:
         now_ms = store.now_ms()
-        return store.converse(make_endpoint(wanted, _word(reason), partitions=settings.partitions, now_ms=now_ms)), now_ms
+        return store.converse(make_endpoint(wanted, _word(reason), partitions=settings.partitions)), now_ms
 
     (view, secret), now_ms = _asked(settings, make)
     if as_json:

@@ -85,6 +85,7 @@ class EndpointView:
     """An endpoint as it stands. *endpoint* is without its secret.
 
     Attributes:
+        made_ms: by the store's clock, which each end is judged by.
         disabled_why: who disabled it; empty: it is not.
         secrets: those that sign, the newest first, each with the Unix ms at which it ceases to, 0: never.
     """
@@ -165,7 +166,7 @@ def find_endpoint(endpoint_id: str) -> Talk[EndpointView]:
     return endpoint_of(rows[0])
 
 
-def make_endpoint(wanted: Endpoint, word: Word, *, partitions: int, now_ms: int) -> Talk[tuple[EndpointView, str]]:
+def make_endpoint(wanted: Endpoint, word: Word, *, partitions: int) -> Talk[tuple[EndpointView, str]]:
     """A new endpoint, and its secret, which is not to be had again.
 
     Raises:
@@ -177,7 +178,7 @@ def make_endpoint(wanted: Endpoint, word: Word, *, partitions: int, now_ms: int)
     if len(there) >= ENDPOINTS_MAX:
         raise Conflict(f"there are {len(there)} webhooks, and at most {ENDPOINTS_MAX} may be: delete one that nobody needs")
     endpoint_id = f"we_{secrets.token_hex(8)}"
-    view = EndpointView(endpoint_id, wanted, 0, now_ms, word.by, _off(wanted, word), ((secret, 0),))
+    view = EndpointView(endpoint_id, wanted, 0, 0, word.by, _off(wanted, word), ((secret, 0),))
     yield from _write(endpoint_id, view, word, partitions, 0, "new")
     return (yield from find_endpoint(endpoint_id)), secret
 
@@ -329,7 +330,6 @@ def _write(endpoint_id: str, view: EndpointView | None, word: Word, partitions: 
             "de": wanted.description,
             "off": view.disabled_why,
             "sec": msgspec.json.encode(view.secrets).decode(),
-            "at": view.made_ms,
             "by": view.by,
         }
         host = target_of(wanted.url).host

@@ -42,6 +42,18 @@ def receiver() -> Iterator[Receiver]:
         yield started
 
 
+#: Those that a test has started, each with what it was started with.
+plugins: list[tuple[WebhooksPlugin, PluginContext]] = []
+
+
+@pytest.fixture(autouse=True)
+def _ended() -> Iterator[None]:
+    yield
+    while plugins:
+        plugin, context = plugins.pop()
+        plugin.on_shutdown(context)
+
+
 @job("quick")
 def quick(payload, ctx):
     return {"answer": CANARY}
@@ -60,7 +72,9 @@ def unwanted(payload, ctx):
 def jobs(server: StoreServer, folder: Path, **environ: str) -> list[Job]:
     plugin = WebhooksPlugin()
     usual = {"TASKMASTER_REDIS_URL": server.url, "TASKMASTER_WEBHOOK_ALLOW": "127.0.0.1", "TASKMASTER_WEBHOOK_SECRETS": SECRET}
-    plugin.on_init(PluginContext("webhooks", folder, usual | {f"TASKMASTER_{name.upper()}": value for name, value in environ.items()}))
+    context = PluginContext("webhooks", folder, usual | {f"TASKMASTER_{name.upper()}": value for name, value in environ.items()})
+    plugin.on_init(context)
+    plugins.append((plugin, context))
     return [quick, fatal, unwanted, *plugin.register_jobs()]
 
 
@@ -148,7 +162,7 @@ def test_one_receiver_gone_and_one_forbidden_end_for_good(clean_server: StoreSer
 
 def make(worker: Worker, url: str, **fields: Any) -> tuple[str, str]:
     """An endpoint: its id and its secret."""
-    talk = make_endpoint(Endpoint(url=url, **fields), Word("test"), partitions=worker.partitions, now_ms=worker.store.now_ms())
+    talk = make_endpoint(Endpoint(url=url, **fields), Word("test"), partitions=worker.partitions)
     view, secret = worker.store.converse(talk)
     return view.id, secret
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from support.desk import GRACE_MS, LEASE_MS, WINDOW_MS, Desk
+from support.desk import BEGINNING_MS, GRACE_MS, LEASE_MS, WINDOW_MS, Desk
 from taskmaster.model.retention import Kept
 from taskmaster.model.webhooks import DELIVERY
 from taskmaster.store import calls, flow, upkeep, webhooks
@@ -204,6 +204,19 @@ def test_with_an_endpoint_every_end_is_told_but_those_of_deliveries(desk: Desk) 
     assert before not in {end.job_id for end in heard(desk)}
     assert [(end.job_id, end.url) for end in heard(desk)] == [(first, ""), (both, URL)]
     desk.dump()
+
+
+def test_an_endpoint_was_made_by_the_clock_that_ends_are_judged_by(desk: Desk) -> None:
+    """Whoever made it may be ahead, and the ends of that time would be told to nobody. A change leaves it; one made anew begins anew."""
+    endpoint = {"url": "https://example.com/", "off": "", "sec": "[]"}
+    made = []
+    for fields in (endpoint, endpoint | {"de": "mine"}, {}, endpoint):
+        order = flow.Order(str(len(made)), None, "ann", "")
+        desk.run(webhooks.put_webhook(0, "we_0123456789abcdef", fields, order, "{}"))
+        made.append(desk.raw.hget("tm:{0}:wh:we_0123456789abcdef", "at"))
+        desk.now += 1_000
+
+    assert made == [str(BEGINNING_MS), str(BEGINNING_MS), None, str(BEGINNING_MS + 3_000)]
 
 
 def test_a_job_whose_record_vanished_leaves_no_callback_behind(desk: Desk) -> None:

@@ -133,7 +133,7 @@ def _told_of(desk: Desk) -> list[str]:
 
 
 def _webhook(desk: Desk, **fields: str) -> Call[Any]:
-    usual = {"url": "https://example.com/", "off": "", "sec": "[]", "at": str(BEGINNING_MS)}
+    usual = {"url": "https://example.com/", "off": "", "sec": "[]"}
     return webhooks.put_webhook(0, "we_0123456789abcdef", usual | fields, ORDER, "{}")
 
 

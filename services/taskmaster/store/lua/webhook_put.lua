@@ -3,7 +3,7 @@ FLAGS  allow-oom
 KEYS   meta HASH tm:{p}:meta; all others are formed under its tag
 ARGV   id, revision that the change was decided on (0: there is none yet, '' = whatever is there), op (random, of this request),
        fields (MessagePack map: url, ev events, ty types, qu queues (csv, '' = all), de description, off why it is disabled ('' = it is not),
-       sec (JSON list of [secret, valid until ms or 0]), at made ms, by; empty: take it away), who, reason, detail (JSON for the audit, no secret in it),
+       sec (JSON list of [secret, valid until ms or 0]), by; empty: take it away), who, reason, detail (JSON for the audit, no secret in it),
        now ('' = server time)
 OUT    [OK, revision] | [ALREADY, revision] | [CONFLICT, revision]
 REPEAT ALREADY ]]
@@ -13,7 +13,7 @@ local id, known, op, fields, who, reason, detail = ARGV[1], ARGV[2], ARGV[3], cm
 local key = P .. 'wh:' .. id
 local GONE_KEPT_MS = 600000 -- the number of one that is gone stays for late copies of older orders
 
-local is = call('HMGET', key, 'rev', 'op')
+local is = call('HMGET', key, 'rev', 'op', 'at')
 local rev = tonumber(is[1]) or 0
 if is[2] == op then return { STATUS.ALREADY, rev } end
 if known ~= '' and tonumber(known) ~= rev then return { STATUS.CONFLICT, rev } end
@@ -24,6 +24,7 @@ end
 call('DEL', key)
 call('HSET', key, 'rev', rev + 1, 'op', op, unpack(flat))
 if fields.url then
+  call('HSET', key, 'at', is[3] or NOW) -- by the clock that ends are judged by: it hears of those from now on
   call('SADD', P .. 'whs', id)
 else
   call('SREM', P .. 'whs', id)
