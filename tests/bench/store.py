@@ -40,6 +40,9 @@ class Store:
 
 @contextmanager
 def fresh_store(kind: Kind, *, aof: bool) -> Iterator[Store]:
-    """An empty server of this kind on a unix socket, gone at the end. A new one each time: a flushed server stays slow for a while."""
-    with StoreServer(kind, aof=aof) as server, redis.Redis.from_url(server.url, decode_responses=True, protocol=2) as client:
+    """An empty server of this kind on a unix socket, gone at the end, with the settings that the embedded one has.
+
+    A new one each time: a flushed server stays slow for a while.
+    """
+    with StoreServer(kind, aof=aof, options=("--zset-max-listpack-entries", "16")) as server, redis.Redis.from_url(server.url, decode_responses=True, protocol=2) as client:
         yield Store(server, client)

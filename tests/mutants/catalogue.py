@@ -96,8 +96,8 @@ _LUA = [
     lua(
         "epoch_without_token",
         "lib/fetch",
-        "'1' or epoch, 'tk', claimer.token,",
-        "'1' or epoch, 'tk', string.gsub(claimer.token, '%d+$', '1'),",
+        "epoch_text, 'tk', claimer.token, 'sa', NOW)",
+        "epoch_text, 'tk', string.gsub(claimer.token, '%d+$', '1'), 'sa', NOW)",
     ),
     lua("retry_forgets_cancel", "cycle", "if job[8] or outcome == 'x' then", "if outcome == 'x' then"),
     lua("cancel_beats_finish", "cycle", "if outcome == 'c' then", "if outcome == 'c' and not call('HGET', key, 'cr') then"),
@@ -453,7 +453,7 @@ def breaking(name: str, file: str, old: str, new: str, tests: str = "test_breake
 _DEPENDENCIES = [
     breaking("breaker_never_opens", "lib/breaker", "b.downs >= b.ratio * b.calls then trip(b)", "false then trip(b)"),
     breaking("breaker_forgets_its_minimum", "lib/breaker", "b.calls >= b.least and", ""),
-    breaking("probes_unbounded", "lib/limits", "rule.probes - call('ZCARD', l.key .. ':s')", "math.huge"),
+    breaking("probes_unbounded", "lib/limits", "rule.probes - call('ZCARD', l.slots)", "math.huge"),
     breaking("calls_from_before_close_it", "lib/breaker", " and began >= b.till then", " then"),
     breaking("a_bad_probe_goes_on", "lib/breaker", "if b.bad >= b.ratio * b.probes and b.bad > 0 then", "if false then"),
     breaking("dependency_down_burns_an_attempt", "cycle", "if outcome == 'd' and not may_wait(key, f[7]) then", "if outcome == 'd' then"),

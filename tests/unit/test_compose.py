@@ -98,7 +98,7 @@ def test_the_store_loses_and_drops_nothing() -> None:
     command = SERVICES["valkey"]["command"]
     said = dict(zip(command[1::2], command[2::2], strict=False))
 
-    assert (said["--appendonly"], said["--maxmemory-policy"]) == ("yes", "noeviction")
+    assert (said["--appendonly"], said["--maxmemory-policy"], said["--zset-max-listpack-entries"]) == ("yes", "noeviction", "16")
     assert SERVICES["valkey"]["volumes"] == ["valkey-data:/data"]
 
 

@@ -43,6 +43,9 @@ _LONGEST_SOCKET_PATH: Final = 100
 _LOG_BYTES: Final = 1_000_000
 _PR_SET_PDEATHSIG: Final = 1
 _POLL_S: Final = 0.01
+#: Sorted sets of more members than this get an index. Up to the server's own 128 each step in one is a walk through half of it, and in those of
+#: running jobs, of rings and of limiters' slots every attempt takes some.
+_SMALL_SET: Final = 16
 
 _Answer = Literal["ready", "loading", "silent"]
 Fsync = Literal["everysec", "always"]
@@ -294,6 +297,7 @@ def _configuration(data_dir: Path, address: _Address, fsync: Fsync) -> str:
         ("appendfsync", fsync),
         ("save", ""),
         ("maxmemory-policy", "noeviction"),
+        ("zset-max-listpack-entries", str(_SMALL_SET)),
         ("port", str(address.port)),
     ]
     if address.path:

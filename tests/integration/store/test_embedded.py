@@ -88,7 +88,7 @@ def test_the_server_is_configured_to_keep_what_it_is_given(data_dir: Path, start
         config = client.config_get("*")
     assert {finding.level for finding in judge(config)} == {"ok"}
     assert (config["appendonly"], config["appendfsync"], config["save"], config["port"]) == ("yes", "everysec", "", "0")
-    assert config["maxmemory-policy"] == "noeviction"
+    assert (config["maxmemory-policy"], config["zset-max-listpack-entries"]) == ("noeviction", "16")
     assert (store.is_running, store.is_attached) == (True, False)
 
 

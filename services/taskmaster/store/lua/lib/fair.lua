@@ -22,7 +22,7 @@ local function open_level(queue, p, bands, n, limits, weights)
   local v = call('HGET', P .. 'vt:' .. queue, 'v' .. p)
   for _, band in ipairs(bands) do
     band.lanes, band.changed, band.gone, band.limiters = P .. 'lane:' .. queue .. '/' .. band.plain .. '/', {}, {}, limiters_of(queue, limits, band)
-    if not band.ring then band.rows, band.is_whole = { { name = '-', key = '-', tag = 0 } }, true end
+    if not band.ring then band.rows, band.first, band.last, band.is_whole = { { name = '-', key = '-', tag = 0 } }, 1, 1, true end
   end
   return { queue = queue, p = p, bands = bands, v = tonumber(v or 0), flow = P .. 'flow:' .. queue .. '/' .. p, tags = {}, served = {}, weights = weights,
     ahead = math.min(n + 1, AHEAD), tries = 4 * n + AHEAD }
@@ -54,27 +54,39 @@ end
 -- The lanes of a ring that come first. Turns are taken in memory: one read and one write a fetch, not one a claim.
 local function read_ring(turn, band)
   write_ring(band)
-  local read, rows = call('ZRANGE', band.ring, 0, turn.ahead - 1, 'WITHSCORES'), {}
+  local read, rows, n, key_end = call('ZRANGE', band.ring, 0, turn.ahead - 1, 'WITHSCORES'), {}, 0, -1 - #band.own -- all its names end alike
   for i = 1, #read, 2 do
-    rows[#rows + 1] = { name = read[i], key = key_of(read[i]), tag = read[i + 1] == 'inf' and math.huge or tonumber(read[i + 1]) }
+    local name, tag, key = read[i], read[i + 1], string.sub(read[i], 1, key_end)
+    n = n + 1
+    rows[n] = { name = name, key = key ~= '' and key or '-', tag = tag == 'inf' and math.huge or tonumber(tag) }
   end
-  band.rows, band.is_whole, band.horizon = rows, #rows < turn.ahead, #rows > 0 and rows[#rows].tag
+  band.rows, band.first, band.last, band.is_whole, band.horizon = rows, 1, n, n < turn.ahead, n > 0 and rows[n].tag
   read_tags(turn, rows)
+end
+
+-- The first row leaves those that are in sight: rows[first] to rows[last].
+local function pull_first(band)
+  local row = band.rows[band.first]
+  band.rows[band.first], band.first = nil, band.first + 1
+  return row
 end
 
 -- The first row to where its tag says, behind its equals; out of sight if others that were not read may come before it.
 local function move_first(band, tag)
-  local row = table.remove(band.rows, 1)
+  local rows, row = band.rows, pull_first(band)
   row.tag, row.at = tag, nil
   if band.ring then band.changed[row.name] = tag end
   if not band.is_whole and tag >= band.horizon then return end
-  local at = #band.rows
-  while at > 0 and band.rows[at].tag > tag do at = at - 1 end
-  table.insert(band.rows, at + 1, row)
+  local at = band.last
+  while at >= band.first and rows[at].tag > tag do
+    rows[at + 1] = rows[at]
+    at = at - 1
+  end
+  rows[at + 1], band.last = row, band.last + 1
 end
 
 local function drop_first(band)
-  local row = table.remove(band.rows, 1)
+  local row = pull_first(band)
   if band.ring then
     band.changed[row.name] = nil
     table.insert(band.gone, row.name)
@@ -84,7 +96,7 @@ end
 -- The lane of this band that is next; nil: none is ready. A lane whose key was served elsewhere meanwhile goes to its true place first.
 local function head_of(turn, band)
   while turn.tries > 0 do
-    local row = band.rows and band.rows[1]
+    local row = band.rows and band.rows[band.first]
     if row then
       if row.tag == math.huge then return nil end
       if not turn.tags[row.key] then read_tags(turn, { row }) end
@@ -107,10 +119,40 @@ local function age(band, row)
   return row.at
 end
 
--- All limiters that a job of this lane needs; or nil, and the first that has no room with the unit that is to wait for it. One that is by key
--- keeps its lane only. refusals: a list to be given all that have no room, for whoever wants to know why.
+-- What of limiters a job with these needs holds, as its hash has it; nil: nothing.
+local function held_of(needs)
+  local instances = {}
+  for _, l in ipairs(needs) do
+    if l.is_held then instances[#instances + 1] = l.instance end
+  end
+  return #instances > 0 and table.concat(instances, ',') or nil
+end
+
+-- The limiters of a lane of this key, as long as all have room: found once a call, for each key where one of them is by key.
+local function all_limiters(band, key)
+  local all = band.of_all or band.of_key and band.of_key[key]
+  if all then return all end
+  local is_by_key = false
+  all = {}
+  for _, its in ipairs(band.limiters) do
+    local l = limiter(its.name, key)
+    if l and not all[l] then
+      all[#all + 1], all[l] = l, true
+      is_by_key = is_by_key or l.is_by_key
+    end
+  end
+  all.held, band.of_key = held_of(all), band.of_key or {}
+  if is_by_key then band.of_key[key] = all else band.of_all = all end
+  return all
+end
+
+-- All limiters that a job of this lane needs, `held` of them as its hash has it; or nil, and the first that has no room with the unit that is
+-- to wait for it. One that is by key keeps its lane only. refusals: a list to be given all that have no room, for whoever wants to know why.
 local function needs_of(band, key, refusals)
   if #band.limiters == 0 then return NONE end
+  local all, has_room = all_limiters(band, key), true
+  for i = 1, #all do has_room = has_room and all[i].room > 0 end
+  if has_room then return all end
   local needs = {}
   for _, its in ipairs(band.limiters) do
     local l = limiter(its.name, key)
@@ -125,6 +167,7 @@ local function needs_of(band, key, refusals)
       end
     end
   end
+  needs.held = held_of(needs)
   return needs
 end
 
@@ -164,7 +207,7 @@ local function take_turn(turn)
       if id then return id, needs end -- else its last job was cancelled
     elseif l.is_by_key and band.ring then
       band.changed[row.name] = '+inf'
-      table.remove(band.rows, 1)
+      pull_first(band)
       park(turn.queue .. '/' .. band.plain .. '/' .. row.name, l, true)
     else
       park(l.is_by_key and turn.queue .. '/' .. band.band or unit, l)
@@ -186,6 +229,6 @@ local function close_level(turn)
   if served == 0 then return end
   call('HSET', P .. 'vt:' .. turn.queue, 'v' .. turn.p, turn.v)
   call('ZADD', turn.flow, unpack(rows))
-  local past = call('ZRANGEBYSCORE', turn.flow, '-inf', turn.v, 'LIMIT', 0, 2 * served)
-  if #past > 0 then call('ZREM', turn.flow, unpack(past)) end
+  local past = call('ZCOUNT', turn.flow, '-inf', turn.v)
+  if past > 0 then call('ZREMRANGEBYRANK', turn.flow, 0, math.min(past, 2 * served) - 1) end
 end

@@ -38,18 +38,15 @@ local function lease(id, queue, needs)
   local due = f[4]
   f = f[2] and call('HMGET', key, 'st', 'ep', 'hb', 'fl') or {} -- the first attempt has none of these yet
   local epoch = (tonumber(f[2]) or 0) + 1
-  local held
-  if needs then
-    for _, l in ipairs(needs) do
-      take(l, id, epoch)
-      if l.is_held then held = held and held .. ',' .. l.instance or l.instance end
-      if l.is_fallback then fallbacks[#fallbacks + 1] = id end
-    end
+  for i = 1, needs and #needs or 0 do
+    take(needs[i], id, epoch)
+    if needs[i].is_fallback then fallbacks[#fallbacks + 1] = id end
   end
-  if held then
-    call('HSET', key, 'st', 'a', 'ep', epoch, 'tk', claimer.token, 'sa', NOW, 'hl', held)
+  local epoch_text = epoch == 1 and '1' or epoch
+  if needs and needs.held then
+    call('HSET', key, 'st', 'a', 'ep', epoch_text, 'tk', claimer.token, 'sa', NOW, 'hl', needs.held)
   else
-    call('HSET', key, 'st', 'a', 'ep', epoch == 1 and '1' or epoch, 'tk', claimer.token, 'sa', NOW)
+    call('HSET', key, 'st', 'a', 'ep', epoch_text, 'tk', claimer.token, 'sa', NOW)
   end
   add(P .. 'active', claimer.expiry, id)
   tell('a', id)
@@ -157,21 +154,25 @@ end
 
 -- Up to n jobs, each by a turn of its level and, inside it, of its key; only where all limiters have room.
 local function fetch_in_turns(queue, levels, n, limits, weights, is_strict)
-  local tags, left, turns, taken = open_turns(queue, is_strict), {}, {}, 0
+  local tags, left, turns, taken, alone = open_turns(queue, is_strict), {}, {}, 0, next(levels)
+  if next(levels, alone) then alone = nil end
   for p, level in pairs(levels) do left[p], turns[p] = 1, open_level(queue, p, level, n, limits, weights) end
   while taken < n do
-    local p = whose_turn(tags, left)
+    local p = alone or whose_turn(tags, left)
     if not p then break end
     local id, needs, is_shut = take_turn(turns[p])
     if is_shut then break end
     if id then
       taken = taken + 1 -- a job that came too late was taken, too: what one call does has a bound
-      had_turns(tags, p, 1)
+      if not alone then had_turns(tags, p, 1) end
       lease(id, queue, needs)
+    elseif alone then
+      break
     else
       left[p] = 0
     end
   end
+  if alone and taken > 0 then had_turns(tags, alone, taken) end
   close_turns(tags)
   for _, turn in pairs(turns) do close_level(turn) end
   for _, level in pairs(levels) do

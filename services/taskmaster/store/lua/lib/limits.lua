@@ -25,12 +25,12 @@ local function limiter(name, key)
   local instance = rule.by_key and name .. '@' .. key or name
   local l = rule.instances[instance]
   if l then return l end
-  l = { instance = instance, name = name, kind = rule.kind, max = rule.max, per = rule.per, burst = rule.burst, key = P .. 'L:' .. instance, took = 0,
+  l = { instance = instance, name = name, kind = rule.kind, max = rule.max, per = rule.per, burst = rule.burst, key = P .. 'L:' .. instance, took = 0, slots = P .. 'L:' .. instance .. ':s',
     is_by_key = rule.by_key }
   rule.instances[instance] = l
   if rule.by_key and l.max then l.max = tonumber(call('HGET', P .. 'L:' .. name, 'max/' .. key) or nil) or l.max end
   if l.kind == 'slots' then
-    l.room, l.is_held = l.max - call('ZCARD', l.key .. ':s'), true
+    l.room, l.is_held = l.max - call('ZCARD', l.slots), true
   elseif l.kind == 'rate' and (l.burst or l.max > SLIDING_MAX) then
     local b = call('HMGET', l.key .. ':b', 'tokens', 'at')
     l.burst = l.burst or l.max
@@ -46,7 +46,7 @@ local function limiter(name, key)
   else -- a breaker: closed lets all through, open none until it is time to probe, then a few at a time; open without a time: by order
     local is_probing = rule.state == 'open' and rule.till and rule.till <= now
     l.is_held, l.is_probing = true, is_probing
-    l.room = rule.state == 'closed' and math.huge or is_probing and rule.probes - call('ZCARD', l.key .. ':s') or 0
+    l.room = rule.state == 'closed' and math.huge or is_probing and rule.probes - call('ZCARD', l.slots) or 0
     if not is_probing then l.next = rule.till end
   end
   return l
@@ -56,7 +56,7 @@ end
 local function take(l, id, epoch)
   l.room, l.took = l.room - 1, l.took + 1
   if l.kind == 'slots' or l.is_probing then
-    add(l.key .. ':s', epoch, id)
+    add(l.slots, epoch, id)
   elseif l.kind == 'rate' and not l.tokens then
     add(l.key .. ':t', NOW, epoch .. '/' .. id)
   end

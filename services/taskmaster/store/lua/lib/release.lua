@@ -3,12 +3,18 @@
 --- @include "lib/wake"
 
 local freed = {} -- instances that got room in this call
+local slots_of = {} -- keys of the slots, by what a job held
 
 local function give_back(id, held)
-  for instance in string.gmatch(held, '[^,]+') do
-    rem(P .. 'L:' .. instance .. ':s', id)
-    freed[instance] = true
+  local slots = slots_of[held]
+  if not slots then
+    slots = {}
+    for instance in string.gmatch(held, '[^,]+') do
+      slots[#slots + 1], freed[instance] = P .. 'L:' .. instance .. ':s', true
+    end
+    slots_of[held] = slots
   end
+  for i = 1, #slots do rem(slots[i], id) end
 end
 
 -- The limiter is looked at again then, or earlier.
@@ -22,5 +28,5 @@ local function kick_freed()
   for instance in pairs(freed) do
     if call('EXISTS', P .. 'L:' .. instance .. ':w') == 1 then kick_at(instance, now) end
   end
-  freed = {}
+  freed, slots_of = {}, {}
 end
