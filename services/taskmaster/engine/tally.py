@@ -12,13 +12,14 @@ from taskmaster.engine.breakers import merge_breakers
 from taskmaster.engine.limits import LimitView, list_limits
 from taskmaster.engine.queries import QueueView
 from taskmaster.engine.workers import worker_processes, worker_views
-from taskmaster.store import breakers, flow, reads, schedules
+from taskmaster.store import breakers, flow, reads, schedules, webhooks
 from taskmaster.store.breakers import BreakerRow
 from taskmaster.store.call import Talk
 from taskmaster.store.flow import Rules
 from taskmaster.store.reads import Counters, Integrity, QueueRow, WorkerRow
 from taskmaster.store.safety import Vitals
 from taskmaster.store.schedules import Schedules
+from taskmaster.store.webhooks import OutboxState
 from taskmaster.telemetry import metrics
 from taskmaster.telemetry.metrics import Metric
 
@@ -48,24 +49,27 @@ class Tally(NamedTuple):
     breakers: Sequence[BreakerRow]
     limits: Sequence[LimitView]
     rules: Rules
+    outboxes: Sequence[OutboxState]
 
 
 def take_tally(partitions: int) -> Talk[Tally]:
-    """Ask all partitions: five calls each."""
+    """Ask all partitions: six calls each."""
     counters: list[Counters] = []
     rows: list[QueueRow] = []
     workers: list[WorkerRow] = []
     stands: list[Schedules] = []
     breaking: list[BreakerRow] = []
+    outboxes: list[OutboxState] = []
     for p in range(partitions):
         counters.append((yield reads.counters(p)))
         rows += yield reads.queues(p, timed=0)
         workers += yield reads.workers(p)
         stands.append((yield schedules.schedules(p)))
         breaking += yield breakers.breakers(p)
+        outboxes.append((yield webhooks.outbox_state(p)))
     limits = yield from list_limits(partitions)
     rules: Rules = yield flow.rules(0)  # what is measured here is the same in all partitions
-    return Tally(counters, queries.merge_queues(rows), workers, stands, breaking, limits, rules)
+    return Tally(counters, queries.merge_queues(rows), workers, stands, breaking, limits, rules, outboxes)
 
 
 def facts_of(tally: Tally) -> dict[Metric, Facts]:
@@ -94,6 +98,9 @@ def facts_of(tally: Tally) -> dict[Metric, Facts]:
     found[metrics.SCHEDULERS] = {(): float(max((one.schedulers for one in tally.schedules), default=0))}
     found[metrics.SCHEDULES] = {(): float(sum(one.total for one in tally.schedules))}
     found[metrics.SCHEDULE_OVERDUE] = {(): max((one.overdue_ms for one in tally.schedules), default=0) / 1_000}
+    found[metrics.OUTBOX_ENDS] = {(): float(sum(one.ends for one in tally.outboxes))}
+    found[metrics.OUTBOX_OLDEST] = {(): max((one.oldest_ms for one in tally.outboxes), default=0) / 1_000}
+    found[metrics.ENDS_DROPPED] = {(): float(sum(one.dropped for one in tally.outboxes))}
     now_ms = max((one.now_ms for one in tally.schedules), default=0)
     found[metrics.BREAKER_STATE] = {
         (view.dependency, state): float(view.state == state)

@@ -13,9 +13,12 @@ from taskmaster.maintenance.sweeper import Sweeper
 from taskmaster.maintenance.webhooks import Outbox
 from taskmaster.store import calls, upkeep
 from taskmaster.store.client import SyncStore
+from taskmaster.telemetry import events
+from taskmaster.telemetry.logs import get
 
 __all__ = ["GRACE_MS", "LOSSES_MAX", "Upkeep"]
 
+log = get()
 #: How long after its expiry a lease is reaped: covers steps of the server's clock at a failover. Safety does not rest on it.
 GRACE_MS = 5_000
 #: Deliveries that may end with a lost worker before a job is dead.
@@ -57,6 +60,8 @@ class Upkeep:
         lost: list[str] = []
         if not said.mine:
             return lost
+        if said.dropped:
+            log.warning(events.WEBHOOK_ENDS_DROPPED, partition=self.partition, ends=said.dropped)
         if said.to_reap:
             for _ in range(_ROUNDS):
                 more, ids = run(

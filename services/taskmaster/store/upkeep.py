@@ -49,6 +49,7 @@ class Ticked(NamedTuple):
     to_sweep: int = 0  # 1 a sweep is due or under way, 2 at once: the store lost something
     operations: int = 0  # to look after
     outbox: int = 0  # ends that somebody is to be told of
+    dropped: int = 0  # ends that went from there untold, since this was last said
 
 
 def tick(partition: int, *, grace_ms: int) -> Call[Ticked]:
@@ -57,7 +58,7 @@ def tick(partition: int, *, grace_ms: int) -> Call[Ticked]:
 
 
 def _ticked(raw: list[Any]) -> Ticked:
-    return Ticked(True, raw[1], raw[2], raw[3] == 1, raw[4], raw[5], raw[6]) if raw[0] else Ticked(False)
+    return Ticked(True, raw[1], raw[2], raw[3] == 1, raw[4], raw[5], raw[6], raw[7]) if raw[0] else Ticked(False)
 
 
 class Repair(msgspec.Struct, frozen=True):

@@ -12,7 +12,7 @@ from taskmaster.store.flow import Changed, Order
 from taskmaster.store.scripts import load
 from taskmaster.store.status import Status
 
-__all__ = ["PAGE_MAX", "End", "EndpointRow", "outbox", "outbox_done", "put_webhook", "webhooks"]
+__all__ = ["PAGE_MAX", "End", "EndpointRow", "OutboxState", "outbox", "outbox_done", "outbox_state", "put_webhook", "webhooks"]
 
 _pack = msgspec.msgpack.Encoder().encode
 #: Ends that are read, and told of, at once.
@@ -60,6 +60,33 @@ def _end(row: Sequence[bytes]) -> End:
 def outbox_done(partition: int, entries: Sequence[str]) -> Call[int]:
     """Their deliveries are in the store, at most 200; how many left the outbox now."""
     return Call(load("outbox_done"), partition, (_pack(entries),), int)
+
+
+class OutboxState(NamedTuple):
+    """How it stands with the outbox of one partition.
+
+    Attributes:
+        ends: that wait for their deliveries.
+        oldest_ms: for how long the oldest of them has; 0: none waits.
+        dropped: ever, since nobody took them out and there were too many.
+        dropped_ago_ms: since some were last; None: never.
+        is_heard: an endpoint, or a job with a callback, is there.
+    """
+
+    ends: int = 0
+    oldest_ms: int = 0
+    dropped: int = 0
+    dropped_ago_ms: int | None = None
+    is_heard: bool = False
+
+
+def outbox_state(partition: int) -> Call[OutboxState]:
+    """How many ends wait, for how long, and whether some were dropped. Its cost does not grow with them."""
+
+    def decode(raw: list[int]) -> OutboxState:
+        return OutboxState(raw[0], raw[1], raw[2], raw[3] if raw[3] >= 0 else None, raw[4] == 1)
+
+    return Call(load("outbox_state"), partition, (), decode)
 
 
 class EndpointRow(NamedTuple):

@@ -93,6 +93,15 @@ WORKERS: Final = Metric("taskmaster_workers", "gauge", "Live worker processes.")
 SCHEDULERS: Final = Metric("taskmaster_schedulers", "gauge", "Live schedulers.")
 SCHEDULES: Final = Metric("taskmaster_schedules", "gauge", "Schedules.")
 SCHEDULE_OVERDUE: Final = Metric("taskmaster_schedule_overdue_seconds", "gauge", "By how much the most overdue schedule is late.")
+OUTBOX_ENDS: Final = Metric(
+    "taskmaster_webhook_outbox_ends", "gauge", "Ends of jobs that somebody is to be told of, not yet made into deliveries."
+)
+OUTBOX_OLDEST: Final = Metric(
+    "taskmaster_webhook_outbox_oldest_seconds", "gauge", "How long ago the oldest of these ends was; 0 when there is none."
+)
+ENDS_DROPPED: Final = Metric(
+    "taskmaster_webhook_ends_dropped_total", "counter", "Ends that nobody is told of, since too many waited and the oldest went."
+)
 BREAKER_STATE: Final = Metric("taskmaster_breaker_state", "gauge", "1 for the state that the breaker is in.", ("dependency", "state"))
 LIMITER_IN_USE: Final = Metric("taskmaster_limiter_in_use", "gauge", "Claims that count against the limiter now.", ("limiter",))
 LIMITER_WAITING: Final = Metric("taskmaster_limiter_waiting", "gauge", "Queues, bands or lanes that wait for the limiter.", ("limiter",))
@@ -180,6 +189,9 @@ STORE: Final = (
     SCHEDULERS,
     SCHEDULES,
     SCHEDULE_OVERDUE,
+    OUTBOX_ENDS,
+    OUTBOX_OLDEST,
+    ENDS_DROPPED,
     BREAKER_STATE,
     LIMITER_IN_USE,
     LIMITER_WAITING,

@@ -93,6 +93,27 @@ async def test_breakers_limiters_pauses_and_schedules_are_shown(serve, worker):
         assert found["taskmaster_workers"][()] == 1
 
 
+async def test_ends_that_wait_to_be_told_of_are_seen_over_all_partitions(serve, worker, clean_server):
+    """Their sum, the age of the oldest, and what was dropped; from the first scrape on, so that the first loss is an increase."""
+    async with serve(partitions=2) as client:
+        before = await scrape(client)
+    now_ms = clean_server.call("TIME")[0] * 1_000
+    async with serve(partitions=2) as client:
+        for partition, age_ms in ((0, 700_000), (0, 1_000), (1, 400_000)):
+            clean_server.call("XADD", f"tm:{{{partition}}}:ob", "*", "id", "x", "fa", now_ms - age_ms)
+        for partition in (0, 1):
+            clean_server.call("HSET", f"tm:{{{partition}}}:obd", "n", 4, "at", now_ms)
+        found = await scrape(client)
+        health = (await client.get("/health")).json()
+
+    names = [f"taskmaster_webhook_{name}" for name in ("outbox_ends", "outbox_oldest_seconds", "ends_dropped_total")]
+    assert [before[name] for name in names] == [{(): 0}] * 3
+    assert (found[names[0]], found[names[2]]) == ({(): 3}, {(): 8})
+    assert 700 <= found[names[1]][()] < 900
+    broken = {rule["rule"]: (rule["queue"], rule["limit"]) for rule in health["rules"] if not rule["ok"]}
+    assert (health["status"], broken) == ("degraded", {"webhookLag": (None, 300_000), "webhookDropped": (None, 0)})
+
+
 async def test_requests_are_counted_by_route_and_not_by_path(serve):
     """Ids of jobs are no labels; what no route takes is `other`, also with a method that nobody knows."""
     async with serve() as client:

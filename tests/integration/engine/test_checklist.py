@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from support.desk import Desk, desk_at
+from support.desk import WINDOW_MS, Desk, desk_at
 from support.servers import StoreServer
 from support.worker import registry_of
 from taskmaster.engine import limits, queue_rules, rules
@@ -18,10 +18,12 @@ from taskmaster.engine.checklist.findings import Finding
 from taskmaster.engine.checklist.gather import OLD_MS, gather
 from taskmaster.engine.rules import Word
 from taskmaster.model.retry import Backoff
+from taskmaster.model.webhooks import DELIVERY
 from taskmaster.plugins.catalogue import CatalogueEntry, encode, entries
 from taskmaster.plugins.registry import PluginReport, Registry
 from taskmaster.settings import Settings
-from taskmaster.store import calls, letters, schedules
+from taskmaster.store import calls, letters, schedules, webhooks
+from taskmaster.store.flow import Order
 from taskmaster.worker.identity import identity_of
 from taskmaster_sdk import job
 
@@ -115,6 +117,9 @@ FAULTS: list[tuple[str, str, Callable[[Desk], object], str]] = [
     ("pauses", "ok", pause, "queue mails"),
     ("schedule-types", "error", lambda desk: schedule(desk, "daily", "gone"), "daily: nobody has published its type gone"),
     ("schedule-types", "error", lambda desk: schedule(desk, "odd", "", "[1]"), "odd: its definition cannot be read"),
+    ("webhook-worker", "warning", lambda desk: listen(desk), "no live worker has the type taskmaster-webhook"),
+    ("webhook-outbox", "warning", lambda desk: tell_nobody(desk), "1 ends wait, the oldest for 6 minutes"),
+    ("webhook-outbox", "warning", lambda desk: drop(desk), "7 ends were dropped, the last 1 minutes ago"),
     ("catalogue", "warning", lambda desk: publish_nonsense(desk), "cannot be read: odd"),
     ("retries", "warning", lambda desk: work(desk, published(attempts=1, dependency="smtp")), "has one attempt: mail"),
     ("timeouts", "warning", lambda desk: work(desk, published(timeout_ms=60_000)), "at the default of 60 s: mail"),
@@ -123,6 +128,22 @@ FAULTS: list[tuple[str, str, Callable[[Desk], object], str]] = [
     ("pii-marks", "warning", lambda desk: work(desk, published()), "mail: email"),
     ("sweep", "skipped", lambda desk: None, "no sweep has ended yet"),
 ]
+
+
+def listen(desk: Desk) -> None:
+    """An endpoint, and a worker without the plugin."""
+    work(desk, published())
+    desk.run(webhooks.put_webhook(0, "we_0123456789abcdef", {"url": "https://a.example/", "off": ""}, Order("o", None, "ann", ""), "{}"))
+
+
+def tell_nobody(desk: Desk) -> None:
+    job_id = desk.submit(callback="https://a.example/")
+    desk.run(calls.cancel(0, job_id, who="ann", key_window_ms=WINDOW_MS))
+    desk.now += 360_000
+
+
+def drop(desk: Desk) -> None:
+    desk.raw.hset("tm:{0}:obd", mapping={"n": 7, "at": desk.now - 60_000})
 
 
 def publish_nonsense(desk: Desk) -> None:
@@ -166,6 +187,18 @@ def test_a_well_kept_store_has_nothing_to_report(desk: Desk) -> None:
 
     assert {name: one.observed for name, one in found.items() if one.severity in ("warning", "error")} == {}
     assert {name for name, one in found.items() if one.severity == "skipped"} == {"owners", "scaling-endpoint", "sweep"}
+
+
+def test_with_a_worker_that_delivers_webhooks_are_well(desk: Desk) -> None:
+    """The plugin is there, and what ended lately waits for its second."""
+    listen(desk)
+    work(desk, published(DELIVERY, "webhooks"), wid="x")
+    desk.run(calls.cancel(0, desk.submit(), who="ann", key_window_ms=WINDOW_MS))
+
+    found = told(desk)
+
+    assert [found[rule].severity for rule in ("webhook-worker", "webhook-outbox")] == ["ok", "ok"]
+    assert found["webhook-outbox"].facts["ends"] == 1
 
 
 def test_a_limiter_of_the_queue_is_enough(desk: Desk) -> None:

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from support.desk import BEGINNING_MS, GRACE_MS, LEASE_MS, WINDOW_MS, Desk
+from taskmaster.maintenance.upkeep import Upkeep
 from taskmaster.model.retention import Kept
 from taskmaster.model.webhooks import DELIVERY
 from taskmaster.store import calls, flow, upkeep, webhooks
 from taskmaster.store.calls import Unique
-from taskmaster.store.webhooks import End
+from taskmaster.store.webhooks import End, OutboxState
 
 URL = "https://example.com/hook?token=1"
+#: What the outbox of a partition keeps, about: it is trimmed by whole nodes of at most a hundred rows.
+KEPT, NODE = 100_000, 100
+#: Rows as an end makes them; quicker than so many jobs.
+FILL = """
+for i = 1, tonumber(ARGV[1]) do
+  redis.call('XADD', KEYS[1], '*', 'id', 'job' .. i, 'st', 'c', 'q', 'one', 'ty', 'alpha', 'at', 1, 'rs', '', 'fa', ARGV[2], 'url', 'u')
+end"""
 
 
 def heard(desk: Desk) -> list[End]:
@@ -228,3 +239,113 @@ def test_a_job_whose_record_vanished_leaves_no_callback_behind(desk: Desk) -> No
         pass
 
     assert not desk.raw.exists("tm:{0}:cb")
+
+
+# ---------------------------------------------------------------- its bound
+def _lying(desk: Desk) -> int:
+    found: int = desk.raw.xlen("tm:{0}:ob")
+    return found
+
+
+def _stand(desk: Desk, partition: int = 0) -> OutboxState:
+    found: OutboxState = desk.run(webhooks.outbox_state(partition))
+    return found
+
+
+def test_what_nobody_takes_out_is_bounded_and_what_goes_is_counted(desk: Desk) -> None:
+    """The oldest go; the end that came last is there, and every other one too or in the count."""
+    desk.raw.eval(FILL, 1, "tm:{0}:ob", KEPT + 5_000, desk.now)
+
+    job_id = _cancelled_waiting(desk)
+
+    left = _lying(desk)
+    newest: Any = desk.raw.xrevrange("tm:{0}:ob", count=1)
+    assert KEPT < left <= KEPT + NODE + 1
+    assert (newest[0][1]["id"], heard(desk)[0].job_id) == (job_id, f"job{KEPT + 5_000 - left + 2}")
+    assert desk.raw.hgetall("tm:{0}:obd") == {"n": str(KEPT + 5_001 - left), "at": str(desk.now)}
+    desk.dump()
+
+
+def test_ends_that_there_is_room_for_are_all_kept(desk: Desk) -> None:
+    desk.raw.eval(FILL, 1, "tm:{0}:ob", KEPT - 1, desk.now)
+
+    for _ in range(2):
+        _cancelled_waiting(desk)
+
+    assert _lying(desk) == KEPT + 1
+    assert not desk.raw.exists("tm:{0}:obd")
+
+
+def test_whoever_listens_pays_for_the_bound_once_a_call_and_others_nothing(desk: Desk) -> None:
+    """Three jobs end in one call: commands that the server ran."""
+    spent = []
+    for url in ("", URL):
+        ids, wid = [desk.submit(callback=url) for _ in range(3)], desk.register(f"w{len(url)}")
+        assert sorted(desk.claim(wid, 3)) == sorted(ids)
+        desk.raw.config_resetstat()
+        desk.cycle(wid, finishes=[desk.end(wid, job_id) for job_id in ids])
+        ran: Any = desk.raw.info("commandstats")
+        spent.append(Counter({name: ran.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("xtrim", "xadd", "hget", "exists")}))
+    others, listeners = spent
+
+    assert (others["xtrim"], listeners["xtrim"]) == (0, 1)
+    assert others["xadd"] == 1, "the event"
+    assert listeners - others == Counter(xtrim=1, xadd=3, hget=3, exists=1)
+
+
+def test_what_was_dropped_is_said_once_and_goes_on_being_counted(desk: Desk) -> None:
+    """By the tick, in the log of whichever process has that second; the count is for ever."""
+    upkeep_of = Upkeep(
+        desk.store, 0, calls.Limits(WINDOW_MS, Kept(1), Kept(1), Kept(1)), jobs_of=lambda _: pytest.fail("no operation is there")
+    )
+    desk.run(upkeep.sweep(0, every_ms=10**9, key_window_ms=WINDOW_MS, now=True))
+    desk.raw.hset("tm:{0}:obd", mapping={"n": 7, "at": desk.now})
+
+    with capture_logs() as first:
+        upkeep_of.tick()
+    desk.now += 1_000
+    with capture_logs() as second:
+        upkeep_of.tick()
+    desk.raw.hincrby("tm:{0}:obd", "n", 5)
+    desk.now += 1_000
+    with capture_logs() as third:
+        upkeep_of.tick()
+
+    lines = [
+        [(line["log_level"], line["partition"], line["ends"]) for line in told if line["event"] == "webhook.ends_dropped"]
+        for told in (first, second, third)
+    ]
+    assert lines == [[("warning", 0, 7)], [], [("warning", 0, 5)]]
+    assert _stand(desk).dropped == 12
+
+
+def test_how_it_stands_with_the_outbox(desk: Desk) -> None:
+    """Nothing; a callback whose job lives; its end, which ages; told of; and what was ever dropped."""
+    stands = [_stand(desk)]
+    job_id = desk.submit(callback=URL)
+    stands.append(_stand(desk))
+    desk.run(calls.cancel(0, job_id, who="me", key_window_ms=WINDOW_MS))
+    desk.now += 90_000
+    stands.append(_stand(desk))
+    desk.run(webhooks.outbox_done(0, [end.entry for end in heard(desk)]))
+    desk.raw.hset("tm:{0}:obd", mapping={"n": 3, "at": desk.now - 40})
+    stands.append(_stand(desk))
+
+    assert stands == [
+        OutboxState(),
+        OutboxState(is_heard=True),
+        OutboxState(ends=1, oldest_ms=90_000),
+        OutboxState(dropped=3, dropped_ago_ms=40),
+    ]
+
+
+@pytest.mark.parametrize("name", ["ob", "obd"])
+def test_a_foreign_key_in_the_place_of_the_outbox_is_told(desk: Desk, name: str) -> None:
+    """By the sweep; it stops no tick, and takes no metrics along."""
+    desk.raw.set(f"tm:{{0}}:{name}", "foreign")
+
+    said = desk.run(upkeep.tick(0, grace_ms=GRACE_MS))
+    found = desk.run(upkeep.sweep(0, every_ms=1_000, key_window_ms=WINDOW_MS, now=True)).repairs
+
+    assert (said.mine, said.outbox, said.dropped, _stand(desk)) == (True, 0, 0, OutboxState())
+    assert [(repair.what, repair.id) for repair in found] == [("foreign_key", name)]

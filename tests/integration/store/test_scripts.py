@@ -147,6 +147,16 @@ def _webhooks_read(desk: Desk) -> tuple[Call[Any], Any]:
     return webhooks.webhooks(0), None
 
 
+def _outbox_state_read(desk: Desk) -> tuple[Call[Any], Any]:
+    _told_of(desk)
+    return webhooks.outbox_state(0), None
+
+
+def _dropped_said(desk: Desk) -> tuple[Call[Any], Any]:
+    desk.raw.hset("tm:{0}:obd", mapping={"n": 3, "at": desk.now})
+    return upkeep.tick(0, grace_ms=GRACE_MS), [0]
+
+
 def _outbox_read(desk: Desk) -> tuple[Call[Any], Any]:
     _told_of(desk)
     return webhooks.outbox(0), None
@@ -448,6 +458,7 @@ REPEATS: dict[str, Callable[[Desk], tuple[Call[Any], Any]]] = {
     "register": _registered,
     "unregister": _unregistered,
     "tick": _ticked,
+    "tick dropped": _dropped_said,
     "sweep": _swept,
     "mend": _mended,
     "store_rewound": _rewound,
@@ -511,6 +522,7 @@ REPEATS: dict[str, Callable[[Desk], tuple[Call[Any], Any]]] = {
     "webhook_put gone": _webhook_gone,
     "webhooks": _webhooks_read,
     "outbox": _outbox_read,
+    "outbox_state": _outbox_state_read,
     "outbox_done": lambda desk: (webhooks.outbox_done(0, _told_of(desk)), 0),
 }
 

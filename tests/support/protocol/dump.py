@@ -51,7 +51,7 @@ KEYS: tuple[tuple[str, str, bool | None], ...] = (
     (f"tc:{NAME}!?|idle:{NAME}/.+", "zset", False),
     ("in:[^.]+", "zset", True),
     ("ev|audit|ob", "stream", False),
-    ("cb", "hash", False),
+    ("cb|obd", "hash", False),
     ("wh:we_[0-9a-f]{16}", "hash", None),
     ("whs|whl", "set", False),
     ("chain", "hash", False),

@@ -17,6 +17,7 @@ from taskmaster.engine.queries import QueueView, empty_queue
 from taskmaster.engine.workers import WorkerView
 from taskmaster.model.job import Counts
 from taskmaster.model.retry import Backoff
+from taskmaster.model.webhooks import DELIVERY
 from taskmaster.plugins.catalogue import CatalogueEntry
 from taskmaster.plugins.marks import KEY, unmarked
 from taskmaster.plugins.registry import PluginReport
@@ -25,6 +26,7 @@ from taskmaster.store.reads import Integrity, LastSweep
 from taskmaster.store.safety import Finding as StoreFinding
 from taskmaster.store.safety import Level, judge
 from taskmaster.store.upkeep import Repair
+from taskmaster.store.webhooks import OutboxState
 
 NOW_MS = 1_800_000_000_000
 DAY_MS = 86_400_000
@@ -197,6 +199,15 @@ BROKEN: list[tuple[str, str, Facts, str]] = [
     ("schedule-types", "error", store(schedules=(Planned("daily", "gone"),)), "daily: nobody has published its type gone"),
     ("schedule-types", "error", store(schedules=(Planned("daily", None),)), "daily: its definition cannot be read"),
     ("schedule-types", "warning", fleet(worker(types=())), "daily: no live worker has its type mail"),
+    ("webhook-worker", "warning", store(outboxes=(OutboxState(is_heard=True),)), "no live worker has the type taskmaster-webhook"),
+    ("webhook-worker", "warning", store(workers=(), outboxes=(OutboxState(ends=1),)), "no live worker has the type taskmaster-webhook"),
+    ("webhook-outbox", "warning", store(outboxes=(OutboxState(9), OutboxState(3, 420_000))), "12 ends wait, the oldest for 7 minutes"),
+    (
+        "webhook-outbox",
+        "warning",
+        store(outboxes=(OutboxState(dropped=2, dropped_ago_ms=2 * DAY_MS), OutboxState(dropped=5, dropped_ago_ms=DAY_MS - 1))),
+        "7 ends were dropped, the last 1439 minutes ago",
+    ),
     ("catalogue", "warning", store(unreadable=("new",)), "cannot be read: new"),
     ("retries", "warning", types(attempts=0), "attempts not within 1 to 100: mail"),
     ("retries", "warning", types(attempts=10**9), "attempts not within 1 to 100: mail"),
@@ -274,6 +285,9 @@ def test_findings_are_plain_json() -> None:
         (fleet(worker(), worker(2), worker(3, is_suspects=True, plugins={}, slots=999)), "plugin-sets"),
         (fleet(worker(), worker(2), worker(3, is_suspects=True, slots=999)), "concurrency"),
         (store(letters=Letters()), "dead-letters"),
+        (store(workers=(worker(), worker(2, types=(DELIVERY,))), outboxes=(OutboxState(ends=4, is_heard=True),)), "webhook-worker"),
+        (store(outboxes=(OutboxState(ends=100, oldest_ms=299_999),)), "webhook-outbox"),
+        (store(outboxes=(OutboxState(dropped=5, dropped_ago_ms=DAY_MS),)), "webhook-outbox"),
     ],
 )
 def test_what_is_no_fault_is_not_told_as_one(facts: Facts, rule: str) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from taskmaster.engine.checklist import fleet, queues, store, types
+from taskmaster.engine.checklist import fleet, queues, store, types, webhooks
 from taskmaster.engine.checklist.facts import Facts
 from taskmaster.engine.checklist.findings import Finding, Severity
 
 __all__ = ["RULES", "examine", "has"]
 
-RULES: tuple[Callable[[Facts], list[Finding]], ...] = (*store.RULES, *fleet.RULES, *queues.RULES, *types.RULES)
+RULES: tuple[Callable[[Facts], list[Finding]], ...] = (*store.RULES, *fleet.RULES, *queues.RULES, *webhooks.RULES, *types.RULES)
 
 
 def examine(facts: Facts) -> list[Finding]:

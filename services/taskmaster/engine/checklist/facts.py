@@ -14,6 +14,7 @@ from taskmaster.plugins.registry import PluginReport
 from taskmaster.store.flow import Rules
 from taskmaster.store.reads import Integrity
 from taskmaster.store.safety import Finding as StoreFinding
+from taskmaster.store.webhooks import OutboxState
 
 __all__ = ["Facts", "Letters", "Own", "Planned", "Reach", "StoreFacts", "Swept"]
 
@@ -81,6 +82,7 @@ class StoreFacts(NamedTuple):
         queues: those that ever had a job, and those that a type names.
         schedules: those that have a next instant.
         swept: by partition.
+        outboxes: ends that somebody is to be told of, by partition.
     """
 
     now_ms: int
@@ -92,6 +94,7 @@ class StoreFacts(NamedTuple):
     letters: Letters = Letters()
     schedules: tuple[Planned, ...] = ()
     swept: tuple[Swept, ...] = ()
+    outboxes: tuple[OutboxState, ...] = ()
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):

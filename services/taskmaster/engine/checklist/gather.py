@@ -17,11 +17,12 @@ from taskmaster.model.letters import LetterFilter
 from taskmaster.plugins import catalogue
 from taskmaster.plugins.catalogue import CatalogueEntry
 from taskmaster.settings import Settings
-from taskmaster.store import letters, reads
+from taskmaster.store import letters, reads, webhooks
 from taskmaster.store.call import Talk
 from taskmaster.store.letters import Counted
 from taskmaster.store.reads import Counters, Integrity, QueueRow, WorkerRow
 from taskmaster.store.schedules import ScheduleRow
+from taskmaster.store.webhooks import OutboxState
 
 __all__ = ["OLD_MS", "gather", "own_of"]
 
@@ -49,12 +50,14 @@ def gather(partitions: int, now_ms: int, swept_since: Sequence[int] = ()) -> Tal
     workers: list[WorkerRow] = []
     queues: list[QueueRow] = []
     swept: list[Swept] = []
+    outboxes: list[OutboxState] = []
     for partition in range(partitions):
         workers += yield reads.workers(partition)
         queues += yield reads.queues(partition, timed=0)
         state: Integrity = yield reads.integrity(partition, repairs=REPAIRS)
         since = swept_since[partition] if swept_since else state.last.since if state.last else 0
         swept.append(Swept(state, since))
+        outboxes.append((yield webhooks.outbox_state(partition)))
     views = queries.merge_queues(queues)
     unused = {entry.queue for entry in types} - {view.name for view in views}
     return StoreFacts(
@@ -67,6 +70,7 @@ def gather(partitions: int, now_ms: int, swept_since: Sequence[int] = ()) -> Tal
         letters=(yield from _letters(partitions, now_ms)),
         schedules=tuple((yield from _schedules(partitions))),
         swept=tuple(swept),
+        outboxes=tuple(outboxes),
     )
 
 

@@ -24,7 +24,7 @@ local mended_before, found_before = is_under_way and tonumber(sweep[5]) or 0, is
 -- ---------------------------------------------------------------- what there is to walk
 -- Not walked, but told if they are foreign.
 for name, kind in pairs({ meta = 'hash', ws = 'zset', keeper = 'hash', maint = 'hash', ev = 'stream', swept = 'list', audit = 'stream', chain = 'hash',
-  pause = 'hash', orders = 'hash', tl = 'hash' }) do
+  pause = 'hash', orders = 'hash', tl = 'hash', ob = 'stream', obd = 'hash' }) do
   local is = call('TYPE', P .. name).ok
   if is ~= 'none' and is ~= kind then
     refused[P .. name] = 'a ' .. is

@@ -3,7 +3,7 @@ FLAGS  allow-oom
 KEYS   meta HASH tm:{p}:meta; all others are formed under its tag
 ARGV   grace ms, now ('' = server time)
 OUT    [0] another process had this second | [1, leases to reap, jobs to promote or cancel as expired and limiters to look at, 1 when it is time to prune,
-       0 no sweep is due, 1 one is due or under way, 2 at once: the store lost something, operations to look after, ends to tell of]
+       0 no sweep is due, 1 one is due or under way, 2 at once: the store lost something, operations to look after, ends to tell of, ends that were dropped since this was last said]
 REPEAT another process had this second ]]
 --- @include "lib/wake"
 
@@ -24,6 +24,9 @@ if not sweep.err and ((sweep[1] and sweep[1] ~= '') or (tonumber(sweep[2]) or 0)
 end
 
 local operations, outbox = redis.pcall('ZCARD', P .. 'ops'), redis.pcall('XLEN', P .. 'ob')
+local lost = redis.pcall('HMGET', P .. 'obd', 'n', 'said')
+local dropped = lost.err and 0 or math.max(0, (tonumber(lost[1]) or 0) - (tonumber(lost[2]) or 0))
+if dropped > 0 then call('HSET', P .. 'obd', 'said', lost[1]) end
 
 local queues = call('SMEMBERS', P .. 'qs')
 for _, wid in ipairs(call('ZRANGEBYSCORE', P .. 'ws', '-inf', now, 'LIMIT', 0, DEAD_A_CALL)) do
@@ -40,4 +43,4 @@ for _, queue in ipairs(queues) do wake_all_bands(queue) end
 local due = 0
 for _, index in ipairs({ 'delayed', 'exp', 'kick' }) do due = due + call('ZCOUNT', P .. index, '-inf', now) end
 return { 1, call('ZCOUNT', P .. 'active', '-inf', now - grace), due, prune, to_sweep, type(operations) == 'number' and operations or 0,
-  type(outbox) == 'number' and outbox or 0 }
+  type(outbox) == 'number' and outbox or 0, dropped }

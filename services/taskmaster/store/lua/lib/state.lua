@@ -81,8 +81,9 @@ local function into_expiring(id, ex)
 end
 
 -- An end that somebody wants to hear of goes into the outbox in this very step. What tells of ends is not told of itself.
-local DELIVERY = 'taskmaster-webhook'
+local DELIVERY, OUTBOX_KEPT = 'taskmaster-webhook', 100000
 local is_heard, is_listened -- whether anybody wants to hear of any, and an endpoint of all; asked once a call, and only by calls that end something
+local is_bounded -- whether this call has looked how much lies there
 local function note_end(id, queue, state)
   local url = call('HGET', P .. 'cb', id)
   if is_listened == nil then is_listened = call('EXISTS', P .. 'whl') == 1 end
@@ -90,6 +91,14 @@ local function note_end(id, queue, state)
   local f = call('HMGET', P .. 'j:' .. id, 'ty', 'ep', 'hb', 'rs')
   if url then call('HDEL', P .. 'cb', id) end
   if f[1] == DELIVERY then return end
+  if not is_bounded then -- should nobody take ends out, the oldest go, and are counted; XADD's own MAXLEN would not say how many
+    is_bounded = true
+    local dropped = call('XTRIM', P .. 'ob', 'MAXLEN', '~', OUTBOX_KEPT)
+    if dropped > 0 then
+      call('HINCRBY', P .. 'obd', 'n', dropped)
+      call('HSET', P .. 'obd', 'at', NOW)
+    end
+  end
   call('XADD', P .. 'ob', '*', 'id', id, 'st', state, 'q', queue, 'ty', f[1] or '', 'at', (tonumber(f[2]) or 0) - (tonumber(f[3]) or 0),
     'rs', state ~= 'c' and f[4] or '', 'fa', NOW, 'url', url or '')
 end
