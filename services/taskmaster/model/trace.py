@@ -12,8 +12,6 @@ from contextvars import ContextVar
 __all__ = ["accepted", "is_sampled", "ours", "trace_id_of", "unsampled", "url_of"]
 
 _FORM = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
-
-_NOT_ZERO = 1 << 64 | 1  # in neither of the two ids
 #: `traceparent` of the attempt that runs in this thread or task, or empty.
 ours: ContextVar[str] = ContextVar("taskmaster_traceparent", default="")
 
@@ -36,8 +34,8 @@ def trace_id_of(traceparent: str) -> str:
 
 def unsampled() -> str:
     """The context of a trace that begins here and is not recorded: its ids are for logs."""
-    ids = f"{random.getrandbits(192) | _NOT_ZERO:048x}"
-    return f"00-{ids[:32]}-{ids[32:]}-00"
+    ids = random.randbytes(23).hex()  # a digit of each is given: neither may be zero
+    return f"00-{ids[:31]}1-{ids[31:]}1-00"
 
 
 def is_sampled(traceparent: str) -> bool:
