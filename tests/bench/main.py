@@ -21,7 +21,7 @@ from bench.parts.draining import BACKLOG, DRAIN, DRAIN_TWO, FLOW
 from bench.parts.http import HTTP
 from bench.parts.isolation import ISOLATION
 from bench.parts.latency import BUSY, IDLE, NEIGHBOURS, OPEN
-from bench.parts.observed import OBSERVED
+from bench.parts.observed import OBSERVED, UNREAD
 from bench.parts.schedules import SCHEDULES
 from bench.parts.startup import UP
 from bench.parts.submission import SUBMIT
@@ -40,6 +40,7 @@ PARTS = (
     DRAIN_TWO,
     FLOW,
     OBSERVED,
+    UNREAD,
     IDLE,
     OPEN,
     BUSY,

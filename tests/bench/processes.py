@@ -77,12 +77,18 @@ class Running:
 
 
 @contextmanager
-def running(command: Sequence[str], *, env: Mapping[str, str], folder: Path, name: str) -> Iterator[Running]:
-    """Start a command with this environment added to ours; it ends with the block. Its output goes to `<folder>/<name>.log`."""
+def running(command: Sequence[str], *, env: Mapping[str, str], folder: Path, name: str, output: int | None = None) -> Iterator[Running]:
+    """Start a command with this environment added to ours; it ends with the block. Its output goes to `<folder>/<name>.log`, or to *output*."""
     log_path = folder / f"{name}.log"
     with log_path.open("ab") as log:
         popen = subprocess.Popen(
-            command, env=_environment() | dict(env), cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            command,
+            env=_environment() | dict(env),
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=log if output is None else output,
+            stderr=log if output is None else output,
+            start_new_session=True,
         )
     started = Running(popen, log_path)
     try:

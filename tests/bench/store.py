@@ -44,5 +44,8 @@ def fresh_store(kind: Kind, *, aof: bool) -> Iterator[Store]:
 
     A new one each time: a flushed server stays slow for a while.
     """
-    with StoreServer(kind, aof=aof, options=("--zset-max-listpack-entries", "16")) as server, redis.Redis.from_url(server.url, decode_responses=True, protocol=2) as client:
+    with (
+        StoreServer(kind, aof=aof, options=("--zset-max-listpack-entries", "16")) as server,
+        redis.Redis.from_url(server.url, decode_responses=True, protocol=2) as client,
+    ):
         yield Store(server, client)

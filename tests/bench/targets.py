@@ -40,6 +40,7 @@ TARGETS = (
     Target("drain2", "jobs/s", 4.5, 7, beside="dramatiq"),
     Target("flow", "on/off", 0.7, 0.85),
     Target("observed", "on/off", 0.75, 0.85),
+    Target("unread", "unread/read", 0.9, 1),
     Target("neighbours", "beside/alone p99", 1.2, 1.1, is_ceiling=True),
     Target("cost", "life us/job", 55, 45, is_ceiling=True),
     Target("idle", "p50 ms", 2, 1.2, is_ceiling=True),

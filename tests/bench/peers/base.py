@@ -54,12 +54,18 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """Worker processes to start. `slots`: jobs one process may hold at once; None: what suits the peer for short jobs."""
+    """Worker processes to start.
+
+    Attributes:
+        slots: jobs one process may hold at once; None: what suits the peer for short jobs.
+        output: of TaskMaster alone: the descriptor that they write their log to; None: a file in *folder*.
+    """
 
     folder: Path
     processes: int = 1
     slots: int | None = None
     env: Mapping[str, str] = field(default_factory=dict)
+    output: int | None = None
 
 
 class Peer(Protocol):

@@ -85,7 +85,7 @@ class TaskMaster(Peer):
         env = common_environment(workers.folder, store) | kept | workers.env
         if workers.slots:
             env |= {"TASKMASTER_QUEUE_CONCURRENCY": f"{QUEUE}={workers.slots}"}
-        with running(command("worker"), env=env, folder=workers.folder, name="worker") as started:
+        with running(command("worker"), env=env, folder=workers.folder, name="worker", output=workers.output) as started:
             yield started
 
     def done(self, store: Store, submitted: int) -> int:
