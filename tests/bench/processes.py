@@ -78,7 +78,10 @@ class Running:
 
 @contextmanager
 def running(command: Sequence[str], *, env: Mapping[str, str], folder: Path, name: str, output: int | None = None) -> Iterator[Running]:
-    """Start a command with this environment added to ours; it ends with the block. Its output goes to `<folder>/<name>.log`, or to *output*."""
+    """Start a command with this environment added to ours; it ends with the block.
+
+    Its output goes to `<folder>/<name>.log`, or to the descriptor *output*.
+    """
     log_path = folder / f"{name}.log"
     with log_path.open("ab") as log:
         popen = subprocess.Popen(

@@ -43,8 +43,8 @@ _LONGEST_SOCKET_PATH: Final = 100
 _LOG_BYTES: Final = 1_000_000
 _PR_SET_PDEATHSIG: Final = 1
 _POLL_S: Final = 0.01
-#: Sorted sets of more members than this get an index. Up to the server's own 128 each step in one is a walk through half of it, and in those of
-#: running jobs, of rings and of limiters' slots every attempt takes some.
+#: Sorted sets of more members than this get an index. Up to the server's own 128 each step in one is a walk through half of it, and every
+#: attempt takes some in those of running jobs, of rings and of limiters' slots.
 _SMALL_SET: Final = 16
 
 _Answer = Literal["ready", "loading", "silent"]

@@ -1,4 +1,4 @@
-"""What watching costs: the drain with logs and tracing as good as off, with both on and the metrics scraped, and with nobody who takes them."""
+"""What watching costs: the drain with logs and tracing as good as off, with all on and taken, and with nobody who takes them."""
 
 from __future__ import annotations
 
