@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 import itertools
 import random
+from contextlib import ExitStack
 
-from bench.parts.base import Bench, Figures, Part, quantile
-from bench.peers.base import Load
+from bench.parts.base import Bench, Figures, Part, Stage, quantile
+from bench.peers.base import Load, Peer
+from bench.processes import Running
 
 __all__ = ["BUSY", "IDLE", "NEIGHBOURS", "OPEN"]
 
@@ -27,18 +29,28 @@ def run_latency(bench: Bench, subject: str, *, offsets_ms: tuple[float, ...], pa
 
 
 def run_neighbours(bench: Bench, subject: str) -> Figures:
-    """Pick-up in one queue while another is empty, and while it has more than its slots can run; and how many times longer that is."""
+    """Pick-up in one queue while nothing else is there, while another queue of the same worker has more than its slots can run, and while
+    a second installation on this machine, with its own store and worker, runs those: so much of it is the want of processors.
+    """
     count, figures = bench.count(2_000), Figures()
-    for name, backlog in (("alone", 0), ("beside", count * 4)):
-        with bench.peer_stage(subject) as (stage, peer), peer.workers(stage.store, stage.workers()) as process:
-            stage.warm_up(peer, process)
-            if backlog:
-                peer.submit(stage.store, Load("report", backlog, {"ms": 50}))
+    for name in ("alone", "beside", "apart"):
+        with ExitStack() as open_:
+            stage, peer, process = _warm(bench, subject, open_)
+            if name != "alone":
+                reporting = stage if name == "beside" else _warm(bench, subject, open_)[0]
+                peer.submit(reporting.store, Load("report", count * 4, {"ms": 50}))
             peer.submit(stage.store, Load("stamp", count, {}, chunk=1, offsets_ms=_gaps(count, 5, 5)))
             stage.wait_for_stamps(count, within_s=30, process=process)
             waits = [(started - sent) / 1e6 for sent, started in stage.stamps()]
         figures |= {f"{name} p50 ms": quantile(waits, 0.5), f"{name} p99 ms": quantile(waits, 0.99)}
-    return figures | {"beside/alone p99": figures["beside p99 ms"] / figures["alone p99 ms"]}
+    return figures | {f"beside/{other} p99": figures["beside p99 ms"] / figures[f"{other} p99 ms"] for other in ("alone", "apart")}
+
+
+def _warm(bench: Bench, subject: str, open_: ExitStack) -> tuple[Stage, Peer, Running]:
+    stage, peer = open_.enter_context(bench.peer_stage(subject))
+    process = open_.enter_context(peer.workers(stage.store, stage.workers()))
+    stage.warm_up(peer, process)
+    return stage, peer, process
 
 
 def _gaps(count: int, shortest_ms: float, longest_ms: float) -> tuple[float, ...]:
