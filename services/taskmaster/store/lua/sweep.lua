@@ -24,7 +24,7 @@ local mended_before, found_before = is_under_way and tonumber(sweep[5]) or 0, is
 
 -- ---------------------------------------------------------------- what there is to walk
 -- Not walked, but told if they are foreign.
-for _, name in ipairs({ 'meta', 'ws', 'keeper', 'maint', 'ev', 'swept', 'audit', 'chain', 'pause', 'orders', 'tl' }) do
+for _, name in ipairs({ 'meta', 'ws', 'keeper', 'maint', 'ev', 'swept', 'audit', 'chain', 'pause', 'orders', 'tl', 'ob', 'obd' }) do
   local foreign = foreign_type(name)
   if foreign then
     refused[P .. name] = foreign

@@ -6,7 +6,7 @@ local KINDS = {}
 local function are(kind, families)
   for family in string.gmatch(families, '%S+') do KINDS[family] = kind end
 end
-are('hash', 'j meta sweep turns vt d op w keeper cat n maint q tl L wh cb chain sc scheduler e pause orders')
+are('hash', 'j meta sweep turns vt d op w keeper cat n maint q tl L wh cb obd chain sc scheduler e pause orders')
 are('zset', 'lane ring flow delayed exp active fin dlq fp fps ops oplog opj ws tc idle in it ig kick scdue scall scmissed scs eu')
 are('set', 'qs bands cap gone ls parked whs whl scheld line')
 are('list', 'h g swept scfire')
