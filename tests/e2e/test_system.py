@@ -20,8 +20,11 @@ SCHEDULES = ("system-doctor", "system-sweep", "system-dlq-digest", "demo-nightly
 
 @pytest.mark.timeout(120)
 def test_the_system_schedules_run_and_a_script_produces(tmp_path: Path) -> None:
-    """Doctor, sweep, digest of dead letters and nightly report, from their declarations to their results; one job of the script a day."""
-    with StoreServer("valkey", aof=True) as server:  # without an append-only file the doctor fails
+    """Doctor, sweep, digest of dead letters and nightly report, from their declarations to their results; one job of the script a day.
+
+    The store has no append-only file: the doctor says so, and its job completes.
+    """
+    with StoreServer("valkey") as server:
         _run(server.url, tmp_path)
 
 
@@ -62,6 +65,7 @@ def _run(url: str, tmp_path: Path) -> None:
     assert unheard.returncode == 1
     assert "unheard-of" in unheard.stderr
     assert results["system-doctor"]["checks"] >= 4
+    assert (results["system-doctor"]["ok"], results["system-doctor"]["broken"]) == (False, ["persistence"])
     assert results["system-dlq-digest"]["causes"] == 1
     assert results["system-dlq-digest"]["groups"][0]["types"] == ["dummy"]
     assert results["demo-nightly-report"]["pages"] == 3

@@ -5,7 +5,6 @@ Workers run in the test's process, the API in the test's loop: neither is restar
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import resource
@@ -136,12 +135,12 @@ async def test_a_store_without_memory_drains(kind: str) -> None:
             sound(server)
             server.call("CONFIG", "SET", "maxmemory", "0")
             await until(client, "healthy")
-            taken = await client.post("/jobs", json=body(900))
-            for _ in range(100):  # the figures by which the API sheds are up to a second old
-                if taken.status_code == 202:
-                    break
-                await asyncio.sleep(0.05)
-                taken = await client.post("/jobs", json=body(900))
+
+            async def submit_again() -> Any:
+                answer = await client.post("/jobs", json=body(900))
+                return answer if answer.status_code == 202 else None
+
+            taken = await eventually_async(submit_again, what="the figures by which the API sheds are up to a second old")
             assert worker.ended(taken.json()["jobId"]).state == "completed"
         sound(server)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import sys
 from pathlib import Path
 
 import pytest
 from taskmaster_system.commands import CommandFailed, Commands
-from taskmaster_system.plugin import SystemPlugin, Unwell
+from taskmaster_system.plugin import StoreUnreachable, SystemPlugin
 from taskmaster_system.producer import bucket_key, main
 
 from taskmaster_sdk import Cancelled, Fatal
@@ -52,18 +54,37 @@ def test_its_schedules_are_for_its_own_types_with_payloads_that_fit():
     assert all(convert(jobs[one.type].payload, dict(one.payload)) for one in schedules)
 
 
-def test_a_doctor_that_finds_a_failure_fails_with_what_to_do(plugin, says):
-    says('{"ok": false, "checks": [{"rule": "store", "severity": "error", "observed": "none", "fix": "start it"}]}')
+def finding(rule: str, severity: str) -> dict[str, str]:
+    return {"rule": rule, "severity": severity, "observed": f"{rule} seen", "fix": f"{rule} mended"}
 
-    with pytest.raises(Unwell, match="store: none: start it"):
+
+def test_a_broken_rule_is_a_result_and_a_line_and_fails_no_job(plugin, says):
+    """Else a known condition of the deployment would be a dead letter each hour."""
+    bad, worse, warning = finding("persistence", "error"), finding("plugin-loading", "error"), finding("workers", "warning")
+    says(json.dumps({"ok": False, "checks": [finding("settings", "ok"), worse, warning, bad, worse]}))
+
+    done = run(plugin.doctor, {})
+
+    value = done.value
+    assert (value["ok"], value["checks"], value["broken"]) == (False, 5, ["persistence", "plugin-loading"])
+    assert (value["errors"], value["warnings"]) == ([worse, bad, worse], [warning])
+    assert (logging.ERROR, "doctor_fails: persistence: persistence seen: persistence mended") in done.lines
+    assert done.lines[-1] == (logging.WARNING, "doctor_warns: workers: workers seen: workers mended")
+
+
+def test_a_doctor_that_could_not_look_fails_with_what_to_do(plugin, says):
+    """There is no report that could be its result; it is tried again."""
+    says(json.dumps({"ok": False, "checks": [finding("store", "error"), finding("plugin-loading", "error")]}))
+
+    with pytest.raises(StoreUnreachable, match="store seen: store mended"):
         run(plugin.doctor, {})
 
 
 def test_warnings_of_the_doctor_are_its_result(plugin, says):
-    warning = {"rule": "workers", "severity": "warning", "observed": "0", "fix": "start one"}
-    says('{"ok": true, "checks": [{"rule": "workers", "severity": "warning", "observed": "0", "fix": "start one"}]}')
+    warning = finding("workers", "warning")
+    says(json.dumps({"ok": True, "checks": [warning]}))
 
-    assert run(plugin.doctor, {"sweep": True}).value == {"checks": 1, "warnings": [warning]}
+    assert run(plugin.doctor, {"sweep": True}).value == {"ok": True, "checks": 1, "broken": [], "errors": [], "warnings": [warning]}
 
 
 @pytest.mark.parametrize(
@@ -72,8 +93,10 @@ def test_warnings_of_the_doctor_are_its_result(plugin, says):
 def test_a_digest_tells_of_its_stretch_of_time(plugin, says, until, causes, new):
     says(str([GROUP]).replace("'", '"'))
 
-    value = run(plugin.digest, {"until": until}).value
+    done = run(plugin.digest, {"until": until})
 
+    value = done.value
+    assert done.lines == ([(logging.WARNING, f"dead_letters: {causes} causes, {new} of them new")] if causes else [])
     assert (value["causes"], value["new"], len(value["groups"])) == (causes, new, causes)
     if causes:
         assert value["groups"][0] == {"fingerprint": "f1", "count": 3, "types": ["report"], "said": "OSError: no"}

@@ -22,7 +22,7 @@ log = get()
 PAGES_A_SECOND = 4
 #: After a loss nothing is more urgent; other calls still go in between.
 URGENT_S = 0.5
-#: Jobs that one call of the search looks at.
+#: Keys that one call of the search looks at.
 A_CALL = 200
 #: Repairs of one page that are logged one by one.
 LOGGED = 20
@@ -59,14 +59,14 @@ class Sweeper:
                 return
 
     def search(self) -> list[Repair]:
-        """Jobs that no index names any more: a walk over all keys of the server, for a person who asks for it.
+        """What no index names: a walk over all keys of the server, for a person who asks for it.
 
         Raises:
             StoreError: it stopped on the way; what was found until then is mended.
         """
         repairs: list[Repair] = []
-        ids = iter(self.store.ids(self.partition))
-        while batch := sorted(set(itertools.islice(ids, A_CALL))):
+        names = iter(self.store.names(self.partition))
+        while batch := sorted(set(itertools.islice(names, A_CALL))):
             found = self.store.run(upkeep.mend(self.partition, batch, key_window_ms=self.key_window_ms), within_s=2.0)
             repairs.extend(found)
         return repairs

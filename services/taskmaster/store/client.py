@@ -172,16 +172,16 @@ class SyncStore:
         """A connection of its own that sleeps on a consumer's inbox."""
         return Inbox(self._redis, partition, wid)
 
-    def ids(self, partition: int) -> Iterator[str]:
-        """Ids that any key of a job carries, by a walk over all keys of the server: slow, for tools alone. Some come twice.
+    def names(self, partition: int) -> Iterator[str]:
+        """All keys of a partition without its tag, by a walk over the server: slow, for tools alone. Some come twice.
 
         Raises:
             StoreError: it stopped on the way.
         """
         tag = key(partition, "")
         try:
-            for found in self._redis.scan_iter(match=f"{tag.replace('{', '[{]').replace('}', '[}]')}[jbrhg]:*", count=1_000):
-                yield _text(found)[len(tag) + 2 :]
+            for found in self._redis.scan_iter(match=f"{tag.replace('{', '[{]').replace('}', '[}]')}*", count=1_000):
+                yield found.decode(errors="replace")[len(tag) :]  # a name that is no text is none of ours
         except (redis.RedisError, OSError) as error:
             raise translate(error, "scan") from error
 

@@ -104,9 +104,9 @@ def sweep(partition: int, *, every_ms: int, key_window_ms: int, now: bool = Fals
     return Call(load("sweep"), partition, ("now" if now else "", every_ms, key_window_ms), decode)
 
 
-def mend(partition: int, ids: Sequence[str], *, key_window_ms: int) -> Call[tuple[Repair, ...]]:
-    """Hold jobs that a walk over all keys has found, at most 200, against their indexes; or remove what is left of jobs that are gone."""
-    return Call(load("mend"), partition, (_pack(ids), key_window_ms), lambda raw: tuple(map(_repair, raw)))
+def mend(partition: int, names: Sequence[str], *, key_window_ms: int) -> Call[tuple[Repair, ...]]:
+    """Hold keys that a walk has found, at most 200, against what they belong to; foreign ones are told, remains of lost jobs go."""
+    return Call(load("mend"), partition, (_pack(names), key_window_ms), lambda raw: tuple(map(_repair, raw)))
 
 
 class Loss(NamedTuple):

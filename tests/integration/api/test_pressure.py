@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import anyio
 import pytest
 
+from support.eventually import eventually_async
 from support.servers import StoreServer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.server("valkey")]
@@ -29,10 +29,12 @@ def fill_to(server: StoreServer, share: float) -> None:
 
 async def until(ask, is_so):
     """Ask again until the figures of the API have caught up; they are a second old at most."""
-    with anyio.fail_after(15):
-        while not is_so(answer := await ask()):  # noqa: ASYNC110 - the API samples by its own clock
-            await anyio.sleep(0.05)
-    return answer
+
+    async def asked():
+        answer = await ask()
+        return answer if is_so(answer) else None
+
+    return await eventually_async(asked, 15)
 
 
 def submit(client, priority: str):

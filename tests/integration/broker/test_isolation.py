@@ -70,9 +70,20 @@ def echo(payload, ctx):
     return payload
 
 
+release = threading.Event()
+
+
+@pytest.fixture(autouse=True)
+def _hold_again():
+    release.clear()
+    yield
+    release.set()
+
+
 @job("neighbour")
 def neighbour(payload, ctx):
-    time.sleep(1.0)
+    """Runs in the worker process itself, until it is released."""
+    release.wait(20)
     return os.getpid()
 
 
@@ -110,10 +121,12 @@ def test_whatever_a_handler_does_it_ends_at_its_time(clean_server, type_, how):
     """A Python loop, C code that holds the interpreter, a blocked socket, one that swallows everything: only its attempt ends."""
     with Worker(clean_server.url, [stuck, stuck_async, neighbour], **SHORT) as worker:
         beside = worker.submit("neighbour")
+        worker.until(beside, "active")
         began = time.monotonic()
         seen = worker.ended(worker.submit(type_, {"how": how}, attempts=1, timeout_s=0.3))
         assert (seen.state, seen.failure.error, seen.deliveries) == ("failed", "TimeoutError", 1)
         assert time.monotonic() - began < 5
+        release.set()
         beside_seen = worker.ended(beside)
         assert (beside_seen.result, beside_seen.deliveries, beside_seen.losses) == (os.getpid(), 1, 0)
         assert not worker.process.worker.retiring
@@ -177,9 +190,11 @@ def test_memory_beyond_the_limit_fails_the_attempt(clean_server, how):
 
     with Worker(clean_server.url, [hungry, neighbour]) as worker:
         beside = worker.submit("neighbour")
+        worker.until(beside, "active")
         seen = worker.ended(worker.submit("hungry", {"how": how, "mb": 1_000}, attempts=1))
         assert (seen.state, seen.failure.error) == ("failed", "MemoryLimit")
         assert worker.ended(worker.submit("hungry", {"how": "python", "mb": 20})).result == 20
+        release.set()
         assert worker.ended(beside).deliveries == 1
 
 

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import socket
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -58,9 +57,11 @@ def test_a_thread_that_does_not_stop_is_given_up_and_its_process_retires(clean_s
         how(release)
         return "too late"
 
+    given_up = threading.Event()
+
     @job("neighbour")
     def neighbour(payload, ctx):
-        time.sleep(1.5)
+        given_up.wait(20)
         return "undisturbed"
 
     with Worker(clean_server.url, [stuck, neighbour, quick], **SHORT) as worker:
@@ -70,6 +71,7 @@ def test_a_thread_that_does_not_stop_is_given_up_and_its_process_retires(clean_s
         assert (seen.state, seen.failure.error, seen.deliveries) == ("failed", "TimeoutError", 1)
         assert worker.process.worker.retiring
         later = worker.submit("quick")
+        given_up.set()
         seen = worker.ended(beside)
         assert (seen.result, seen.deliveries) == ("undisturbed", 1)
         assert worker.process.finish(lambda: False)
@@ -88,9 +90,12 @@ def test_a_coroutine_that_holds_up_the_loop_is_interrupted(clean_server):
         while True:
             pass
 
+    interrupted = threading.Event()
+
     @job("patient")
     async def patient(payload, ctx):
-        await asyncio.sleep(0.5)
+        while not interrupted.is_set():  # noqa: ASYNC110 - set by another thread
+            await asyncio.sleep(0.01)
         return "undisturbed"
 
     with Worker(clean_server.url, [spin, patient], timeout_grace_ms=5_000) as worker:
@@ -98,6 +103,7 @@ def test_a_coroutine_that_holds_up_the_loop_is_interrupted(clean_server):
         worker.until(beside, "active")
         seen = worker.ended(worker.submit("spin", attempts=1, timeout_s=0.2))
         assert (seen.state, seen.failure.error) == ("failed", "TimeoutError")
+        interrupted.set()
         assert worker.ended(beside).result == "undisturbed"
         assert worker.ended(worker.submit("patient")).result == "undisturbed"
         assert not worker.process.worker.retiring

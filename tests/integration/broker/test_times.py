@@ -6,6 +6,7 @@ import asyncio
 import random
 import threading
 import time
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -13,9 +14,18 @@ from structlog.testing import capture_logs
 from support.eventually import eventually
 from support.worker import Worker
 from taskmaster.model.outcome import Interrupted
+from taskmaster.store.upkeep import reap
 from taskmaster_sdk import job
 
 pytestmark = pytest.mark.server("valkey")
+#: Of a worker whose lease is a second: its grace is half of it.
+GRACE_MS = 500
+
+
+def expiry(worker: Worker, job_id: str) -> int:
+    """When the lease of a job that runs ends, ms by the store's clock."""
+    score: Any = worker.store.raw().zscore("tm:{0}:active", job_id)
+    return int(score)
 
 
 @job("quick")
@@ -50,21 +60,27 @@ def test_a_thread_that_outlives_its_time_is_interrupted_and_lives_on(clean_serve
 
 
 def test_a_handler_that_swallows_its_interrupt_is_not_struck_twice(clean_server):
-    """One interrupt an attempt: what a handler returns after it is its result."""
+    """One interrupt an attempt, however often its deadline is looked at: what a handler returns after it is its result."""
+    struck, enough = threading.Event(), threading.Event()
 
     @job("stubborn")
     def stubborn(payload, ctx):
         strikes = 0
-        until = time.monotonic() + 1.0
-        while time.monotonic() < until:
+        while not enough.is_set():
             try:
-                time.sleep(0.01)
+                time.sleep(0.001)
             except Interrupted:
                 strikes += 1
+                struck.set()
         return strikes
 
     with Worker(clean_server.url, [stubborn]) as worker:
-        assert worker.ended(worker.submit("stubborn", timeout_s=0.1)).result == 1
+        job_id = worker.submit("stubborn", timeout_s=0.1)
+        assert struck.wait(10)
+        for _ in range(100):
+            worker.process.deadlines.enforce()
+        enough.set()
+        assert worker.ended(job_id).result == 1
 
 
 def test_interrupts_that_come_at_any_moment_lose_neither_job_nor_thread(clean_server):
@@ -149,21 +165,28 @@ def test_a_cancel_that_is_not_heeded_changes_nothing(clean_server):
 
 
 def test_a_coroutine_is_cancelled_once(clean_server):
-    """A coroutine that cleans up after its cancellation is not cancelled again by the next heartbeat."""
-    cleaned = []
+    """A coroutine that cleans up after its cancellation is not cancelled again by the next heartbeats."""
+    cleans, cleaned, enough = threading.Event(), [], threading.Event()
 
     @job("tidy")
     async def tidy(payload, ctx):
         try:
             await asyncio.sleep(60)
         finally:
-            await asyncio.sleep(1.5)
+            cleans.set()
+            while not enough.is_set():  # noqa: ASYNC110 - set by another thread
+                await asyncio.sleep(0.01)
             cleaned.append(True)
 
     with Worker(clean_server.url, [tidy], lease_ms=1_000) as worker:
         job_id = worker.submit("tidy")
         eventually(lambda: any(message.context for message in worker.held))
         worker.cancel(job_id)
+        assert cleans.wait(10)
+        for _ in range(3):
+            last = expiry(worker, job_id)
+            eventually(lambda: expiry(worker, job_id) > last, what="another heartbeat")  # noqa: B023 - called before the next round
+        enough.set()
         assert worker.ended(job_id).state == "cancelled"
         assert cleaned == [True]
 
@@ -191,14 +214,23 @@ def test_a_cancelled_job_that_no_thread_has_begun_never_runs(clean_server):
 
 
 def test_leases_are_extended_while_a_handler_runs(clean_server):
-    """A job that takes three leases is delivered once."""
+    """When its first lease and the grace are over, nobody finds it lost: it is delivered once."""
+    release = threading.Event()
 
     @job("long")
     def long(payload, ctx):
-        time.sleep(3.2)
+        release.wait(20)
 
     with Worker(clean_server.url, [long], lease_ms=1_000) as worker, Worker(clean_server.url, [long], lease_ms=1_000, suspects=True):
-        seen = worker.ended(worker.submit("long"))
+        job_id = worker.submit("long")
+        worker.until(job_id, "active")
+        over_ms = expiry(worker, job_id) + GRACE_MS
+        eventually(lambda: worker.store.now_ms() > over_ms, what="the first lease and the grace are over")
+
+        assert worker.store.run(reap(0, grace_ms=GRACE_MS, losses=3, key_window_ms=1_000)) == (False, ())
+
+        release.set()
+        seen = worker.ended(job_id)
         assert (seen.state, seen.deliveries, seen.losses) == ("completed", 1, 0)
 
 

@@ -40,6 +40,16 @@ def nap(payload: dict[str, float], ctx: JobContext) -> str:
     return "slept"
 
 
+release = threading.Event()
+
+
+@job("hold")
+def hold(payload: dict[str, float], ctx: JobContext) -> str:
+    """Until it is released."""
+    release.wait(20)
+    return "held"
+
+
 @job("refuse", attempts=1)
 def refuse(payload: dict[str, int], ctx: JobContext) -> None:
     """Never."""
@@ -55,8 +65,10 @@ def chat(payload: dict[str, int], ctx: JobContext) -> None:
 
 @pytest.fixture
 def worker(clean_server: StoreServer) -> Iterator[Worker]:
-    with working(clean_server.url, double, nothing, nap, refuse, chat) as running:
+    release.clear()
+    with working(clean_server.url, double, nothing, nap, hold, refuse, chat) as running:
         yield running
+        release.set()
 
 
 @pytest.fixture
@@ -101,11 +113,17 @@ def test_a_job_is_followed_by_both_clients(client: Client, worker: Worker) -> No
 
 def test_many_follow_a_running_job(client: Client, worker: Worker) -> None:
     """Tasks on one loop, each hears of the end; one that leaves early costs the others nothing."""
-    slow = client.submit("nap", {"s": 1.0}, key="a")
+    slow = client.submit("hold", {}, key="a")
+    hear = 0
 
     async def follow(one: AsyncClient, count: int) -> str:
+        nonlocal hear
         state = ""
         async for event in one.stream(slow.id):
+            if not state:
+                hear += 1
+            if hear == 21:
+                release.set()
             state = event.record.state
             count -= 1
             if not count:
@@ -143,7 +161,7 @@ def test_a_failure_is_told_with_its_reason(client: Client) -> None:
 
 def test_a_wait_that_is_too_short_says_so(client: Client) -> None:
     """NotEnded is a TimeoutError, comes when the time is over, and the job goes on."""
-    slow = client.submit("nap", {"s": 1.0}, key="a")
+    slow = client.submit("hold", {}, key="a")
     began = time.monotonic()
 
     with pytest.raises(TimeoutError) as caught:
@@ -152,7 +170,8 @@ def test_a_wait_that_is_too_short_says_so(client: Client) -> None:
     assert isinstance(caught.value, NotEnded)
     assert caught.value.facts["state"] in ("waiting", "active")
     assert 0.3 <= time.monotonic() - began < 2.0
-    assert client.result(slow.id, 10) == "slept"
+    release.set()
+    assert client.result(slow.id, 10) == "held"
 
 
 def test_waiting_listens_and_does_not_poll(worker: Worker, clean_server: StoreServer) -> None:

@@ -773,6 +773,11 @@ DAMAGE: dict[str, tuple[Damage, set[tuple[str, str]]]] = {
         {("unit_stranded", "one"), ("unit_stranded", "one/2/alpha~fast~wide*")},
     ),
     "a ring is gone": (lambda desk: desk.raw.delete("tm:{0}:ring:one/2/alpha~fast"), {("lane_unlisted", "slow")}),
+    "the ring of a lane that waits is gone": (
+        lambda desk: desk.raw.delete("tm:{0}:ring:one/2/alpha~each"),
+        {("lane_unlisted", "queued"), ("wait_leaked", "one/2/alpha/k1~each"), ("index_wrong", "each@k1")},
+    ),
+    "what a rate remembers has no end": (lambda desk: desk.raw.persist("tm:{0}:L:fast:t"), {("rate_endless", "fast")}),
     "a lane is gone": (lambda desk: desk.raw.delete("tm:{0}:lane:one/2/alpha/~fast"), {("index_missing", "slow")}),
     "expiries are gone": (lambda desk: desk.raw.delete("tm:{0}:exp"), {("index_missing", "slow")}),
     "an expiry of a job that runs": (lambda desk: desk.raw.zadd("tm:{0}:exp", {desk.kept["held"]: 5}), {("index_wrong", "held")}),  # type: ignore[attr-defined]
@@ -793,7 +798,7 @@ def test_the_sweep_mends_what_flow_control_keeps(desk: Desk, kind: str) -> None:
     ids["slow"] = desk.submit(
         lane="~fast", expires_ms=desk.now + 60_000, tags=("red",), unique=calls.Unique("work", "f", 0, "reject", WINDOW_MS)
     )
-    desk.submit(lane="k1~each")
+    ids["queued"] = desk.submit(lane="k1~each")
     desk.claim(wid, 5)
     desk.dump()
     desk.kept = ids  # type: ignore[attr-defined]

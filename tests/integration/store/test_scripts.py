@@ -187,7 +187,7 @@ def _mended(desk: Desk) -> tuple[Call[Any], Any]:
     desk.raw.set(f"tm:{{0}}:b:{gone}", "left over")
     for name in ("lane:one/2/alpha/-", "it:alpha", "bands:one"):
         desk.raw.delete(f"tm:{{0}}:{name}")
-    return upkeep.mend(0, [lost, gone], key_window_ms=WINDOW_MS), []
+    return upkeep.mend(0, [f"j:{lost}", f"b:{gone}"], key_window_ms=WINDOW_MS), []
 
 
 def _rewound(desk: Desk) -> tuple[Call[Any], Any]:

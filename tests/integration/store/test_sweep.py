@@ -104,6 +104,10 @@ DAMAGE: dict[str, tuple[Damage, set[tuple[str, str, bool]]]] = {
         lambda desk, ids: (desk.raw.zrem(key("lane:one/0/alpha/-"), ids["v"]), desk.raw.zadd(key("lane:one/2/alpha/-"), {ids["v"]: 1.0})),
         {("index_wrong", "v", True), ("index_missing", "v", True)},
     ),
+    "a job that has ended waits in a band that is not listed": (
+        lambda desk, ids: (desk.raw.srem(key("bands:one"), "2/alpha"), desk.raw.zadd(key("lane:one/2/alpha/-"), {ids["x"]: 1.0})),
+        {("index_wrong", "x", True), ("band_unlisted", "w", True)},
+    ),
     "an ended job is leased": (lambda desk, ids: desk.raw.zadd(key("active"), {ids["c"]: 9e15}), {("index_wrong", "c", True)}),
     "a type does not list its jobs": (
         lambda desk, ids: desk.raw.zrem(key("it:alpha"), ids["w"]),
@@ -142,6 +146,14 @@ DAMAGE: dict[str, tuple[Damage, set[tuple[str, str, bool]]]] = {
     ),
     "a counter is off": (lambda desk, ids: desk.raw.hincrby(key("n"), "one/w", 3), {("counter", "one/w", True)}),
     "a shared counter is off": (lambda desk, ids: desk.raw.hincrby(key("n"), "one/d", -1), {("counter", "one/d", True)}),
+    "shared counters are off, and their sum is not": (
+        lambda desk, ids: (desk.raw.hincrby(key("n"), "one/a", -1), desk.raw.hincrby(key("n"), "two/a", 1)),
+        {("counter", "one/a", True), ("counter", "two/a", True)},
+    ),
+    "counters of a type are off, and their sum is not": (
+        lambda desk, ids: (desk.raw.hincrby(key("n"), "alpha/one/created", 1), desk.raw.hincrby(key("n"), "alpha/two/purged", 1)),
+        {("counter", "alpha/one/purged", True), ("counter", "alpha/two/created", True)},
+    ),
     "a counter of all times is off": (
         lambda desk, ids: desk.raw.hincrby(key("n"), "alpha/one/created", -2),
         {("counter", "alpha/one/created", True)},

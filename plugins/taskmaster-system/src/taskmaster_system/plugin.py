@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
 from dataclasses import dataclass
 from typing import Any
 
 from taskmaster_sdk import Fatal, Job, JobContext, PluginContext, Schedule, hookimpl, job
 from taskmaster_system.commands import Commands
 
-__all__ = ["Digest", "Doctor", "SystemPlugin", "Unwell", "plugin"]
+__all__ = ["Digest", "Doctor", "StoreUnreachable", "SystemPlugin", "plugin"]
 
 QUEUE = "system-queue"
 #: Groups of dead letters that are read; the result names as many as the payload asks for.
 LOOKED_AT = 1_000
 
 
-class Unwell(Exception):
-    """The doctor found something that fails. Names it, and what to do."""
+class StoreUnreachable(Exception):
+    """The doctor could not look, since its own connection got no answer. Says what to do."""
 
 
 @dataclass
@@ -78,14 +79,21 @@ class SystemPlugin:
         self.commands.environ = context.environ
 
     def _doctor(self, payload: Doctor, ctx: JobContext) -> dict[str, Any]:
-        """Go through the production checklist; fails with what to do about errors, warnings are in the result."""
-        report = self.commands.run(ctx, "doctor", *(["--sweep"] if payload.sweep else []))
-        errors, warnings = ([one for one in report["checks"] if one["severity"] == severity] for severity in ("error", "warning"))
-        for one in warnings:
-            ctx.logger.warning("doctor_warns", extra={"check": one["rule"], "observed": one["observed"]})
-        if errors:
-            raise Unwell("; ".join(f"{one['rule']}: {one['observed']}: {one['fix']}" for one in errors))
-        return {"checks": len(report["checks"]), "warnings": warnings}
+        """Go through the production checklist. What is found is the result, and in the log.
+
+        A rule that is broken is known until somebody does something about it, so it fails no job: there would be a dead letter each hour,
+        and a replay would find the same. Only a look that could not be made fails.
+        """
+        checks = self.commands.run(ctx, "doctor", *(["--sweep"] if payload.sweep else []))["checks"]
+        errors, warnings = ([one for one in checks if one["severity"] == severity] for severity in ("error", "warning"))
+        for one in errors:
+            if one["rule"] == "store":
+                raise StoreUnreachable(f"{one['observed']}: {one['fix']}")
+        for level, event, found in ((logging.ERROR, "doctor_fails", errors), (logging.WARNING, "doctor_warns", warnings)):
+            for one in found:
+                ctx.logger.log(level, "%s: %s: %s: %s", event, one["rule"], one["observed"], one["fix"])
+        broken = sorted({one["rule"] for one in errors})
+        return {"ok": not broken, "checks": len(checks), "broken": broken, "errors": errors, "warnings": warnings}
 
     def _digest(self, payload: Digest, ctx: JobContext) -> dict[str, Any]:
         """Sum up by cause what became a dead letter in a stretch of time."""
@@ -99,7 +107,7 @@ class SystemPlugin:
             raise Fatal(f"until is {payload.until!r}, hours is {payload.hours}: an instant with its offset and hours are meant") from error
         new = [one for one in recent if dt.datetime.fromisoformat(one["firstSeenAt"]) >= begin]
         if recent:
-            ctx.logger.warning("dead_letters", extra={"causes": len(recent), "new": len(new)})
+            ctx.logger.warning("dead_letters: %s causes, %s of them new", len(recent), len(new))
         summary = f"{len(recent)} causes of dead letters since {begin:%Y-%m-%d %H:%M}Z, {len(new)} of them new"
         return {"summary": summary, "causes": len(recent), "new": len(new), "groups": [_line(one) for one in recent[: payload.groups]]}
 

@@ -5,6 +5,7 @@ ARGV   begin ('' = when it is due | 'now'; one that is under way goes on), ms fr
 OUT    [] nothing is due | [1 when that was the last page, repairs as JSON rows ...]
 REPEAT looks at the next page: every item is read again in the call that repairs it ]]
 --- @include "lib/careful"
+--- @include "lib/kinds"
 --- @include "lib/recount"
 --- @include "lib/examine_flow"
 
@@ -23,11 +24,10 @@ local mended_before, found_before = is_under_way and tonumber(sweep[5]) or 0, is
 
 -- ---------------------------------------------------------------- what there is to walk
 -- Not walked, but told if they are foreign.
-for name, kind in pairs({ meta = 'hash', ws = 'zset', keeper = 'hash', maint = 'hash', ev = 'stream', swept = 'list', audit = 'stream', chain = 'hash',
-  pause = 'hash', orders = 'hash', tl = 'hash', ob = 'stream', obd = 'hash' }) do
-  local is = call('TYPE', P .. name).ok
-  if is ~= 'none' and is ~= kind then
-    refused[P .. name] = 'a ' .. is
+for _, name in ipairs({ 'meta', 'ws', 'keeper', 'maint', 'ev', 'swept', 'audit', 'chain', 'pause', 'orders', 'tl', 'ob', 'obd' }) do
+  local foreign = foreign_type(name)
+  if foreign then
+    refused[P .. name] = foreign
     refusals[#refusals + 1] = P .. name
   end
 end
@@ -104,10 +104,13 @@ local function lanes_of(out, queue)
   end
 end
 
--- Of a limiter: that it is ours, and that somebody will look when units wait.
+-- Of a limiter, and where it is by key of its instance for jobs without one: that what it counts by is ours, and that somebody will look when units wait.
 local function limiter_row(its_name)
-  call('HGET', P .. 'L:' .. its_name, 'kind')
-  examine_kick(its_name)
+  for _, instance in ipairs({ its_name, its_name .. '@-' }) do
+    limiter_of(instance)
+    examine_memory(instance)
+    examine_kick(instance)
+  end
 end
 
 local function queue_row(queue)
@@ -137,12 +140,12 @@ local STAGES = {
     function(its_name) examine_group(print_of(its_name)) end, function(its_name) return 'fp:' .. print_of(its_name) end },
   { just('exp'), function(id, key) examine_expiry(id, P .. key) end },
   { of_limiters(':s'), examine_slot },
-  { of_limiters(':i'), examine_instance },
   { of_queues(function(out, queue)
     for _, band in ipairs(call('SMEMBERS', P .. 'bands:' .. queue)) do
       if string.byte(band, -1) == 42 then out[#out + 1] = 'ring:' .. queue .. '/' .. string.sub(band, 1, -2) end
     end
   end), examine_lane },
+  { of_limiters(':i'), examine_instance },
   { just(''), nil, examine_parked },
   { of_limiters(), nil, limiter_row },
   { of_queues(function(out, queue) out[#out + 1] = queue end), nil, queue_row },
@@ -150,10 +153,9 @@ local STAGES = {
     for _, state in ipairs({ 'c', 'f', 'x' }) do out[#out + 1] = queue .. '/' .. state end
   end), nil, function(its_name) return recount_bytes(string.match(its_name, '^(.+)/(.)$')) end },
   { just(''), nil, function()
-    recount_shared('delayed', 'd', queues)
-    recount_shared('active', 'a', queues)
+    return recount_shared('delayed', 'd', queues) + recount_shared('active', 'a', queues)
   end },
-  { types, nil, function(ty) recount_type(ty, pairs_of[ty]) end },
+  { types, nil, function(ty) return recount_type(ty, pairs_of[ty]) end },
 }
 
 -- ---------------------------------------------------------------- one page

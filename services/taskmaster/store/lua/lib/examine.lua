@@ -200,7 +200,7 @@ local function examine_job(id, here, window)
   end
   local home = home_of(f)
   local fin = P .. 'fin:' .. f.q .. '/'
-  for _, other in ipairs({ P .. 'active', P .. 'delayed', fin .. 'c', fin .. 'f', fin .. 'x' }) do
+  for _, other in ipairs({ home_lane(f).key, P .. 'active', P .. 'delayed', fin .. 'c', fin .. 'f', fin .. 'x' }) do
     if other ~= home and call('ZREM', other, id) == 1 then report('index_wrong', id, short(other), true) end
   end
   if not call('ZSCORE', home, id) and not refused[home] then

@@ -2,6 +2,7 @@
 --- @include "lib/examine"
 
 local RECOUNTED = 20000 -- members that one call reads to count them anew
+local ALWAYS_RECOUNTED = 2000 -- so many are read although the sum over all queues fits: one queue's error may be the other's
 local LANES_RECOUNTED = 5000 -- lanes of a queue: with more, its waiting jobs are not counted anew
 
 local function set_count(field, should)
@@ -50,31 +51,37 @@ local function recount_bytes(queue, state)
   return size
 end
 
--- Delayed and active jobs of all queues share an index each.
+-- Whether an index that several queues share is to be counted by queue.
+local function is_doubtful(sum, size)
+  return sum ~= size or size <= ALWAYS_RECOUNTED
+end
+
+-- Delayed and active jobs of all queues share an index each. Answers how many rows that took.
 local function recount_shared(name, state, queues)
   local sum = 0
   for _, queue in ipairs(queues) do sum = sum + (tonumber(call('HGET', P .. 'n', queue .. '/' .. state) or 0) or 0) end
   local size = call('ZCARD', P .. name)
-  if sum == size then return end
+  if not is_doubtful(sum, size) then return 0 end
   local of = by_queue(P .. name)
   if not of then
     report('counter', name, sum .. ' counted, ' .. size .. ' there', false)
-    return
+    return 0
   end
   for _, queue in ipairs(queues) do set_count(queue .. '/' .. state, of[queue] or 0) end
+  return size
 end
 
--- created = present + purged. A job that vanished otherwise counts as purged.
+-- created = present + purged. A job that vanished otherwise counts as purged. Answers how many rows that took.
 local function recount_type(ty, fields)
   local sum = 0
   for queue, f in pairs(fields) do sum = sum + f.created - f.purged end
   local key = P .. 'it:' .. ty
   local size = call('ZCARD', key)
-  if sum == size or refused[key] then return end
+  if refused[key] or not is_doubtful(sum, size) then return 0 end
   local of = by_queue(key)
   if not of then
     report('counter', ty, sum .. ' counted, ' .. size .. ' there', false)
-    return
+    return 0
   end
   for queue in pairs(of) do fields[queue] = fields[queue] or { created = 0, purged = 0 } end
   for queue, f in pairs(fields) do
@@ -86,4 +93,5 @@ local function recount_type(ty, fields)
       set_count(pair .. '/created', present + f.purged)
     end
   end
+  return size
 end
