@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from taskmaster import failpoints
 from taskmaster.engine.deliveries import callback_of, delivery_of, event_of
 from taskmaster.engine.enqueue import store_jobs
-from taskmaster.engine.gather import CHUNK
 from taskmaster.engine.submit import Prepared
 from taskmaster.engine.webhooks import EndpointView, endpoint_of
 from taskmaster.store import webhooks
@@ -66,10 +65,8 @@ class Outbox:
                 by_partition.setdefault(partition, []).append((end.entry, job))
         held: set[str] = set()
         for partition, items in by_partition.items():
-            for first in range(0, len(items), CHUNK):
-                some = items[first : first + CHUNK]
-                stored = store_jobs(self.store, partition, [job for _, job in some], within_s=0)
-                held.update(entry for (entry, _), (_, answer) in zip(some, stored, strict=True) if answer.status not in _THERE)
+            stored = store_jobs(self.store, partition, [job for _, job in items], within_s=0)
+            held.update(entry for (entry, _), (_, answer) in zip(items, stored, strict=True) if answer.status not in _THERE)
         return [end.entry for end in ends if end.entry not in held]
 
     def _deliveries(self, end: End, endpoints: list[EndpointView], now_ms: int) -> list[Prepared]:

@@ -13,8 +13,14 @@ from integration.api.test_webhooks import deliveries, made
 from support.eventually import eventually_async
 from support.servers import StoreServer
 from taskmaster.cli import main
+from taskmaster.engine.health import HealthRule
+from taskmaster.engine.rules import Word
+from taskmaster.engine.webhooks import Endpoint, make_endpoint
+from taskmaster.maintenance import alarms as module
 from taskmaster.maintenance.alarms import Alarms
-from taskmaster.model.webhooks import DELIVERY
+from taskmaster.model.webhooks import DELIVERY, QUEUE
+from taskmaster.store import reads
+from taskmaster.store.client import SyncStore
 
 pytestmark = pytest.mark.anyio
 
@@ -74,6 +80,20 @@ async def test_nobody_listens_and_nothing_is_looked_at(serve: Serve, worker: Han
     after = int(clean_server.call("INFO", "commandstats")["cmdstat_evalsha"]["calls"])
 
     assert after - before == 1
+
+
+def test_everything_is_broken_and_everybody_wants_to_hear_of_it(clean_server: StoreServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """5,000 deliveries at once are more than one script can make: they come in several calls, each of them whole."""
+    broken = [HealthRule("noWorker", f"queue-{n}", 1, 0, ok=False) for n in range(50)]
+    monkeypatch.setattr(module, "look_at_health", lambda *_, **__: broken)
+    store = SyncStore(clean_server.url)
+    for n in range(100):
+        store.converse(make_endpoint(Endpoint(f"https://h{n}.example.com/", ("health.degraded",)), Word("test"), partitions=1))
+    Alarms(store, 1, is_strict=False).look()
+    [queue] = [row for row in store.run(reads.queues(0)) if row.name == QUEUE]
+    store.close()
+
+    assert sum(queue.by_priority) == len(clean_server.call("KEYS", "tm:{0}:b:*")) == 5_000
 
 
 async def test_the_command_line_says_what_is_broken(serve: Serve, clean_server: StoreServer) -> None:
