@@ -151,7 +151,7 @@ _LUA = [
     webhooks("callback_stays_after_the_end", "lib/state", "if url then call('HDEL', P .. 'cb', id) end", ""),
     webhooks("callback_of_this_very_call_unheard", "lib/admit", "        is_heard = true\n", ""),
     webhooks("told_of_before_it_is_so", "lib/cancel", "'rs', 'cancelled', 'cr',", "'cr',"),
-    webhooks("disabled_endpoint_listens", "webhook_put", "fields.url and fields.off == '' and fields.ev", "fields.url and fields.ev"),
+    webhooks("disabled_endpoint_listens", "webhook_put", "return url and off == '' and events", "return url and events"),
     effects("reserve_without_token", "guard_reserve", "if f[1] ~= 'a' or f[2] ~= token then", "if f[1] ~= 'a' then"),
     effects("reserved_is_free", "guard_reserve", "if is_reserved and again ~= '1' then", "if false then"),
     effects("reserved_is_done", "guard_reserve", "row and row[STATE] == 'd' then", "row and row[STATE] ~= 'f' and not is_mine then"),

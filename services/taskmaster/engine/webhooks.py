@@ -85,7 +85,8 @@ class EndpointView:
     """An endpoint as it stands. *endpoint* is without its secret.
 
     Attributes:
-        made_ms: by the store's clock, which each end is judged by.
+        made_ms: by the store's clock.
+        hears_ms: since when it hears of ends without a break, by the store's clock, which each end is judged by.
         disabled_why: who disabled it; empty: it is not.
         secrets: those that sign, the newest first, each with the Unix ms at which it ceases to, 0: never.
     """
@@ -94,6 +95,7 @@ class EndpointView:
     endpoint: Endpoint
     revision: int
     made_ms: int
+    hears_ms: int
     by: str
     disabled_why: str
     secrets: tuple[tuple[str, int], ...] = field(repr=False)
@@ -107,7 +109,7 @@ class EndpointView:
         wanted = self.endpoint
         return (
             not wanted.disabled
-            and self.made_ms <= end.ended_ms
+            and self.hears_ms <= end.ended_ms
             and event_type in (wanted.events or JOB_EVENTS)
             and (not wanted.types or end.type in wanted.types)
             and (not wanted.queues or end.queue in wanted.queues)
@@ -138,9 +140,9 @@ def endpoint_of(row: EndpointRow) -> EndpointView:
         description=f.get("de", ""),
         disabled=bool(f.get("off")),
     )
-    return EndpointView(
-        row.id, wanted, row.revision, int(f.get("at", 0)), f.get("by", ""), f.get("off", ""), _secrets(f.get("sec") or "[]")
-    )
+    made_ms = int(f.get("at", 0))
+    secrets_ = _secrets(f.get("sec") or "[]")
+    return EndpointView(row.id, wanted, row.revision, made_ms, int(f.get("on", made_ms)), f.get("by", ""), f.get("off", ""), secrets_)
 
 
 def _split(text: str) -> tuple[str, ...]:
@@ -178,7 +180,7 @@ def make_endpoint(wanted: Endpoint, word: Word, *, partitions: int) -> Talk[tupl
     if len(there) >= ENDPOINTS_MAX:
         raise Conflict(f"there are {len(there)} webhooks, and at most {ENDPOINTS_MAX} may be: delete one that nobody needs")
     endpoint_id = f"we_{secrets.token_hex(8)}"
-    view = EndpointView(endpoint_id, wanted, 0, 0, word.by, _off(wanted, word), ((secret, 0),))
+    view = EndpointView(endpoint_id, wanted, 0, 0, 0, word.by, _off(wanted, word), ((secret, 0),))
     yield from _write(endpoint_id, view, word, partitions, 0, "new")
     return (yield from find_endpoint(endpoint_id)), secret
 
