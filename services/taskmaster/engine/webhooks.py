@@ -219,16 +219,16 @@ def new_endpoint_secret(
     return (yield from find_endpoint(endpoint_id)), secret
 
 
-def disable_endpoint(endpoint_id: str, word: Word, *, partitions: int) -> Talk[None]:
+def disable_endpoint(endpoint_id: str, word: Word, *, partitions: int, known: int) -> Talk[None]:
     """It is told of nothing more, until somebody enables it. What was to be delivered to it is discarded when it is due.
 
     Raises:
         NotFound: there is none.
-        RevisionMismatch: it was changed at this very moment.
+        RevisionMismatch: it was changed since *known*: it may be elsewhere now.
     """
     there: EndpointView = yield from find_endpoint(endpoint_id)
     if not there.endpoint.disabled:
-        yield from _write(endpoint_id, replace(there, disabled_why=word.reason or word.by), word, partitions, None, "kept")
+        yield from _write(endpoint_id, replace(there, disabled_why=word.reason or word.by), word, partitions, known, "kept")
 
 
 def delete_endpoint(endpoint_id: str, word: Word, *, partitions: int, known: int | None = None) -> Talk[None]:

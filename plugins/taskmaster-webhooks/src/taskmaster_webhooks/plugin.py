@@ -11,7 +11,7 @@ import msgspec
 
 from taskmaster.engine.rules import Word
 from taskmaster.engine.webhooks import disable_endpoint, find_endpoint
-from taskmaster.errors import NotFound
+from taskmaster.errors import NotFound, RevisionMismatch
 from taskmaster.model import trace, webhooks
 from taskmaster.model.egress import Allowed, parse_allowed, target_of
 from taskmaster.settings import Settings, load
@@ -47,10 +47,11 @@ class Delivery:
 
 
 class Receiver(NamedTuple):
-    """Where a delivery goes. *secrets*: none, if it is to go unsigned."""
+    """Where a delivery goes. *secrets*: none, if it is to go unsigned; *revision*: of the endpoint, if it is one."""
 
     url: str
     secrets: tuple[str, ...]
+    revision: int = 0
 
     def __repr__(self) -> str:
         return "Receiver()"
@@ -118,8 +119,7 @@ class WebhooksPlugin:
             return {"status": answer.status, "host": target.host, "tookMs": int((time.monotonic() - began_at) * 1_000)}
         if answer.status == _GONE:
             if payload.endpoint:
-                word = Word("taskmaster", f"{target.host} answered 410 Gone")
-                self._ask(disable_endpoint(payload.endpoint, word, partitions=self._settings.partitions))
+                self._disable(payload.endpoint, receiver, target.host)
                 ctx.logger.warning("webhook_disabled", extra={"webhook": payload.endpoint})
             raise Discard(f"{target.host} answered 410: it wants to hear no more")
         raise _refused(answer, target.host)
@@ -134,7 +134,15 @@ class WebhooksPlugin:
             raise Discard(f"webhook {payload.endpoint} was deleted") from error
         if endpoint.endpoint.disabled:
             raise Discard(f"webhook {payload.endpoint} is disabled: {endpoint.disabled_why}")
-        return Receiver(endpoint.endpoint.url, endpoint.signing(int(time.time() * 1_000)))
+        return Receiver(endpoint.endpoint.url, endpoint.signing(int(time.time() * 1_000)), endpoint.revision)
+
+    def _disable(self, endpoint_id: str, receiver: Receiver, host: str) -> None:
+        """Nothing more goes to *receiver*; the next attempt finds where the endpoint is, if it was changed while this one was under way."""
+        word = Word("taskmaster", f"{host} answered 410 Gone")
+        try:
+            self._ask(disable_endpoint(endpoint_id, word, partitions=self._settings.partitions, known=receiver.revision))
+        except RevisionMismatch as error:
+            raise Retry(f"{host} answered 410, and the webhook was changed meanwhile", after_s=1) from error
 
     def _ask(self, talk: Talk[T]) -> T:
         if self._store is None:
