@@ -234,12 +234,28 @@ def disable_endpoint(endpoint_id: str, word: Word, *, partitions: int, known: in
 def delete_endpoint(endpoint_id: str, word: Word, *, partitions: int, known: int | None = None) -> Talk[None]:
     """Take an endpoint away, with its secrets. Its deliveries stay as jobs; those that are not made are discarded when they are due.
 
+    A deletion that stopped on its way through the partitions is finished by its repeat.
+
     Raises:
         NotFound: there is none.
         RevisionMismatch: it was changed since *known*, or at this very moment.
     """
-    there: EndpointView = yield from find_endpoint(endpoint_id)
-    yield from _write(endpoint_id, None, word, partitions, there.revision if known is None else known, "")
+    try:
+        there: EndpointView = yield from find_endpoint(endpoint_id)
+        known = there.revision if known is None else known
+    except NotFound:
+        if not _ID.fullmatch(endpoint_id) or not (yield from _is_left(endpoint_id, partitions)):
+            raise
+        known = None  # the first partition has done it
+    yield from _write(endpoint_id, None, word, partitions, known, "")
+
+
+def _is_left(endpoint_id: str, partitions: int) -> Talk[bool]:
+    for partition in range(1, partitions):
+        rows: list[EndpointRow] = yield webhooks.webhooks(partition, endpoint_id)
+        if rows and rows[0].is_there:
+            return True
+    return False
 
 
 def test_delivery(endpoint_id: str, *, partitions: int, now_ms: int) -> Talk[Prepared]:

@@ -1,0 +1,59 @@
+"""Orders about endpoints that stop on their way through the partitions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from support.servers import StoreServer
+from taskmaster.engine.rules import Word
+from taskmaster.engine.webhooks import Endpoint, delete_endpoint, make_endpoint
+from taskmaster.errors import NotFound
+from taskmaster.store import webhooks
+from taskmaster.store.call import Talk
+from taskmaster.store.client import SyncStore
+
+PARTITIONS = 3
+ANN = Word("ann", "a test")
+
+
+@pytest.fixture
+def store(clean_server: StoreServer) -> Iterator[SyncStore]:
+    one = SyncStore(clean_server.url)
+    yield one
+    one.close()
+
+
+def until_its_first_write(store: SyncStore, talk: Talk[Any]) -> None:
+    """Whoever carries it out dies then."""
+    call = next(talk)
+    while call.script.name != "webhook_put":
+        call = talk.send(store.run(call))
+    store.run(call)
+    talk.close()
+
+
+def left(store: SyncStore) -> list[int]:
+    """Partitions that have an endpoint yet, or something that hears of ends."""
+    return [
+        p
+        for p in range(PARTITIONS)
+        if any(row.is_there for row in store.run(webhooks.webhooks(p))) or store.raw().exists(f"tm:{{{p}}}:whl")
+    ]
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_deletion_that_stopped_half_way_is_finished_by_its_repeat(store: SyncStore, is_known: bool) -> None:
+    """The other partitions would keep its secrets, and note each end for nobody, for ever: the first one says that there is none."""
+    view, _ = store.converse(make_endpoint(Endpoint("https://example.com/"), ANN, partitions=PARTITIONS))
+    known = view.revision if is_known else None
+    until_its_first_write(store, delete_endpoint(view.id, ANN, partitions=PARTITIONS, known=known))
+    before = left(store)
+    store.converse(delete_endpoint(view.id, ANN, partitions=PARTITIONS, known=known))
+
+    assert before == [1, 2]
+    assert left(store) == []
+    with pytest.raises(NotFound):
+        store.converse(delete_endpoint(view.id, ANN, partitions=PARTITIONS, known=known))
