@@ -8,15 +8,19 @@ from typing import Any
 import pytest
 
 from support.servers import StoreServer
+from support.worker import Hands
+from taskmaster.engine.enqueue import store_jobs
 from taskmaster.engine.rules import Word
 from taskmaster.engine.webhooks import Endpoint, delete_endpoint, make_endpoint
 from taskmaster.errors import NotFound
+from taskmaster.maintenance import webhooks as maintenance
 from taskmaster.store import webhooks
 from taskmaster.store.call import Talk
 from taskmaster.store.client import SyncStore
 
 PARTITIONS = 3
 ANN = Word("ann", "a test")
+pytestmark = pytest.mark.server("valkey")
 
 
 @pytest.fixture
@@ -42,6 +46,28 @@ def left(store: SyncStore) -> list[int]:
         for p in range(PARTITIONS)
         if any(row.is_there for row in store.run(webhooks.webhooks(p))) or store.raw().exists(f"tm:{{{p}}}:whl")
     ]
+
+
+def test_many_ends_for_many_endpoints_are_told_a_part_at_a_time(store: SyncStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page of 200 ends for 50 endpoints is 10,000 deliveries: between some of them the clock is looked at, and none is passed over."""
+    made: list[int] = []
+
+    def counted(*args: Any, **options: Any) -> Any:
+        made.append(len(args[2]))
+        return store_jobs(*args, **options)
+
+    for n in range(50):
+        store.converse(make_endpoint(Endpoint(f"https://h{n}.example.com/"), ANN, partitions=1))
+    hands = Hands(store.url)
+    for job_id in hands.submit_many("quick", [{}] * 200):
+        hands.cancel(job_id)
+    hands.close()
+    monkeypatch.setattr(maintenance, "store_jobs", counted)
+    while store.run(webhooks.outbox(0)):
+        maintenance.Outbox(store, 0, 1).step()
+
+    assert max(made) <= 2_000
+    assert sum(made) == 10_000
 
 
 @pytest.mark.parametrize("is_known", [True, False])
