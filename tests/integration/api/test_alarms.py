@@ -37,7 +37,15 @@ async def late(client: Any) -> None:
     await eventually_async(lambda: broken(client), what="a rule is broken")
 
 
-async def test_who_wants_to_hear_of_it_is_told_once_an_hour(serve: Serve, worker: HandWorker, clean_server: StoreServer) -> None:
+@pytest.fixture
+def alarms(worker: HandWorker, monkeypatch: pytest.MonkeyPatch) -> Alarms:
+    """Of one hour: no test sees it end."""
+    now_ms = worker.store.now_ms()
+    monkeypatch.setattr(worker.store, "now_ms", lambda: now_ms)
+    return Alarms(worker.store, 1, is_strict=False)
+
+
+async def test_who_wants_to_hear_of_it_is_told_once_an_hour(serve: Serve, alarms: Alarms, clean_server: StoreServer) -> None:
     """By name, for its queues, and not of the ends of jobs; who did not ask for it is not told, nor who is disabled."""
     asks = {"events": ["health.degraded"]}
     async with serve() as client:
@@ -46,7 +54,6 @@ async def test_who_wants_to_hear_of_it_is_told_once_an_hour(serve: Serve, worker
         of_other = await made(client, **asks, queues=["another"])
         disabled = await made(client, **asks, disabled=True)
         of_ends = await made(client)
-        alarms = Alarms(worker.store, 1, is_strict=False)
         alarms.look()
         quiet = [await deliveries(client, one["id"]) for one in (all_, of_queue)]
         await late(client)
@@ -67,6 +74,21 @@ async def test_who_wants_to_hear_of_it_is_told_once_an_hour(serve: Serve, worker
     assert (event["type"], event["data"]["rule"], event["data"]["queue"]) == ("health.degraded", "oldestWaiting", "email-queue")
     assert event["data"]["observed"] > event["data"]["limit"] == 1
     assert {payload["event"]["data"]["rule"] for payload in shown} == {"oldestWaiting", "noWorker"}
+
+
+async def test_an_hour_is_an_hour_however_short_keys_are_remembered(serve: Serve, alarms: Alarms, clean_server: StoreServer) -> None:
+    """The delivery has ended and its key is forgotten: with TASKMASTER_IDEMPOTENCY_WINDOW_MS=0 that is so a minute later."""
+    async with serve() as client:
+        endpoint = await made(client, events=["health.degraded"], queues=["email-queue"])
+        await late(client)
+        alarms.look()
+        [first] = await deliveries(client, endpoint["id"])
+        await client.post(f"/jobs/{first['jobId']}/cancel")
+        clean_server.call("DEL", *clean_server.call("KEYS", "tm:{0}:k:*"))
+        alarms.look()
+        told = await deliveries(client, endpoint["id"])
+
+    assert [row["jobId"] for row in told] == [first["jobId"]]
 
 
 async def test_nobody_listens_and_nothing_is_looked_at(serve: Serve, worker: HandWorker, clean_server: StoreServer) -> None:
