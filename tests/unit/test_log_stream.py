@@ -119,6 +119,22 @@ def test_a_fork_waits_for_a_line_that_is_being_written(monkeypatch) -> None:
         assert sorted(reader.read(1_000).split()) == [b"child", b"parent"]
 
 
+def test_where_no_thread_is_to_be_had_lines_do_not_wait() -> None:
+    """At a limit of memory or of processes, or when an interpreter ends. What is logged raises nothing, and is there."""
+    read, write = os.pipe()
+    with open(read, "rb", buffering=0) as reader, open(write, "w") as usual:
+        stream = LogStream(usual, str)
+        before = threading.stack_size(1 << 47)  # more than there are addresses
+        try:
+            for n in range(3):
+                stream.write_soon(f"{n}\n")
+        finally:
+            threading.stack_size(before)
+        lines = reader.read(1_000).split()
+
+    assert lines == [b"0", b"1", b"2"]
+
+
 def test_a_reader_that_dawdles_holds_up_nobody_for_long(monkeypatch) -> None:
     """It takes a page just before patience ends, again and again: a batch waits for it half a second in all, and the rest is counted."""
     read, write = os.pipe()

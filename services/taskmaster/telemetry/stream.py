@@ -90,8 +90,13 @@ class LogStream:
 
     def _ring(self) -> None:
         if self._bell is None:
-            self._bell = threading.Event()
-            threading.Thread(target=self._gather, args=(self._bell,), name=THREAD, daemon=True).start()
+            bell = threading.Event()
+            try:
+                threading.Thread(target=self._gather, args=(bell,), name=THREAD, daemon=True).start()
+            except RuntimeError:  # at a limit, or when the interpreter ends
+                self._write_waiting("")
+                return
+            self._bell = bell
         self._bell.set()
 
     def _gather(self, bell: threading.Event) -> None:
