@@ -25,13 +25,16 @@ from taskmaster.model.ids import is_job_id, partition_of
 from taskmaster.model.webhooks import JOB_EVENTS, UNWELL, Event, key_of, new_secret
 from taskmaster.store import reads, webhooks
 from taskmaster.store.call import Talk
+from taskmaster.store.flow import Changed, Order
 from taskmaster.store.reads import Shown
+from taskmaster.store.status import Status
 from taskmaster.store.webhooks import End, EndpointRow
 from taskmaster_sdk.jobs import NAME
 
 __all__ = [
     "Endpoint",
     "EndpointView",
+    "align_endpoints",
     "change_endpoint",
     "delete_endpoint",
     "disable_endpoint",
@@ -48,6 +51,8 @@ __all__ = [
 ENDPOINTS_MAX, FILTERS_MAX, SECRETS_MAX = 100, 50, 5
 #: How long a secret that was replaced goes on signing: receivers have a day to take over the new one.
 OVERLAP_MS = 86_400_000
+#: Fields of an endpoint that are alike in all partitions.
+_ORDERED = ("url", "ev", "ty", "qu", "de", "off", "sec", "by")
 _ID = re.compile(r"we_[0-9a-f]{16}")
 Names = Annotated[
     tuple[Annotated[str, msgspec.Meta(pattern=f"^{NAME.pattern}$", max_length=64)], ...], msgspec.Meta(max_length=FILTERS_MAX)
@@ -256,6 +261,31 @@ def _is_left(endpoint_id: str, partitions: int) -> Talk[bool]:
         if rows and rows[0].is_there:
             return True
     return False
+
+
+def align_endpoints(partitions: int) -> Talk[int]:
+    """Make all copies of endpoints like those of the first partition: an order may have stopped on its way. How many were not.
+
+    An order comes to the first partition first, and what is written is bound to what was read before that was: nothing newer is undone.
+    """
+    aligned = 0
+    for partition in range(1, partitions):
+        copies: list[EndpointRow] = yield webhooks.webhooks(partition)
+        rows: list[EndpointRow] = yield webhooks.webhooks(0)
+        theirs, ours = ({row.id: _ordered(row) for row in some if row.is_there} for some in (copies, rows))
+        for endpoint_id in sorted(one for one in theirs.keys() | ours.keys() if theirs.get(one) != ours.get(one)):
+            [copy] = (yield webhooks.webhooks(partition, endpoint_id)) or [EndpointRow(endpoint_id, {})]
+            [first] = (yield webhooks.webhooks(0, endpoint_id)) or [EndpointRow(endpoint_id, {})]
+            if _ordered(copy) != _ordered(first):
+                order = Order(secrets.token_hex(8), copy.revision, "taskmaster", "as in the first partition")
+                changed: Changed = yield webhooks.put_webhook(partition, endpoint_id, _ordered(first), order, "{}")
+                aligned += changed.status is Status.OK
+    return aligned
+
+
+def _ordered(row: EndpointRow) -> dict[str, str]:
+    """What people have ordered of it; empty: it is gone."""
+    return {name: row.fields[name] for name in _ORDERED if name in row.fields} if row.is_there else {}
 
 
 def test_delivery(endpoint_id: str, *, partitions: int, now_ms: int) -> Talk[Prepared]:

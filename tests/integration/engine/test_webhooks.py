@@ -11,7 +11,7 @@ from support.servers import StoreServer
 from support.worker import Hands
 from taskmaster.engine.enqueue import store_jobs
 from taskmaster.engine.rules import Word
-from taskmaster.engine.webhooks import Endpoint, delete_endpoint, make_endpoint
+from taskmaster.engine.webhooks import Endpoint, align_endpoints, change_endpoint, delete_endpoint, disable_endpoint, make_endpoint
 from taskmaster.errors import NotFound
 from taskmaster.maintenance import webhooks as maintenance
 from taskmaster.store import webhooks
@@ -46,6 +46,60 @@ def left(store: SyncStore) -> list[int]:
         for p in range(PARTITIONS)
         if any(row.is_there for row in store.run(webhooks.webhooks(p))) or store.raw().exists(f"tm:{{{p}}}:whl")
     ]
+
+
+def copies(store: SyncStore) -> list[list[str]]:
+    """Where endpoints are, and whether they hear of ends, by partition."""
+    found = []
+    for p in range(PARTITIONS):
+        hear: Any = store.raw().smembers(f"tm:{{{p}}}:whl")
+        rows = [row for row in store.run(webhooks.webhooks(p)) if row.is_there]
+        found.append([f"{row.fields['url']} {'hears' if row.id.encode() in hear else 'off'}" for row in rows])
+    return found
+
+
+@pytest.mark.parametrize("order", ["make", "change", "disable", "delete"])
+def test_an_order_that_stopped_half_way_comes_to_all_partitions(store: SyncStore, order: str) -> None:
+    """Whoever gave it may not come again: a worker finds it within a minute. Nothing is written where all are alike."""
+    view, _ = store.converse(make_endpoint(Endpoint("https://one.example.com/"), ANN, partitions=PARTITIONS))
+    other, now_ms = Endpoint("https://two.example.com/"), store.now_ms()
+    talks: dict[str, Talk[Any]] = {
+        "make": make_endpoint(other, ANN, partitions=PARTITIONS),
+        "change": change_endpoint(view.id, other, ANN, partitions=PARTITIONS, now_ms=now_ms, known=1),
+        "disable": disable_endpoint(view.id, ANN, partitions=PARTITIONS, known=1),
+        "delete": delete_endpoint(view.id, ANN, partitions=PARTITIONS),
+    }
+    until_its_first_write(store, talks[order])
+    before = copies(store)
+    aligned = [store.converse(align_endpoints(PARTITIONS)) for _ in range(2)]
+    first, *others = copies(store)
+
+    assert before[0] != before[1] == before[2]
+    assert aligned == [2, 0]
+    assert before[0] == first
+    assert [sorted(some) for some in others] == [sorted(first)] * 2
+
+
+def test_what_came_meanwhile_is_not_undone(store: SyncStore) -> None:
+    """The endpoint is deleted while copies are compared: it stays deleted."""
+    view, _ = store.converse(make_endpoint(Endpoint("https://one.example.com/"), ANN, partitions=PARTITIONS))
+    other = change_endpoint(view.id, Endpoint("https://two.example.com/"), ANN, partitions=PARTITIONS, now_ms=store.now_ms())
+    until_its_first_write(store, other)
+
+    def interrupted() -> Talk[int]:
+        talk = align_endpoints(PARTITIONS)
+        call = next(talk)
+        while call.script.name != "webhook_put":
+            call = talk.send((yield call))
+        yield from delete_endpoint(view.id, ANN, partitions=PARTITIONS)
+        try:
+            while True:
+                call = talk.send((yield call))
+        except StopIteration as end:
+            return int(end.value)
+
+    assert store.converse(interrupted()) == 0
+    assert left(store) == []
 
 
 def test_many_ends_for_many_endpoints_are_told_a_part_at_a_time(store: SyncStore, monkeypatch: pytest.MonkeyPatch) -> None:
