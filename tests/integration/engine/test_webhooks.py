@@ -14,9 +14,11 @@ from taskmaster.engine.rules import Word
 from taskmaster.engine.webhooks import Endpoint, align_endpoints, change_endpoint, delete_endpoint, disable_endpoint, make_endpoint
 from taskmaster.errors import NotFound
 from taskmaster.maintenance import webhooks as maintenance
+from taskmaster.model.webhooks import new_secret
 from taskmaster.store import webhooks
 from taskmaster.store.call import Talk
 from taskmaster.store.client import SyncStore
+from taskmaster.store.flow import Order
 
 PARTITIONS = 3
 ANN = Word("ann", "a test")
@@ -46,6 +48,17 @@ def left(store: SyncStore) -> list[int]:
         for p in range(PARTITIONS)
         if any(row.is_there for row in store.run(webhooks.webhooks(p))) or store.raw().exists(f"tm:{{{p}}}:whl")
     ]
+
+
+def test_no_secret_is_in_what_python_shows_of_an_endpoint(store: SyncStore) -> None:
+    """As it comes from the store, as it is read, and as it is wanted: an error or a log line may show any of them."""
+    wanted = Endpoint("https://one.example.com/", secret=new_secret())
+    view, secret = store.converse(make_endpoint(wanted, ANN, partitions=1))
+    row = store.run(webhooks.webhooks(0))
+    call = webhooks.put_webhook(0, view.id, {"sec": secret}, Order("op", None, "ann", ""), "{}")
+
+    assert wanted.secret == secret
+    assert [shown for shown in map(repr, (wanted, view, row, call)) if secret in shown] == []
 
 
 def copies(store: SyncStore) -> list[list[str]]:
