@@ -23,6 +23,7 @@ from taskmaster.maintenance.audit_heads import AuditHeads
 from taskmaster.maintenance.sweeper import Sweeper
 from taskmaster.model.chain import hash_of
 from taskmaster.store import calls, letters
+from taskmaster.store.audit import ANY, audit
 from taskmaster.store.call import Call, Talk
 from taskmaster.store.client import SyncStore
 from taskmaster.store.scripts import Script
@@ -263,6 +264,21 @@ def test_a_chain_of_many_pages_is_walked(desk: Desk) -> None:
     assert verdict(desk).rows == 2_199
     later = verdict(desk, since_ms=int(found[150][1]["at"]))
     assert later.faults == ()
+
+
+def test_large_rows_come_a_few_at_a_time(desk: Desk) -> None:
+    """The definition of a schedule is in its row: a page of them would hold up the store for a second. None is passed over."""
+    write(desk, *(f"{n} {'x' * 60_000}" for n in range(60)))
+    pages, page = [], desk.run(audit(0, ANY, limit=1_000))
+    while page.has_more:
+        pages.append(page)
+        page = desk.run(audit(0, ANY, begin=f"({page.last}", limit=1_000))
+    pages.append(page)
+    said = [row.text("reason").split()[0] for page in pages for row in page.rows]
+
+    assert max(len(page.rows) for page in pages) < 20
+    assert said == [str(n) for n in reversed(range(60))]
+    assert (verdict(desk).rows, verdict(desk).faults) == (60, ())
 
 
 def test_a_chain_that_was_made_anew_is_found_by_its_noted_head(desk: Desk) -> None:
