@@ -407,6 +407,23 @@ def test_an_operation_cancels_what_was_there(desk: Desk, state: str) -> None:
 
 
 # ---------------------------------------------------------------- opening, keeping
+@pytest.mark.parametrize("state", ["waiting", "delayed"])
+def test_when_a_job_arrived_is_told_by_the_store(desk: Desk, state: str) -> None:
+    """Not by its id: whoever submitted it may be ahead, or behind, and the order means what was there when it was given."""
+    delay_ms = 60_000 if state == "delayed" else 0
+    ahead = desk.item(at_ms=desk.now + 20_000, delay_ms=delay_ms)
+    desk.run(calls.submit(0, [ahead]))
+    desk.now += 1_000
+    operation_id = open_(desk, "cancel", filter=OrderFilter(state=state))
+    desk.now += 1_000
+    behind = desk.item(at_ms=desk.now - 20_000, delay_ms=delay_ms)
+    desk.run(calls.submit(0, [behind]))
+    step(desk)
+
+    assert counts(desk, operation_id) == {"done": 1, "cancelled": 1}
+    assert [desk.field(item.id, "st") for item in (ahead, behind)] == ["x", state[0]]
+
+
 def test_one_key_is_one_operation(desk: Desk) -> None:
     """The same order again is the same operation; another one under its key is refused."""
     desk.bury(1)
