@@ -138,7 +138,8 @@ def test_where_no_thread_is_to_be_had_lines_do_not_wait() -> None:
 def test_a_reader_that_dawdles_holds_up_nobody_for_long(monkeypatch) -> None:
     """It takes a page just before patience ends, again and again: a batch waits for it half a second in all, and the rest is counted."""
     read, write = os.pipe()
-    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
+    clock = SimpleNamespace(now=0.0)
+    clock.monotonic = lambda: clock.now
     with open(read, "rb", buffering=0) as reader, open(write, "w") as usual:
         seen = []
 
