@@ -151,7 +151,7 @@ _LUA = [
     webhooks("callback_stays_after_the_end", "lib/state", "if url then call('HDEL', P .. 'cb', id) end", ""),
     webhooks("callback_of_this_very_call_unheard", "lib/admit", "        is_heard = true\n", ""),
     webhooks("told_of_before_it_is_so", "lib/cancel", "'rs', 'cancelled', 'cr',", "'cr',"),
-    webhooks("disabled_endpoint_listens", "webhook_put", "fields.url and fields.off == '' and fields.ev", "fields.url and fields.ev"),
+    webhooks("disabled_endpoint_listens", "webhook_put", "return url and off == '' and events", "return url and events"),
     webhooks(
         "outbox_without_a_bound", "lib/state", "local dropped = call('XTRIM', P .. 'ob', 'MAXLEN', '~', OUTBOX_KEPT)", "local dropped = 0"
     ),

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
+from taskmaster.telemetry import stream as module
 from taskmaster.telemetry.stream import LogStream
 
 
@@ -114,6 +117,56 @@ def test_a_fork_waits_for_a_line_that_is_being_written(monkeypatch) -> None:
         assert os.waitpid(pid, 0)[1] == 0
         writer.join(10)
         assert sorted(reader.read(1_000).split()) == [b"child", b"parent"]
+
+
+def test_where_no_thread_is_to_be_had_lines_do_not_wait() -> None:
+    """At a limit of memory or of processes, or when an interpreter ends. What is logged raises nothing, and is there."""
+    read, write = os.pipe()
+    with open(read, "rb", buffering=0) as reader, open(write, "w") as usual:
+        stream = LogStream(usual, str)
+        before = threading.stack_size(1 << 47)  # more than there are addresses
+        try:
+            for n in range(3):
+                stream.write_soon(f"{n}\n")
+        finally:
+            threading.stack_size(before)
+        lines = reader.read(1_000).split()
+
+    assert lines == [b"0", b"1", b"2"]
+
+
+def test_a_reader_that_dawdles_holds_up_nobody_for_long(monkeypatch) -> None:
+    """It takes a page just before patience ends, again and again: a batch waits for it half a second in all, and the rest is counted."""
+    read, write = os.pipe()
+    clock = SimpleNamespace(now=0.0)
+    clock.monotonic = lambda: clock.now
+    with open(read, "rb", buffering=0) as reader, open(write, "w") as usual:
+        seen = []
+
+        class Dawdling:
+            def register(self, fd: int, events: int) -> None:
+                pass
+
+            def poll(self, within_ms: int) -> bool:
+                clock.now += (within_ms - 1) / 1_000
+                seen.append(reader.read(select.PIPE_BUF))
+                return True
+
+        stream = LogStream(usual, lambda lines: f"dropped {lines}")
+        monkeypatch.setattr(module, "time", clock)
+        monkeypatch.setattr(module.select, "poll", Dawdling)
+        stream.write("".join(f"{n:04d} {'x' * 4_000}\n" for n in range(1_000)))
+        monkeypatch.undo()
+        waited_s = clock.now
+        seen.append(reader.read(1_000_000))
+        stream.write("after\n")
+        seen.append(reader.read(1_000_000))
+
+    lines = b"".join(seen).splitlines()
+    whole = [line for line in lines if len(line) == 4_005]
+    assert waited_s < 1
+    assert lines[-2:] == [b"dropped %d" % (1_000 - len(whole)), b"after"]
+    assert len(whole) > 10
 
 
 def test_nothing_waits_when_an_interpreter_ends() -> None:

@@ -36,6 +36,18 @@ def test_a_json_line_stays_one_line(capfd) -> None:
     assert all(line.isascii() and line.isprintable() for line in lines)
 
 
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_line_that_its_writer_got_wrong_is_a_line_all_the_same(capfd, form: str) -> None:
+    """No page of the standard library's past our stream, with all arguments in it: what was to be logged, and what is wrong with it."""
+    logs.configure("info", form)
+    logging.getLogger("somebody").warning("%d files", "canary-7d1f")
+    logs.flush()
+    [line] = capfd.readouterr().err.splitlines()
+
+    assert "%d files (TypeError" in line
+    assert "canary-7d1f" not in line
+
+
 def test_the_lines_that_each_job_has_are_those_that_any_event_would_be(capfd) -> None:
     """The short way to a line leads to the same line; below the level there is none, and to a terminal there is but one way."""
     facts = {"jobId": "j", "type": HOSTILE, "attempt": 1}

@@ -36,7 +36,7 @@ _HEADERS = [
 
 
 def room_for_one(service: Service, instead: str) -> None:
-    """Whether another stream may begin in this process.
+    """Whether another stream may begin in this process. Ask last, and wait for nothing before it begins: it is counted only then.
 
     Raises:
         TooManyStreams: it may not; *instead* says what the caller can do.

@@ -53,8 +53,8 @@ async def stream_events(
         places = places_of(after, service.settings.partitions) if after else []
     except InvalidRequest as error:
         raise BadParameter(error.message, **error.facts) from error
-    room_for_one(service, "come again when one has ended")
     feed = Feed(places or [Place(await service.store.newest_event(partition)) for partition in service.partitions], wanted)
+    room_for_one(service, "come again when one has ended")
     return EventStream(service, "all", of_feed(service, feed))
 
 

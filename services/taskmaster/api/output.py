@@ -63,11 +63,11 @@ async def stream_job(request: AnyRequest, job_id: FromPath[str]) -> ASGIResponse
     """
     only(request)
     service, known = of(request), queries.id_of(job_id)
-    room_for_one(service, f"ask GET /jobs/{known}/status instead")
     follower = Follower(known, request.headers.get("last-event-id", ""))
     first = follower.news(await service.store.run(follower.look(service.partition(known))))
     if follower.is_over and not first:
         return Answer(b"", 204, [(b"cache-control", b"no-store")])
+    room_for_one(service, f"ask GET /jobs/{known}/status instead")
     return EventStream(service, known, of_job(service, known, follower, first))
 
 

@@ -24,7 +24,7 @@ __all__ = ["webhooks"]
 
 T = TypeVar("T")
 #: As model.webhooks has them, which takes long to import.
-_EVENTS = ("job.completed", "job.failed", "job.cancelled")
+_EVENTS = ("job.completed", "job.failed", "job.cancelled", "health.degraded")
 _reason = click.option("--reason", default="", help="Why; kept in the audit.")
 
 
@@ -62,7 +62,7 @@ def list_(webhook: str | None, as_json: bool, **texts: str | None) -> None:
 @webhooks.command()
 @click.argument("url")
 @click.option(
-    "--event", "events", multiple=True, type=click.Choice(_EVENTS), help="Told of these only; may be repeated. All, if not given."
+    "--event", "events", multiple=True, type=click.Choice(_EVENTS), help="Told of these only; may be repeated. All of jobs, if not given."
 )
 @click.option("--type", "types", multiple=True, metavar="TYPE", help="Of jobs of this type only; may be repeated.")
 @click.option("--queue", "queues", multiple=True, metavar="QUEUE", help="Of jobs in this queue only; may be repeated.")

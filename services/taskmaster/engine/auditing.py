@@ -7,7 +7,7 @@ edited, removed or moved is noticed. Who can write to the store can make all of 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -141,25 +141,31 @@ def verify(partition: int, noted: Sequence[Head] = (), *, since_ms: int = 0) -> 
         noted: heads that were noted earlier; those of other partitions are passed over.
         since_ms: rows from then on; 0: all.
     """
-    wanted = ANY._replace(since_ms=since_ms)
-    first: AuditPage = yield audit(partition, wanted, limit=_PAGE)
-    walk = _Walk(Head(partition, first.number, first.hash), {one.number: one for one in noted if one.partition == partition})
+    first: AuditPage = yield audit(partition, ANY, limit=_PAGE)
+    walk = _Walk(Head(partition, first.number, first.hash), [one for one in noted if one.partition == partition])
     page = first
     while True:
         for row in page.rows:
+            if _newest_ms(row) < since_ms:
+                return walk.end(is_short=False, is_whole=False)
             walk.meet(row)
         if not page.has_more:
             return walk.end(is_short=first.is_short and not since_ms, is_whole=not since_ms)
-        page = yield audit(partition, wanted, begin=f"({page.last}", limit=_PAGE)
+        page = yield audit(partition, ANY, begin=f"({page.last}", limit=_PAGE)
+
+
+def _newest_ms(row: AuditRow) -> int:
+    """What the row tells goes back when the store's clock does; its entry never does."""
+    return max(row.at_ms, int(row.entry.partition("-")[0]))
 
 
 class _Walk:
     """From row to older row. `_number`, `_hash`: of the row that must come next, as the newer one says."""
 
-    def __init__(self, head: Head, noted: Mapping[int, Head]) -> None:
+    def __init__(self, head: Head, noted: Sequence[Head]) -> None:
         self._head = head
         self._number, self._hash = head.number, head.hash
-        self._noted = dict(noted)
+        self._noted = set(noted)
         self._rows = self._unchained = 0
         self._oldest: AuditRow | None = None
         self._faults: deque[Fault] = deque(maxlen=FAULTS_MAX)
@@ -196,8 +202,9 @@ class _Walk:
             self._faults.append(Fault("missing", first, "", 0, text))
 
     def _compare(self, number: int, found: str) -> None:
-        noted = self._noted.pop(number, None)
-        if noted is not None and noted.hash != found:
+        of_it = {noted for noted in self._noted if noted.number == number}
+        self._noted -= of_it
+        if any(noted.hash != found for noted in of_it):
             self._of_noted.append(Fault("noted", number, "", 0, f"row {number} has another hash than was noted: the chain was made anew"))
 
     def _fault(self, kind: Literal["changed", "moved", "unchained"], row: AuditRow, message: str) -> None:
@@ -213,7 +220,7 @@ class _Walk:
             self._faults.append(
                 Fault("removed", trimmed, "", 0, f"rows up to {trimmed} are gone, although so few are left that none is trimmed")
             )
-        for noted in self._noted.values():
+        for noted in sorted(self._noted):
             if noted.number > self._head.number:
                 text = f"row {noted.number} was noted, and the chain ends with row {self._head.number}: it was cut off, or made anew"
             elif noted.number == 0:

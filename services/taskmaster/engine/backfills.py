@@ -15,9 +15,10 @@ import msgspec
 from msgspec import Meta
 
 from taskmaster.engine import schedules
+from taskmaster.engine.operations import check_key, reused
 from taskmaster.engine.orders import RATE_MAX
 from taskmaster.engine.scheduled_jobs import Jobs, Who, fill, home, spec_of
-from taskmaster.errors import Conflict, InvalidRequest, KeyReused, NotFound
+from taskmaster.errors import Conflict, InvalidRequest, NotFound
 from taskmaster.model import schedule as model
 from taskmaster.model.ids import digest
 from taskmaster.store import operations
@@ -99,11 +100,10 @@ def open_backfill(row: ScheduleRow, order: BackfillOrder, instants: Sequence[int
         fields["so"] = str(order.stop_on_failures)
     detail = msgspec.json.encode({"action": "backfill", "what": shown, "matched": len(instants), "exact": True}).decode()
     partition = home(row.id, partitions)[1]
+    yield from check_key(operation_id, request, partitions)
     status = yield operations.open_(partition, operation_id, request, fields, who=order.by, reason=order.reason, detail=detail)
     if status is Status.REUSED:
-        raise KeyReused(
-            "this idempotency key was used before for another operation; take a new key for a new one", operationId=operation_id
-        )
+        raise reused(operation_id)
     if status is Status.REJECTED:
         raise Conflict("50 operations are open; wait until some have ended, or cancel them", state="full")
     return operation_id, status is Status.ALREADY

@@ -28,12 +28,17 @@ RESEND_WITHIN_S = 10.0
 def store_jobs(
     store: SyncStore, partition: int, jobs: Sequence[NewJob], *, atomic: bool = False, within_s: float = RESEND_WITHIN_S
 ) -> list[Stored]:
-    """Store jobs of one partition in one call, and what became of each; those whose ids came too late once more under fresh ones.
+    """Store jobs of one partition, and what became of each; those whose ids came too late once more under fresh ones.
+
+    In one call if *atomic*, else at most CHUNK in one, however many they are: a script that makes too many fails half way.
 
     Raises:
-        StoreUnavailable: no answer in *within_s* seconds; they may have been stored, and the same may be asked again.
-        StoreRefused: the store takes no writes; none was stored.
+        StoreUnavailable: a call had no answer in *within_s* seconds; they may have been stored, and the same may be asked again.
+        StoreRefused: the store takes no writes; those of that call were not stored, nor any behind them.
     """
+    if len(jobs) > CHUNK and not atomic:
+        parts = (jobs[first : first + CHUNK] for first in range(0, len(jobs), CHUNK))
+        return [stored for part in parts for stored in store_jobs(store, partition, part, within_s=within_s)]
     answers: list[Submitted] = store.run(calls.submit(partition, jobs, atomic=atomic), within_s=within_s)
     fresh = renewed(jobs, answers, atomic=atomic)
     if fresh is not None:

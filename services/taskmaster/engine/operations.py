@@ -19,7 +19,20 @@ from taskmaster.store.calls import NewJob, Submitted
 from taskmaster.store.operations import OperationRow, PageRow
 from taskmaster.store.status import Status
 
-__all__ = ["OperationView", "Total", "cancel", "count", "merge", "newest", "of_id", "open_order", "replays_of", "tally"]
+__all__ = [
+    "OperationView",
+    "Total",
+    "cancel",
+    "check_key",
+    "count",
+    "merge",
+    "newest",
+    "of_id",
+    "open_order",
+    "replays_of",
+    "reused",
+    "tally",
+]
 
 #: Calls that a count takes at most in one partition; beyond, it says "at least".
 _COUNTING = 20
@@ -73,6 +86,7 @@ def open_order(plan: Plan, key: str, partitions: int, *, now_ms: int) -> Talk[tu
         Conflict: too many operations are open.
     """
     operation_id, request = identify(plan.order, key)
+    yield from check_key(operation_id, request, partitions)
     places = sorted(plan.ids) if plan.ids is not None else list(range(partitions))
     is_known = True
     for partition in places:
@@ -87,13 +101,28 @@ def open_order(plan: Plan, key: str, partitions: int, *, now_ms: int) -> Talk[tu
         )
         status = yield call
         if status is Status.REUSED:
-            raise KeyReused(
-                "this idempotency key was used before for another operation; take a new key for a new one", operationId=operation_id
-            )
+            raise reused(operation_id)
         if status is Status.REJECTED:
             raise Conflict("50 operations are open; wait until some have ended, or cancel them", state="full")
         is_known = is_known and status is Status.ALREADY
     return operation_id, is_known
+
+
+def check_key(operation_id: str, request: str, partitions: int) -> Talk[None]:
+    """Pass, unless the id, which is that of the request's key, stands for another order, in whichever partition that has its part.
+
+    Raises:
+        KeyReused: it does.
+    """
+    for partition in range(partitions):
+        known: operations.Rows = yield operations.find(partition, operation_id)
+        if any(row.fields.get("rq") != request for row in known.rows):
+            raise reused(operation_id)
+
+
+def reused(operation_id: str) -> KeyReused:
+    """The error for a key that stands for another order."""
+    return KeyReused("this idempotency key was used before for another operation; take a new key for a new one", operationId=operation_id)
 
 
 def _detail(plan: Plan, partition: int, total: Total) -> str:

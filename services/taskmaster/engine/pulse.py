@@ -81,7 +81,7 @@ class Pulse:
     async def _read(self) -> None:
         after: list[str] = []
         alone_since: float | None = None
-        while alone_since is None or time.monotonic() - alone_since < LINGER_S:
+        while self._bells or alone_since is None or time.monotonic() - alone_since < LINGER_S:
             try:
                 if not after:
                     after = [await self._store.newest_event(partition) for partition in range(self._partitions)]

@@ -25,6 +25,8 @@ AUDIT_MAX, PAGES_MAX, REPLAYS_MAX = 200, 10, 50
 #: Rows of a history: beyond that the store drops some.
 _HISTORY_KEPT = 50
 _ENDS = {"failed": "retrying", "lost": "lost", "discarded": "cancelled", "completed": "completed", "cancelled": "cancelled"}
+#: The time in an id is its submitter's, which may be so far ahead of the store's.
+_AHEAD_MS = 30_000
 
 
 class TimelineEvent(NamedTuple):
@@ -176,7 +178,7 @@ def _replays(partition: int, job_id: str) -> Talk[tuple[list[TimelineEvent], boo
 
 def _audit(partition: int, job_id: str) -> Talk[tuple[list[AuditRow], bool]]:
     """Rows that name the job or what is below it, oldest first, and whether there may be more."""
-    wanted, begin = AuditFilter(target=job_id, since_ms=created_ms(job_id)), NEWEST
+    wanted, begin = AuditFilter(target=job_id, since_ms=max(0, created_ms(job_id) - _AHEAD_MS)), NEWEST
     rows: list[AuditRow] = []
     for _ in range(PAGES_MAX):
         page = yield audit(partition, wanted, begin=begin, limit=AUDIT_MAX - len(rows))

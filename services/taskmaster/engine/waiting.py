@@ -173,7 +173,7 @@ class _Stream:
     async def _read(self) -> None:
         after = ""
         alone_since: float | None = None
-        while alone_since is None or time.monotonic() - alone_since < LINGER_S:
+        while self._bells or self._curious or alone_since is None or time.monotonic() - alone_since < LINGER_S:
             try:
                 if not after:
                     after = await self._store.newest_event(self._partition)

@@ -25,13 +25,16 @@ from taskmaster.model.ids import is_job_id, partition_of
 from taskmaster.model.webhooks import JOB_EVENTS, UNWELL, Event, key_of, new_secret
 from taskmaster.store import reads, webhooks
 from taskmaster.store.call import Talk
+from taskmaster.store.flow import Changed, Order
 from taskmaster.store.reads import Shown
+from taskmaster.store.status import Status
 from taskmaster.store.webhooks import End, EndpointRow
 from taskmaster_sdk.jobs import NAME
 
 __all__ = [
     "Endpoint",
     "EndpointView",
+    "align_endpoints",
     "change_endpoint",
     "delete_endpoint",
     "disable_endpoint",
@@ -48,6 +51,8 @@ __all__ = [
 ENDPOINTS_MAX, FILTERS_MAX, SECRETS_MAX = 100, 50, 5
 #: How long a secret that was replaced goes on signing: receivers have a day to take over the new one.
 OVERLAP_MS = 86_400_000
+#: Fields of an endpoint that are alike in all partitions.
+_ORDERED = ("url", "ev", "ty", "qu", "de", "off", "sec", "by")
 _ID = re.compile(r"we_[0-9a-f]{16}")
 Names = Annotated[
     tuple[Annotated[str, msgspec.Meta(pattern=f"^{NAME.pattern}$", max_length=64)], ...], msgspec.Meta(max_length=FILTERS_MAX)
@@ -85,7 +90,8 @@ class EndpointView:
     """An endpoint as it stands. *endpoint* is without its secret.
 
     Attributes:
-        made_ms: by the store's clock, which each end is judged by.
+        made_ms: by the store's clock.
+        hears_ms: since when it hears of ends without a break, by the store's clock, which each end is judged by.
         disabled_why: who disabled it; empty: it is not.
         secrets: those that sign, the newest first, each with the Unix ms at which it ceases to, 0: never.
     """
@@ -94,6 +100,7 @@ class EndpointView:
     endpoint: Endpoint
     revision: int
     made_ms: int
+    hears_ms: int
     by: str
     disabled_why: str
     secrets: tuple[tuple[str, int], ...] = field(repr=False)
@@ -107,7 +114,7 @@ class EndpointView:
         wanted = self.endpoint
         return (
             not wanted.disabled
-            and self.made_ms <= end.ended_ms
+            and self.hears_ms <= end.ended_ms
             and event_type in (wanted.events or JOB_EVENTS)
             and (not wanted.types or end.type in wanted.types)
             and (not wanted.queues or end.queue in wanted.queues)
@@ -138,9 +145,9 @@ def endpoint_of(row: EndpointRow) -> EndpointView:
         description=f.get("de", ""),
         disabled=bool(f.get("off")),
     )
-    return EndpointView(
-        row.id, wanted, row.revision, int(f.get("at", 0)), f.get("by", ""), f.get("off", ""), _secrets(f.get("sec") or "[]")
-    )
+    made_ms = int(f.get("at", 0))
+    secrets_ = _secrets(f.get("sec") or "[]")
+    return EndpointView(row.id, wanted, row.revision, made_ms, int(f.get("on", made_ms)), f.get("by", ""), f.get("off", ""), secrets_)
 
 
 def _split(text: str) -> tuple[str, ...]:
@@ -178,7 +185,7 @@ def make_endpoint(wanted: Endpoint, word: Word, *, partitions: int) -> Talk[tupl
     if len(there) >= ENDPOINTS_MAX:
         raise Conflict(f"there are {len(there)} webhooks, and at most {ENDPOINTS_MAX} may be: delete one that nobody needs")
     endpoint_id = f"we_{secrets.token_hex(8)}"
-    view = EndpointView(endpoint_id, wanted, 0, 0, word.by, _off(wanted, word), ((secret, 0),))
+    view = EndpointView(endpoint_id, wanted, 0, 0, 0, word.by, _off(wanted, word), ((secret, 0),))
     yield from _write(endpoint_id, view, word, partitions, 0, "new")
     return (yield from find_endpoint(endpoint_id)), secret
 
@@ -217,27 +224,68 @@ def new_endpoint_secret(
     return (yield from find_endpoint(endpoint_id)), secret
 
 
-def disable_endpoint(endpoint_id: str, word: Word, *, partitions: int) -> Talk[None]:
+def disable_endpoint(endpoint_id: str, word: Word, *, partitions: int, known: int) -> Talk[None]:
     """It is told of nothing more, until somebody enables it. What was to be delivered to it is discarded when it is due.
 
     Raises:
         NotFound: there is none.
-        RevisionMismatch: it was changed at this very moment.
+        RevisionMismatch: it was changed since *known*: it may be elsewhere now.
     """
     there: EndpointView = yield from find_endpoint(endpoint_id)
     if not there.endpoint.disabled:
-        yield from _write(endpoint_id, replace(there, disabled_why=word.reason or word.by), word, partitions, None, "kept")
+        yield from _write(endpoint_id, replace(there, disabled_why=word.reason or word.by), word, partitions, known, "kept")
 
 
 def delete_endpoint(endpoint_id: str, word: Word, *, partitions: int, known: int | None = None) -> Talk[None]:
     """Take an endpoint away, with its secrets. Its deliveries stay as jobs; those that are not made are discarded when they are due.
 
+    A deletion that stopped on its way through the partitions is finished by its repeat.
+
     Raises:
         NotFound: there is none.
         RevisionMismatch: it was changed since *known*, or at this very moment.
     """
-    there: EndpointView = yield from find_endpoint(endpoint_id)
-    yield from _write(endpoint_id, None, word, partitions, there.revision if known is None else known, "")
+    try:
+        there: EndpointView = yield from find_endpoint(endpoint_id)
+        known = there.revision if known is None else known
+    except NotFound:
+        if not _ID.fullmatch(endpoint_id) or not (yield from _is_left(endpoint_id, partitions)):
+            raise
+        known = None  # the first partition has done it
+    yield from _write(endpoint_id, None, word, partitions, known, "")
+
+
+def _is_left(endpoint_id: str, partitions: int) -> Talk[bool]:
+    for partition in range(1, partitions):
+        rows: list[EndpointRow] = yield webhooks.webhooks(partition, endpoint_id)
+        if rows and rows[0].is_there:
+            return True
+    return False
+
+
+def align_endpoints(partitions: int) -> Talk[int]:
+    """Make all copies of endpoints like those of the first partition: an order may have stopped on its way. How many were not.
+
+    An order comes to the first partition first, and what is written is bound to what was read before that was: nothing newer is undone.
+    """
+    aligned = 0
+    for partition in range(1, partitions):
+        copies: list[EndpointRow] = yield webhooks.webhooks(partition)
+        rows: list[EndpointRow] = yield webhooks.webhooks(0)
+        theirs, ours = ({row.id: _ordered(row) for row in some if row.is_there} for some in (copies, rows))
+        for endpoint_id in sorted(one for one in theirs.keys() | ours.keys() if theirs.get(one) != ours.get(one)):
+            [copy] = (yield webhooks.webhooks(partition, endpoint_id)) or [EndpointRow(endpoint_id, {})]
+            [first] = (yield webhooks.webhooks(0, endpoint_id)) or [EndpointRow(endpoint_id, {})]
+            if _ordered(copy) != _ordered(first):
+                order = Order(secrets.token_hex(8), copy.revision, "taskmaster", "as in the first partition")
+                changed: Changed = yield webhooks.put_webhook(partition, endpoint_id, _ordered(first), order, "{}")
+                aligned += changed.status is Status.OK
+    return aligned
+
+
+def _ordered(row: EndpointRow) -> dict[str, str]:
+    """What people have ordered of it; empty: it is gone."""
+    return {name: row.fields[name] for name in _ORDERED if name in row.fields} if row.is_there else {}
 
 
 def test_delivery(endpoint_id: str, *, partitions: int, now_ms: int) -> Talk[Prepared]:

@@ -1,25 +1,28 @@
 """Telling endpoints that a rule of health is broken, for whoever has no monitoring that would.
 
-Nothing is kept of what was told: an alarm is an event of its rule and hour, and its delivery is keyed by receiver and event, so any number
-of processes may look and each receiver is told once.
+An alarm is an event of its rule and hour, and its delivery is keyed by receiver and event, so any number of processes may look and each
+receiver is told once. It is unique work for that hour, too: a key may be forgotten a minute after its job has ended.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
+
 from taskmaster.engine.deliveries import alarm_of, delivery_of
 from taskmaster.engine.enqueue import store_jobs
 from taskmaster.engine.health import HealthRule, rules_of, store_rules, take_stand
 from taskmaster.engine.webhooks import endpoint_of
 from taskmaster.store import reads, webhooks
-from taskmaster.store.calls import NewJob
+from taskmaster.store.calls import NewJob, Unique
 from taskmaster.store.client import SyncStore
 from taskmaster.store.safety import judge
 
 __all__ = ["EVERY_S", "Alarms", "look_at_health"]
 
 EVERY_S = 60.0
+_HOUR_MS = 3_600_000
 
 
 def look_at_health(store: SyncStore, partitions: int, *, is_strict: bool) -> list[HealthRule]:
@@ -56,6 +59,7 @@ class Alarms:
             for endpoint in endpoints if not rule.ok else ():
                 if endpoint.wants_alarm(rule.queue):
                     partition, job = delivery_of(alarm_of(rule, now_ms), endpoint.receiver, partitions=self.partitions, now_ms=now_ms)
-                    jobs.setdefault(partition, []).append(job)
+                    work = Unique(job.key, "t", _HOUR_MS, "existing", 0)
+                    jobs.setdefault(partition, []).append(msgspec.structs.replace(job, unique=work))
         for partition, some in jobs.items():
             store_jobs(self.store, partition, some, within_s=0)

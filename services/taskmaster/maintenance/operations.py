@@ -16,6 +16,7 @@ from taskmaster.engine import backfills
 from taskmaster.engine.enqueue import store_jobs
 from taskmaster.engine.operations import replays_of, tally
 from taskmaster.engine.scheduled_jobs import Jobs
+from taskmaster.errors import StoreDefect
 from taskmaster.store import operations
 from taskmaster.store.client import SyncStore
 from taskmaster.store.operations import OperationRow, Page, Step
@@ -52,14 +53,20 @@ class Operations:
     jobs_of: Callable[[str], Jobs]
 
     def step(self) -> None:
-        """Go on with each operation that is open, as far as its rate allows.
+        """Go on with each operation that is open, as far as its rate allows. A foreign key that one of them meets stops no other.
 
         Raises:
             StoreError: the next second goes on.
         """
+        met: StoreDefect | None = None
         for row in self.store.run(operations.find(self.partition, "ops", limit=_OPEN)).rows:
-            if self._may_go_on(row):
-                self._go_on(row)
+            try:
+                if self._may_go_on(row):
+                    self._go_on(row)
+            except StoreDefect as error:
+                met = error
+        if met is not None:
+            raise met
 
     def _may_go_on(self, row: OperationRow) -> bool:
         """Look at what became of its jobs first: they may stop it."""

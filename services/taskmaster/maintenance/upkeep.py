@@ -6,8 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from taskmaster.engine.scheduled_jobs import Jobs
+from taskmaster.errors import StoreDefect
 from taskmaster.maintenance.operations import Operations
 from taskmaster.maintenance.sweeper import Sweeper
 from taskmaster.maintenance.webhooks import Outbox
@@ -78,10 +80,25 @@ class Upkeep:
             for _ in range(_ROUNDS):
                 if not run(upkeep.prune(self.partition, self.limits)):
                     break
-        if said.operations:
-            Operations(self.store, self.partition, self.partitions, self.limits.key_window_ms, self.jobs_of).step()
-        if said.to_sweep:
-            Sweeper(self.store, self.partition, self.sweep_every_ms, self.limits.key_window_ms).step(is_urgent=said.to_sweep > 1)
-        if said.outbox:
-            Outbox(self.store, self.partition, self.partitions).step()
+        self._go_on(said)
         return lost
+
+    def _go_on(self, said: upkeep.Ticked) -> None:
+        """What is done a step at a time. A foreign key that one of them meets stops no other, least of all the sweep, which mends it."""
+        window_ms = self.limits.key_window_ms
+        steps: list[Callable[[], None]] = []
+        if said.operations:
+            steps.append(Operations(self.store, self.partition, self.partitions, window_ms, self.jobs_of).step)
+        if said.to_sweep:
+            sweeper = Sweeper(self.store, self.partition, self.sweep_every_ms, window_ms)
+            steps.append(partial(sweeper.step, is_urgent=said.to_sweep > 1))
+        if said.outbox:
+            steps.append(Outbox(self.store, self.partition, self.partitions).step)
+        met: StoreDefect | None = None
+        for step in steps:
+            try:
+                step()
+            except StoreDefect as error:
+                met = error
+        if met is not None:
+            raise met

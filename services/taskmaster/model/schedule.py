@@ -45,6 +45,8 @@ CATCH_UP_MAX = 1_000
 LOOK_MAX, KEPT = 10_000, CATCH_UP_MAX + 2 * GRACE_MS // 1_000
 EVERY_MIN_MS, EVERY_MAX_MS = 1_000, 3_650 * 86_400_000
 DAY_MS = 86_400_000
+#: Instants are within these (the years 3 to 9997): a zone is asked about the years around, and the calendar has no others.
+FIRST_MS, LAST_MS = -62_072_524_800_000, 253_339_228_799_999
 Excluded = Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d{2}-\d{2}(/\d{4}-\d{2}-\d{2})?$", max_length=21)]
 Moment = Annotated[dt.datetime, msgspec.Meta(tz=True)]
 
@@ -164,7 +166,9 @@ def runs(schedule: Schedule, after_ms: int) -> Iterator[Run]:
     """The instants later than *after_ms*, in order, without jitter; *max_runs* is not looked at."""
     start_ms = _ms(schedule.start_at) if schedule.start_at else None
     end_ms = _ms(schedule.end_at) if schedule.end_at else None
-    after_ms = max(after_ms, start_ms - 1) if start_ms is not None else after_ms
+    after_ms = max(after_ms, FIRST_MS, start_ms - 1 if start_ms is not None else FIRST_MS)
+    if after_ms >= LAST_MS:
+        return
     excluded = [_days(text) for text in schedule.exclude]
     for run, local in _all_runs(schedule, after_ms, start_ms or 0):
         if end_ms is not None and run.at_ms > end_ms:

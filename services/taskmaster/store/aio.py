@@ -14,7 +14,7 @@ from hiredis import ProtocolError, Reader, ReplyError, pack_command
 
 from taskmaster.errors import StoreUnavailable
 from taskmaster.store.call import Call, Meter, Talk, meta_key
-from taskmaster.store.client import connection_options, last_entries
+from taskmaster.store.client import clocks_apart_s, connection_options, last_entries, was_set_since
 from taskmaster.store.faults import Action, classify, is_denied, translate
 from taskmaster.store.keys import key
 from taskmaster.store.safety import PARAMETERS, SECTIONS, Vitals, vitals
@@ -46,6 +46,7 @@ class AsyncStore:
         self._redis = aredis.Redis(connection_pool=pool)
         self._ask: Callable[..., Awaitable[Any]] = self._redis.execute_command
         self._skew_ms: int | None = None
+        self._apart_s = clocks_apart_s()
         self._aligning: asyncio.Task[None] | None = None
 
     async def run(self, call: Call[T]) -> T:
@@ -83,8 +84,8 @@ class AsyncStore:
         return Channel(lambda: pool.connection_class(**pool.connection_kwargs), self.timeout_s, self._meter)
 
     async def now_ms(self) -> int:
-        """The store's clock as well as we know it: ours plus the skew measured once."""
-        if self._skew_ms is None:
+        """As `SyncStore.now_ms`."""
+        if self._skew_ms is None or was_set_since(self._apart_s):
             if self._aligning is None or self._aligning.done():  # those who come first together share the question
                 self._aligning = asyncio.create_task(self.align(), name="store-clock")
             await asyncio.shield(self._aligning)
@@ -96,6 +97,7 @@ class AsyncStore:
         async with _bounded("time", self.timeout_s):
             seconds, micros = await self._redis.time()
         self._skew_ms = int(seconds * 1_000 + micros // 1_000 - (before + time.time()) / 2 * 1_000)
+        self._apart_s = clocks_apart_s()
 
     async def newest_event(self, partition: int) -> str:
         """Id of the newest entry of the partition's event stream, `0-0` if there is none: where `events` may begin."""

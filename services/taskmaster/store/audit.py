@@ -62,7 +62,7 @@ class AuditPage(NamedTuple):
 
 
 def audit(partition: int, wanted: AuditFilter, *, begin: str = NEWEST, limit: int = 200) -> Call[AuditPage]:
-    """One page; at most 2,000 rows are looked at, so it may be short or empty and still have more.
+    """One page; at most 2,000 rows, or about 1 MB of them, are looked at, so it may be short or empty and still have more.
 
     Args:
         begin: entry id to begin at; with `(` before it: behind that one.

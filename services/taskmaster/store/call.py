@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from taskmaster.store.scripts import Script
@@ -28,13 +28,13 @@ class Call(Generic[T]):
     Attributes:
         script: what to run.
         partition: 0..partitions-1.
-        args: without the trailing `now`, which the client adds.
+        args: without the trailing `now`, which the client adds. Payloads and secrets are among them: not shown.
         decode: raw answer -> value.
     """
 
     script: Script
     partition: int
-    args: tuple[Arg, ...]
+    args: tuple[Arg, ...] = field(repr=False)
     decode: Callable[[Any], T]
 
 

@@ -17,11 +17,13 @@ from taskmaster.store.faults import Action, classify, is_denied, translate
 from taskmaster.store.keys import key
 from taskmaster.store.safety import PARAMETERS, SECTIONS, Vitals, vitals
 
-__all__ = ["Channel", "Inbox", "SyncStore", "connection_options", "last_entries"]
+__all__ = ["Channel", "Inbox", "SyncStore", "clocks_apart_s", "connection_options", "last_entries", "was_set_since"]
 
 T = TypeVar("T")
 #: Waits between resends, seconds: short at first, for a failover; then patient.
 _RESEND_WAITS_S = (0.02, 0.05, 0.1, 0.2, 0.5)
+#: A clock that moved so much by itself was set.
+_STEP_S = 0.5
 
 
 def connection_options(timeout_s: float) -> dict[str, Any]:
@@ -51,6 +53,7 @@ class SyncStore:
         self._now_ms = now_ms
         self._meter = meter
         self._skew_ms: int | None = None
+        self._apart_s = clocks_apart_s()
 
     def run(self, call: Call[T], *, within_s: float = 0.0, give_up: threading.Event | None = None) -> T:
         """Run *call* and decode its answer.
@@ -87,10 +90,10 @@ class SyncStore:
         return Channel(self._redis.connection_pool, self._now_ms, self._meter)
 
     def now_ms(self) -> int:
-        """The store's clock as well as we know it: ours plus the skew measured once."""
+        """The store's clock as well as we know it: ours plus the skew, measured when it is first needed and when ours was set."""
         if self._now_ms is not None:
             return self._now_ms()
-        if self._skew_ms is None:
+        if self._skew_ms is None or was_set_since(self._apart_s):
             self.align()
         return time.time_ns() // 1_000_000 + (self._skew_ms or 0)
 
@@ -106,6 +109,7 @@ class SyncStore:
         except (redis.RedisError, OSError) as error:
             raise translate(error, "time") from error
         self._skew_ms = int(seconds * 1_000 + micros // 1_000 - (before + time.time()) / 2 * 1_000)
+        self._apart_s = clocks_apart_s()
 
     def newest_event(self, partition: int) -> str:
         """As `AsyncStore.newest_event`."""
@@ -344,6 +348,16 @@ def _resending(
                 drop()
         time.sleep(wait_s)
         attempt += 1
+
+
+def clocks_apart_s() -> float:
+    """How far the clock of this machine is from its monotonic one, which nobody can set."""
+    return time.time() - time.monotonic()
+
+
+def was_set_since(apart_s: float) -> bool:
+    """Whether the clock of this machine was set, or its time stood still, since they were so far apart."""
+    return abs(clocks_apart_s() - apart_s) > _STEP_S
 
 
 def last_entries(found: Any, streams: Sequence[str]) -> dict[int, str]:

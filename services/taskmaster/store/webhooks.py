@@ -95,6 +95,9 @@ class EndpointRow(NamedTuple):
     id: str
     fields: dict[str, str]
 
+    def __repr__(self) -> str:
+        return f"EndpointRow({self.id!r})"
+
     @property
     def revision(self) -> int:
         """How often it was changed."""

@@ -6,6 +6,7 @@ What cannot be written does not hold up the work: it is counted, and told once l
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import logging
 import re
@@ -99,12 +100,16 @@ class _Handler(logging.StreamHandler[Any]):
     """What standard records are written with."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """As `_Lines`."""
+        """As `_Lines`. A record that cannot be formatted is told without its arguments."""
+        put = self.stream.write if record.levelno >= logging.WARNING else self.stream.write_soon
         try:
-            put = self.stream.write if record.levelno >= logging.WARNING else self.stream.write_soon
-            put(f"{self.format(record)}\n")
-        except Exception:
-            self.handleError(record)
+            line = self.format(record)
+        except Exception as error:
+            with contextlib.suppress(Exception):
+                record.msg, record.args = f"{record.msg} ({type(error).__name__}: it cannot be formatted)", ()
+                put(f"{self.format(record)}\n")
+        else:
+            put(f"{line}\n")
 
 
 class Teller(NamedTuple):

@@ -20,6 +20,8 @@ __all__ = ["THREAD", "LogStream"]
 
 #: How long a reader that is behind is waited for, once: then lines are dropped until it reads again.
 PATIENCE_MS = 20
+#: One that goes on reading, but slowly, is waited for so long in all, however much is to be written: others wait behind it.
+LONGEST_S = 0.5
 #: Lines that come so soon after the last write wait for others, so long at most; a process that is killed loses those.
 GATHER_S = 0.02
 GATHERED_MAX = 1_000
@@ -88,8 +90,13 @@ class LogStream:
 
     def _ring(self) -> None:
         if self._bell is None:
-            self._bell = threading.Event()
-            threading.Thread(target=self._gather, args=(self._bell,), name=THREAD, daemon=True).start()
+            bell = threading.Event()
+            try:
+                threading.Thread(target=self._gather, args=(bell,), name=THREAD, daemon=True).start()
+            except RuntimeError:  # at a limit, or when the interpreter ends
+                self._write_waiting("")
+                return
+            self._bell = bell
         self._bell.set()
 
     def _gather(self, bell: threading.Event) -> None:
@@ -126,21 +133,21 @@ class LogStream:
             except (OSError, ValueError):  # a full disk; a stream that somebody closed
                 return text.count("\n")
             return 0
-        lines = text.count("\n")
+        lines, until = text.count("\n"), time.monotonic() + LONGEST_S
         for chunk in _chunks(text.encode(errors="backslashreplace")):
-            if not self._put_chunk(self._fd, chunk, patience_ms):
+            if not self._put_chunk(self._fd, chunk, patience_ms, until):
                 return lines
             lines -= chunk.count(b"\n")
         return 0
 
-    def _put_chunk(self, fd: int, chunk: bytes, patience_ms: int) -> bool:
+    def _put_chunk(self, fd: int, chunk: bytes, patience_ms: int, until: float) -> bool:
         data = b"\n" + chunk if self._is_torn else chunk
         while data:
             try:
                 data = data[os.write(fd, data) :]
                 self._is_torn = bool(data)
             except BlockingIOError:
-                if not self._has_room(patience_ms):
+                if time.monotonic() >= until or not self._has_room(patience_ms):
                     return False
             except OSError:  # nobody is at the other end any more
                 return False

@@ -32,6 +32,7 @@ from taskmaster.broker.threads import JobWorker
 from taskmaster.engine.artifacts import artifacts_of
 from taskmaster.engine.retention import limits_of
 from taskmaster.engine.scheduled_types import Types
+from taskmaster.engine.webhooks import align_endpoints
 from taskmaster.errors import StoreError
 from taskmaster.maintenance import artifacts, audit_heads, policy
 from taskmaster.maintenance.alarms import EVERY_S, Alarms
@@ -325,6 +326,8 @@ class WorkerProcess:
             recycling.append(Duty("artifacts", artifacts.EVERY_S, sweep.step))
             alarms = Alarms(self.store, self.settings.partitions, is_strict=self.settings.durability == "strict")
             recycling.append(Duty("alarms", EVERY_S, alarms.look))
+            if self.settings.partitions > 1:
+                recycling.append(Duty("webhooks", EVERY_S, lambda: self.store.converse(align_endpoints(self.settings.partitions))))
             heads = audit_heads.AuditHeads(self.store, self.settings.partitions)
             recycling.append(Duty("audit", audit_heads.EVERY_S, heads.look))
         return [

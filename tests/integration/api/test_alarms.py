@@ -13,8 +13,14 @@ from integration.api.test_webhooks import deliveries, made
 from support.eventually import eventually_async
 from support.servers import StoreServer
 from taskmaster.cli import main
+from taskmaster.engine.health import HealthRule
+from taskmaster.engine.rules import Word
+from taskmaster.engine.webhooks import Endpoint, make_endpoint
+from taskmaster.maintenance import alarms as module
 from taskmaster.maintenance.alarms import Alarms
-from taskmaster.model.webhooks import DELIVERY
+from taskmaster.model.webhooks import DELIVERY, QUEUE
+from taskmaster.store import reads
+from taskmaster.store.client import SyncStore
 
 pytestmark = pytest.mark.anyio
 
@@ -31,7 +37,15 @@ async def late(client: Any) -> None:
     await eventually_async(lambda: broken(client), what="a rule is broken")
 
 
-async def test_who_wants_to_hear_of_it_is_told_once_an_hour(serve: Serve, worker: HandWorker, clean_server: StoreServer) -> None:
+@pytest.fixture
+def alarms(worker: HandWorker, monkeypatch: pytest.MonkeyPatch) -> Alarms:
+    """Of one hour: no test sees it end."""
+    now_ms = worker.store.now_ms()
+    monkeypatch.setattr(worker.store, "now_ms", lambda: now_ms)
+    return Alarms(worker.store, 1, is_strict=False)
+
+
+async def test_who_wants_to_hear_of_it_is_told_once_an_hour(serve: Serve, alarms: Alarms, clean_server: StoreServer) -> None:
     """By name, for its queues, and not of the ends of jobs; who did not ask for it is not told, nor who is disabled."""
     asks = {"events": ["health.degraded"]}
     async with serve() as client:
@@ -40,7 +54,6 @@ async def test_who_wants_to_hear_of_it_is_told_once_an_hour(serve: Serve, worker
         of_other = await made(client, **asks, queues=["another"])
         disabled = await made(client, **asks, disabled=True)
         of_ends = await made(client)
-        alarms = Alarms(worker.store, 1, is_strict=False)
         alarms.look()
         quiet = [await deliveries(client, one["id"]) for one in (all_, of_queue)]
         await late(client)
@@ -63,6 +76,21 @@ async def test_who_wants_to_hear_of_it_is_told_once_an_hour(serve: Serve, worker
     assert {payload["event"]["data"]["rule"] for payload in shown} == {"oldestWaiting", "noWorker"}
 
 
+async def test_an_hour_is_an_hour_however_short_keys_are_remembered(serve: Serve, alarms: Alarms, clean_server: StoreServer) -> None:
+    """The delivery has ended and its key is forgotten: with TASKMASTER_IDEMPOTENCY_WINDOW_MS=0 that is so a minute later."""
+    async with serve() as client:
+        endpoint = await made(client, events=["health.degraded"], queues=["email-queue"])
+        await late(client)
+        alarms.look()
+        [first] = await deliveries(client, endpoint["id"])
+        await client.post(f"/jobs/{first['jobId']}/cancel")
+        clean_server.call("DEL", *clean_server.call("KEYS", "tm:{0}:k:*"))
+        alarms.look()
+        told = await deliveries(client, endpoint["id"])
+
+    assert [row["jobId"] for row in told] == [first["jobId"]]
+
+
 async def test_nobody_listens_and_nothing_is_looked_at(serve: Serve, worker: HandWorker, clean_server: StoreServer) -> None:
     """One call a minute is what alarms cost where nobody wants them."""
     async with serve() as client:
@@ -74,6 +102,20 @@ async def test_nobody_listens_and_nothing_is_looked_at(serve: Serve, worker: Han
     after = int(clean_server.call("INFO", "commandstats")["cmdstat_evalsha"]["calls"])
 
     assert after - before == 1
+
+
+def test_everything_is_broken_and_everybody_wants_to_hear_of_it(clean_server: StoreServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """5,000 deliveries at once are more than one script can make: they come in several calls, each of them whole."""
+    broken = [HealthRule("noWorker", f"queue-{n}", 1, 0, ok=False) for n in range(50)]
+    monkeypatch.setattr(module, "look_at_health", lambda *_, **__: broken)
+    store = SyncStore(clean_server.url)
+    for n in range(100):
+        store.converse(make_endpoint(Endpoint(f"https://h{n}.example.com/", ("health.degraded",)), Word("test"), partitions=1))
+    Alarms(store, 1, is_strict=False).look()
+    [queue] = [row for row in store.run(reads.queues(0)) if row.name == QUEUE]
+    store.close()
+
+    assert sum(queue.by_priority) == len(clean_server.call("KEYS", "tm:{0}:b:*")) == 5_000
 
 
 async def test_the_command_line_says_what_is_broken(serve: Serve, clean_server: StoreServer) -> None:

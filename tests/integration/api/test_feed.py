@@ -19,9 +19,11 @@ from click.testing import CliRunner
 from integration.api.conftest import WELCOME, HandWorker, Serve
 from integration.api.test_process import Started, start
 from support import web
-from support.eventually import eventually
+from support.eventually import eventually, eventually_async
 from support.proxy import StoreProxy
 from support.servers import StoreServer
+from support.worker import Hands
+from taskmaster.api.app import create_app
 from taskmaster.cli import main
 from taskmaster.client import AsyncClient, Client
 from taskmaster.errors import InvalidRequest
@@ -267,6 +269,47 @@ def test_streams_of_all_jobs_count_as_streams(process: Started) -> None:
     assert (refused.status_code, refused.json()["type"], refused.headers["retry-after"]) == (503, "/problems/too-many-streams", "5")
     with Feed(url) as third:
         assert third.answer.status == 200
+
+
+@pytest.mark.parametrize("path", ["/events", "/jobs/{job}/stream"])
+async def test_streams_that_begin_at_once_are_counted_each(clean_server: StoreServer, path: str) -> None:
+    """All of them ask the store first: none of them sees the others then, but no more begin than may."""
+    app = create_app(Settings(redis_url=clean_server.url, streams_max=2))
+    hands = Hands(clean_server.url)
+    job_id = hands.submit("free")
+    hands.close()
+    answered: list[int] = []
+    gone = asyncio.Event()
+
+    async def call() -> None:
+        asked = False
+
+        async def receive() -> Any:
+            nonlocal asked
+            if not asked:
+                asked = True
+                return {"type": "http.request", "body": b"", "more_body": False}
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                answered.append(message["status"])
+
+        scope: Any = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET", "scheme": "http", "root_path": ""}
+        at = path.format(job=job_id)
+        await app(scope | {"path": at, "raw_path": at.encode(), "query_string": b"", "headers": [], "server": ("test", 80)}, receive, send)
+
+    async def has_answered() -> bool:
+        return len(answered) == 6
+
+    async with app.lifespan(), asyncio.TaskGroup() as group:
+        for _ in range(6):
+            group.create_task(call())
+        await eventually_async(has_answered, what="all are answered")
+        gone.set()
+
+    assert sorted(answered) == [200, 200, 503, 503, 503, 503]
 
 
 def test_a_store_that_is_away_is_waited_for(clean_server: StoreServer, worker: HandWorker) -> None:

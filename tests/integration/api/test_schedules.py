@@ -16,6 +16,8 @@ from support.operations import duty, work
 from support.schedules import town_at
 from support.servers import StoreServer
 from taskmaster.cli import main
+from taskmaster.engine.scheduled_jobs import home
+from taskmaster.model.ids import new_job_id
 
 pytestmark = pytest.mark.anyio
 REPORT: dict[str, Any] = {
@@ -212,6 +214,29 @@ async def test_backfill_refuses_what_cannot_be_and_takes_a_repeated_request_once
     assert two.headers["idempotency-replayed"] == "true"
     assert other.status_code == 422
     assert (ended.json()["state"], ended.json()["progress"]["made"]) == ("cancelled", 0)
+
+
+async def test_one_key_is_one_operation_whichever_partition_it_is_in(serve: Serve) -> None:
+    """The same key for another schedule, or other dead letters, is refused, and no operation becomes two."""
+    ids = [new_job_id(1_800_000_000_000, slot) for slot in range(3)]
+    async with serve(partitions=3) as client:
+        names = [name for name in map("report-{}".format, range(12)) if home(name, 3)[1] in (0, 1)]
+        first, second = (next(name for name in names if home(name, 3)[1] == partition) for partition in range(2))
+        for name in (first, second):
+            await _put(client, name)
+        one = await client.post(f"/schedules/{first}/backfill", json=WEEK, headers={"Idempotency-Key": "k1"})
+        other = await client.post(f"/schedules/{second}/backfill", json=WEEK, headers={"Idempotency-Key": "k1"})
+        replays = [
+            await client.post(
+                "/operations", json={"action": "replay", "ids": [job_id], "reason": "mended"}, headers={"Idempotency-Key": key}
+            )
+            for job_id, key in zip(ids, ("k1", "k2", "k2"), strict=True)
+        ]
+        shown = (await client.get(one.headers["location"])).json()
+
+    assert [answer.status_code for answer in (one, other)] == [202, 422], other.text
+    assert [answer.status_code for answer in replays] == [422, 202, 422], [answer.text for answer in replays]
+    assert shown["filter"]["scheduleId"] == first
 
 
 @pytest.mark.parametrize("why", ["full", "deleted", "failures"])

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from integration.api.conftest import WELCOME, HandWorker, Serve
 from support.servers import StoreServer
+from support.worker import Hands
 from taskmaster.cli import main
 from taskmaster.model.ids import new_job_id
 from taskmaster.model.scopes import ORDINARY
@@ -54,6 +55,19 @@ def lose(worker: HandWorker) -> None:
     """The worker of what runs is dead for good."""
     worker.store.run(upkeep.abandon(0, worker.wid))
     worker.store.run(upkeep.reap(0, grace_ms=0, losses=3, key_window_ms=60_000))
+
+
+async def test_what_was_done_to_a_job_whose_submitter_was_ahead_is_told(serve: Serve, worker: HandWorker) -> None:
+    """Its id says a time that has not come yet by the store's clock, which the audit goes by: 30 s are taken."""
+    hands = Hands(worker.store.url)
+    hands.store._skew_ms = 20_000
+    job_id = hands.submit("free")
+    hands.close()
+    worker.store.run(calls.audit_note(0, "ann", "looked", job_id, "to see"))
+    async with serve() as client:
+        answer = (await client.get(f"/jobs/{job_id}/events")).json()
+
+    assert ("looked", "ann") in words(answer["items"], "who")
 
 
 async def test_a_job_with_two_retries(serve: Serve, worker: HandWorker) -> None:

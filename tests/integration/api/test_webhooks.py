@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from integration.api.conftest import HandWorker, Serve
+from support.eventually import eventually
 from support.servers import StoreServer
 from taskmaster.maintenance.webhooks import Outbox
 from taskmaster.model.webhooks import DELIVERY, key_of, new_secret
@@ -187,6 +188,22 @@ async def test_an_endpoint_is_told_of_what_it_asked_for(serve: Serve, worker: Ha
     assert [len(rows) for rows in told.values()] == [1, 0, 0, 0, 0, 1]
     assert (delivery["about"], delivery["state"], delivery["maxAttempts"]) == (job_id, "waiting", 12)
     assert (job["type"], job["queue"], job["origin"]) == (DELIVERY, "webhooks", "webhook")
+
+
+async def test_what_ended_while_it_was_disabled_is_not_told(serve: Serve, worker: HandWorker, clean_server: StoreServer) -> None:
+    """Somebody else wanted to hear of it, so that its row lies in the outbox when the endpoint is enabled again."""
+    async with serve() as client:
+        one, other = await made(client), await made(client)
+        await client.put(f"/webhooks/{one['id']}", json={"url": URL, "disabled": True})
+        job_id = str((await client.post("/jobs", json={"type": "free", "payload": {}})).json()["jobId"])
+        await client.post(f"/jobs/{job_id}/cancel")
+        ended_at = clean_server.call("TIME")
+        eventually(lambda: clean_server.call("TIME")[0] != ended_at[0], what="it is enabled in another second than that of the end")
+        await client.put(f"/webhooks/{one['id']}", json={"url": URL})
+        later = await ended(client, clean_server)
+        told = [{row["about"] for row in await deliveries(client, hook["id"])} for hook in (one, other)]
+
+    assert told == [{later}, {later, job_id}]
 
 
 async def test_what_the_queue_does_not_take_waits_in_the_outbox(serve: Serve, worker: HandWorker, clean_server: StoreServer) -> None:

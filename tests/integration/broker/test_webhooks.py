@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -206,12 +210,48 @@ def test_an_endpoint_that_is_gone_is_disabled_and_told_no_more(clean_server: Sto
         worker.all_ended(worker.submit_many("quick", [{}] * 4))
         for partition in range(2):
             assert worker.store.raw().smembers(f"tm:{{{partition}}}:whl") == set()
-            assert worker.store.raw().xlen(f"tm:{{{partition}}}:ob") == 0
+        eventually(lambda: not any(worker.store.raw().xlen(f"tm:{{{p}}}:ob") for p in range(2)), 10, "nothing is left in the outbox")
 
     assert isinstance(view, EndpointView)
     assert view.disabled_why == "127.0.0.1 answered 410 Gone"
     assert (ended.state, ended.reason) == ("cancelled", "discarded")
     assert len(receiver.seen) == 1
+
+
+def test_a_secret_signs_as_long_as_the_store_says(
+    clean_server: StoreServer, tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was replaced signs for a day by the store's clock, whatever that of the worker says."""
+    ahead = SimpleNamespace(time=lambda: time.time() + 2 * 86_400, monotonic=time.monotonic)
+    monkeypatch.setattr(sys.modules[WebhooksPlugin.__module__], "time", ahead)  # the package calls its plugin `plugin`, too
+    with Worker(clean_server.url, jobs(clean_server, tmp_path)) as worker:
+        endpoint, first = make(worker, receiver.url)
+        talk = new_endpoint_secret(endpoint, Word("test"), partitions=1, now_ms=worker.store.now_ms())
+        _, fresh = worker.store.converse(talk)
+        worker.submit("quick")
+        [request] = eventually(lambda: receiver.seen, 10, "it is told")
+
+    assert is_signed(request, fresh)
+    assert is_signed(request, first)
+
+
+def test_an_endpoint_that_moved_is_not_disabled_by_where_it_was(clean_server: StoreServer, tmp_path: Path, receiver: Receiver) -> None:
+    """The old address says 410 while somebody names the new one: the delivery goes there, and so does what ends later."""
+    is_moved = threading.Event()
+    receiver.answers.append(Reply(410, waits=is_moved))
+    with Receiver() as new, Worker(clean_server.url, jobs(clean_server, tmp_path)) as worker:
+        endpoint, _ = make(worker, receiver.url)
+        job_id = worker.submit("quick")
+        eventually(lambda: receiver.seen, 10, "the old address is called")
+        talk = change_endpoint(endpoint, Endpoint(url=new.url), Word("test"), partitions=1, now_ms=worker.store.now_ms())
+        worker.store.converse(talk)
+        is_moved.set()
+        [(delivery, _)] = deliveries(worker)
+        ended = worker.ended(delivery)
+        view = worker.store.converse(find_endpoint(endpoint))
+
+    assert (ended.failures, ended.state, new.ids) == (1, "completed", [f"evt_{job_id}"])
+    assert not view.endpoint.disabled
 
 
 def test_what_was_made_for_an_endpoint_goes_where_it_is_now(clean_server: StoreServer, tmp_path: Path, receiver: Receiver) -> None:

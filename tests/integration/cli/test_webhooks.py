@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from support.servers import StoreServer
 from support.worker import Hands
 from taskmaster.cli import main
-from taskmaster.model.webhooks import key_of
+from taskmaster.model.webhooks import JOB_EVENTS, UNWELL, key_of
 
 pytestmark = pytest.mark.server("valkey")
 
@@ -50,6 +50,14 @@ def test_a_webhook_from_its_making_to_its_end(run: Run) -> None:
     assert "disabled: too loud" in disabled.stdout
     assert (enabled[0]["disabled"], enabled[0]["secrets"], enabled[0]["revision"]) == (False, 2, 4)
     assert (none.stdout, none.exit_code) == ("", 0)
+
+
+def test_every_event_that_there_is_can_be_asked_for(run: Run) -> None:
+    """The command line knows the words of the API."""
+    events = [*JOB_EVENTS, UNWELL]
+    made = told(run("add", "https://example.com/in", *(word for event in events for word in ("--event", event)), "--json"))
+
+    assert made["events"] == events
 
 
 def test_a_test_is_a_delivery_and_can_be_made_again(run: Run, clean_server: StoreServer) -> None:

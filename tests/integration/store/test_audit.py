@@ -21,7 +21,9 @@ from taskmaster.engine.auditing import Head, Verdict, verify
 from taskmaster.errors import StoreDefect
 from taskmaster.maintenance.audit_heads import AuditHeads
 from taskmaster.maintenance.sweeper import Sweeper
+from taskmaster.model.chain import hash_of
 from taskmaster.store import calls, letters
+from taskmaster.store.audit import ANY, audit
 from taskmaster.store.call import Call, Talk
 from taskmaster.store.client import SyncStore
 from taskmaster.store.scripts import Script
@@ -264,6 +266,21 @@ def test_a_chain_of_many_pages_is_walked(desk: Desk) -> None:
     assert later.faults == ()
 
 
+def test_large_rows_come_a_few_at_a_time(desk: Desk) -> None:
+    """The definition of a schedule is in its row: a page of them would hold up the store for a second. None is passed over."""
+    write(desk, *(f"{n} {'x' * 60_000}" for n in range(60)))
+    pages, page = [], desk.run(audit(0, ANY, limit=1_000))
+    while page.has_more:
+        pages.append(page)
+        page = desk.run(audit(0, ANY, begin=f"({page.last}", limit=1_000))
+    pages.append(page)
+    said = [row.text("reason").split()[0] for page in pages for row in page.rows]
+
+    assert max(len(page.rows) for page in pages) < 20
+    assert said == [str(n) for n in reversed(range(60))]
+    assert (verdict(desk).rows, verdict(desk).faults) == (60, ())
+
+
 def test_a_chain_that_was_made_anew_is_found_by_its_noted_head(desk: Desk) -> None:
     """Without one it looks whole: the hashes fit."""
     write(desk, *"abc")
@@ -280,6 +297,46 @@ def test_a_chain_that_was_made_anew_is_found_by_its_noted_head(desk: Desk) -> No
     assert forged.faults == ()
     assert faults(compared) == [("noted", 3)]
     assert faults(verdict(desk, noted)) == [("noted", 3)]
+
+
+def test_two_heads_of_one_number_cannot_both_fit(desk: Desk) -> None:
+    """One was noted before the chain was made anew, one after: whichever is given first, the older one is not passed over."""
+    write(desk, *"abc")
+    before = verdict(desk).head
+    desk.raw.delete("tm:{0}:audit", "tm:{0}:chain")
+    write(desk, *"xyz")
+    after = verdict(desk).head
+
+    assert before.number == after.number == 3
+    assert [faults(verdict(desk, *noted)) for noted in ((before, after), (after, before))] == [[("noted", 3)]] * 2
+    assert faults(verdict(desk, after, after)) == []
+
+
+def test_a_clock_that_was_set_back_breaks_no_chain(desk: Desk) -> None:
+    """Rows of one time stand among those of another: the walk from an instant on passes over none of them."""
+    write(desk, *"ab")
+    since_ms = desk.now
+    write(desk, *"cd")
+    desk.now -= 60_000
+    write(desk, *"ef")
+    desk.now += 60_000
+    write(desk, *"gh")
+    stamped = [(f"{since_ms + n}-0", fields) for n, (_, fields) in enumerate(rows(desk), start=-1)]
+    _rewrite(desk, stamped)
+    found = verdict(desk, since_ms=since_ms)
+
+    assert (found.faults, found.rows) == ((), 7)
+
+
+def _rewrite(desk: Desk, wanted: list[Row]) -> None:
+    """The same rows as a store writes them whose clock is the desk's: entries never go back in time."""
+    desk.raw.delete("tm:{0}:audit")
+    before = ""
+    for entry, fields in wanted:
+        fields["p"] = before
+        desk.raw.xadd("tm:{0}:audit", fields, id=entry)  # type: ignore[arg-type]
+        before = hash_of(entry, {name: text.encode() for name, text in fields.items()})
+    desk.raw.hset("tm:{0}:chain", "h", before)
 
 
 def test_a_foreign_key_in_place_of_the_head_is_told(desk: Desk) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from support.desk import WINDOW_MS, Desk
+from support.desk import WINDOW_MS, Desk, keeping
 from support.operations import duty
 from support.protocol.dump import Snapshot
 from taskmaster import failpoints
@@ -18,7 +18,8 @@ from taskmaster.engine.orders import Order, OrderFilter, plan
 from taskmaster.errors import Conflict, KeyReused, StoreDefect
 from taskmaster.failpoints import FailpointHit
 from taskmaster.maintenance.sweeper import Sweeper
-from taskmaster.store import calls, effects, letters, operations
+from taskmaster.maintenance.upkeep import Upkeep
+from taskmaster.store import calls, effects, letters, operations, webhooks
 
 BLOB = '["alpha",{"n":1},"","api",1]'
 EVERYTHING = OrderFilter()
@@ -407,6 +408,23 @@ def test_an_operation_cancels_what_was_there(desk: Desk, state: str) -> None:
 
 
 # ---------------------------------------------------------------- opening, keeping
+@pytest.mark.parametrize("state", ["waiting", "delayed"])
+def test_when_a_job_arrived_is_told_by_the_store(desk: Desk, state: str) -> None:
+    """Not by its id: whoever submitted it may be ahead, or behind, and the order means what was there when it was given."""
+    delay_ms = 60_000 if state == "delayed" else 0
+    ahead = desk.item(at_ms=desk.now + 20_000, delay_ms=delay_ms)
+    desk.run(calls.submit(0, [ahead]))
+    desk.now += 1_000
+    operation_id = open_(desk, "cancel", filter=OrderFilter(state=state))
+    desk.now += 1_000
+    behind = desk.item(at_ms=desk.now - 20_000, delay_ms=delay_ms)
+    desk.run(calls.submit(0, [behind]))
+    step(desk)
+
+    assert counts(desk, operation_id) == {"done": 1, "cancelled": 1}
+    assert [desk.field(item.id, "st") for item in (ahead, behind)] == ["x", state[0]]
+
+
 def test_one_key_is_one_operation(desk: Desk) -> None:
     """The same order again is the same operation; another one under its key is refused."""
     desk.bury(1)
@@ -476,3 +494,21 @@ def test_a_foreign_key_stops_a_step_and_not_the_store(desk: Desk) -> None:
     step(desk)
 
     assert view(desk, operation_id).state == "completed"
+
+
+def test_a_foreign_key_of_an_operation_holds_up_no_other_duty(desk: Desk) -> None:
+    """Ends are told of, other operations go on, and the sweep, which mends such keys, has its turn; the error is told all the same."""
+    dead = desk.bury(2)
+    open_(desk, "replay", ids=dead[:1])
+    other = open_(desk, "discard", ids=dead[1:])
+    desk.raw.rename(f"tm:{{0}}:d:{dead[0]}", "tm:{0}:d:aside")
+    desk.raw.set(f"tm:{{0}}:d:{dead[0]}", "foreign")
+    job_id = desk.submit(callback="https://example.com/hook")
+    desk.run(calls.cancel(0, job_id, who="me", key_window_ms=WINDOW_MS))
+    desk.now += 1_000
+    with pytest.raises(StoreDefect):
+        Upkeep(desk.store, 0, keeping(1_000), lambda _: pytest.fail("no backfill")).tick()
+
+    assert desk.run(webhooks.outbox(0)) == []
+    assert view(desk, other).state == "completed"
+    assert desk.raw.hget("tm:{0}:sweep", "ended")

@@ -230,6 +230,19 @@ def test_an_endpoint_was_made_by_the_clock_that_ends_are_judged_by(desk: Desk) -
     assert made == [str(BEGINNING_MS), str(BEGINNING_MS), None, str(BEGINNING_MS + 3_000)]
 
 
+def test_an_endpoint_hears_of_ends_since_it_was_enabled_last(desk: Desk) -> None:
+    """What ended while it was disabled, or wanted to hear of health alone, is not told to it, however long the row has lain there."""
+    on = {"url": "https://example.com/", "off": "", "ev": "", "sec": "[]"}
+    since = []
+    for change in ({}, {"de": "mine"}, {"off": "by ann"}, {}, {"ev": "health.degraded"}, {"ev": "job.failed,health.degraded"}):
+        desk.run(webhooks.put_webhook(0, "we_0123456789abcdef", on | change, flow.Order(str(desk.now), None, "ann", ""), "{}"))
+        since.append(desk.raw.hget("tm:{0}:wh:we_0123456789abcdef", "on"))
+        desk.now += 1_000
+
+    began, enabled, wanted = (str(BEGINNING_MS + n * 1_000) for n in (0, 3, 5))
+    assert since == [began, began, None, enabled, None, wanted]
+
+
 def test_a_job_whose_record_vanished_leaves_no_callback_behind(desk: Desk) -> None:
     """Foreign hands removed it: the sweep forgets who wanted to hear of it."""
     job_id = desk.submit(callback=URL)

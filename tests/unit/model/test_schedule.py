@@ -47,6 +47,16 @@ def test_six_hours_down_over_six_hourly_runs(options: dict[str, Any], missed: in
     assert decided.next_ms == NINE + 6 * HOUR
 
 
+@pytest.mark.parametrize("timing", [{"cron": "0 9 * * 1-5", "timezone": "America/New_York"}, {"every_ms": HOUR}])
+def test_the_calendar_has_a_beginning_and_an_end(timing: dict[str, Any]) -> None:
+    """What a zone cannot be asked about is no instant; nobody who asks from there gets an error."""
+    schedule = Schedule(type="report", **timing)
+    first, late = next_instants(schedule, _ms("0001-01-01T00:00:00+14:00"), 1), _ms("9999-12-31T23:59:59-14:00")
+
+    assert [local_time(schedule, run.at_ms).year for run in first] == [3]
+    assert next_instants(schedule, late, 1) == []
+
+
 @pytest.mark.parametrize("catch_up", ["none", "latest", "all"])
 def test_what_is_a_few_seconds_late_was_not_missed(catch_up: Any) -> None:
     """A takeover takes seconds: all instants of that time are run, whatever the policy is."""

@@ -5,17 +5,16 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import msgspec
 
 from taskmaster.engine.rules import Word
 from taskmaster.engine.webhooks import disable_endpoint, find_endpoint
-from taskmaster.errors import NotFound
+from taskmaster.errors import NotFound, RevisionMismatch
 from taskmaster.model import trace, webhooks
 from taskmaster.model.egress import Allowed, parse_allowed, target_of
 from taskmaster.settings import Settings, load
-from taskmaster.store.call import Talk
 from taskmaster.store.client import SyncStore
 from taskmaster_sdk import Backoff, Discard, Fatal, Job, JobContext, PluginContext, Retry, hookimpl, job
 from taskmaster_webhooks import sending
@@ -24,7 +23,6 @@ from taskmaster_webhooks.sending import Answer, Forbidden, post, resolve
 __all__ = ["Delivery", "DeliveryFailed", "Receiver", "WebhooksPlugin", "plugin"]
 
 _GONE, _BUSY = 410, (429, 503)
-T = TypeVar("T")
 
 
 class DeliveryFailed(Exception):
@@ -47,10 +45,11 @@ class Delivery:
 
 
 class Receiver(NamedTuple):
-    """Where a delivery goes. *secrets*: none, if it is to go unsigned."""
+    """Where a delivery goes. *secrets*: none, if it is to go unsigned; *revision*: of the endpoint, if it is one."""
 
     url: str
     secrets: tuple[str, ...]
+    revision: int = 0
 
     def __repr__(self) -> str:
         return "Receiver()"
@@ -118,8 +117,7 @@ class WebhooksPlugin:
             return {"status": answer.status, "host": target.host, "tookMs": int((time.monotonic() - began_at) * 1_000)}
         if answer.status == _GONE:
             if payload.endpoint:
-                word = Word("taskmaster", f"{target.host} answered 410 Gone")
-                self._ask(disable_endpoint(payload.endpoint, word, partitions=self._settings.partitions))
+                self._disable(payload.endpoint, receiver, target.host)
                 ctx.logger.warning("webhook_disabled", extra={"webhook": payload.endpoint})
             raise Discard(f"{target.host} answered 410: it wants to hear no more")
         raise _refused(answer, target.host)
@@ -128,18 +126,28 @@ class WebhooksPlugin:
         """Where to, as it stands now: the URL of an endpoint may have been changed, or its secret, since the event."""
         if not payload.endpoint:
             return Receiver(payload.url, self._settings.webhook_secrets)
+        store = self._of_endpoints()
         try:
-            endpoint = self._ask(find_endpoint(payload.endpoint))
+            endpoint = store.converse(find_endpoint(payload.endpoint))
         except NotFound as error:
             raise Discard(f"webhook {payload.endpoint} was deleted") from error
         if endpoint.endpoint.disabled:
             raise Discard(f"webhook {payload.endpoint} is disabled: {endpoint.disabled_why}")
-        return Receiver(endpoint.endpoint.url, endpoint.signing(int(time.time() * 1_000)))
+        return Receiver(endpoint.endpoint.url, endpoint.signing(store.now_ms()), endpoint.revision)
 
-    def _ask(self, talk: Talk[T]) -> T:
+    def _disable(self, endpoint_id: str, receiver: Receiver, host: str) -> None:
+        """Nothing more goes to *receiver*; the next attempt finds where the endpoint is, if it was changed while this one was under way."""
+        word = Word("taskmaster", f"{host} answered 410 Gone")
+        try:
+            talk = disable_endpoint(endpoint_id, word, partitions=self._settings.partitions, known=receiver.revision)
+            self._of_endpoints().converse(talk)
+        except RevisionMismatch as error:
+            raise Retry(f"{host} answered 410, and the webhook was changed meanwhile", after_s=1) from error
+
+    def _of_endpoints(self) -> SyncStore:
         if self._store is None:
             raise RuntimeError("the settings of this worker name no store: set TASKMASTER_REDIS_URL")
-        return self._store.converse(talk)
+        return self._store
 
 
 def _headers(secrets: tuple[str, ...], message_id: str, body: bytes) -> dict[str, str]:

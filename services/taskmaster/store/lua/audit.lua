@@ -9,7 +9,7 @@ REPEAT reads only ]]
 --- @include "lib/audit"
 
 local from, since, before, who, action, target, most = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6], tonumber(ARGV[7])
-local LOOKED_AT, BEFORE_ROWS, SLACK_MS = 2000, 5, 60000 -- the time that a row tells and that of its entry may differ so far
+local LOOKED_AT, BYTES, BEFORE_ROWS, SLACK_MS = 2000, 1000000, 5, 60000 -- the time that a row tells and that of its entry may differ so far
 
 local function is_wanted(f)
   local at = tonumber(f.at) or 0
@@ -19,7 +19,6 @@ end
 
 if before > 0 and from == '+' then from = string.format('%.0f', before + SLACK_MS) end
 local oldest = since > SLACK_MS and string.format('%.0f', since - SLACK_MS) or '-'
-local entries = call('XREVRANGE', P .. 'audit', from, oldest, 'COUNT', most == 0 and 1 or LOOKED_AT + 1)
 local head, first = call('HMGET', P .. 'chain', 'n', 'h'), call('XRANGE', P .. 'audit', '-', '+', 'COUNT', 1)[1]
 local first_number = 0
 for i = 1, first and #first[2] or 0, 2 do
@@ -27,17 +26,26 @@ for i = 1, first and #first[2] or 0, 2 do
 end
 local is_short = first_number > 1 and call('XLEN', P .. 'audit') < AUDIT_KEPT
 local out = { 0, '', head[1] or '', head[2] or '', is_short and 1 or 0 }
-for i, entry in ipairs(entries) do
-  if i > LOOKED_AT or #out - BEFORE_ROWS == most then
-    out[1] = 1
-    break
+local piece, looked, bytes = most == 0 and 1 or math.min(most + 1, 50), 0, 0 -- a row may be as large as what somebody sent
+local entries
+repeat
+  entries = call('XREVRANGE', P .. 'audit', from, oldest, 'COUNT', piece)
+  for _, entry in ipairs(entries) do
+    if #out - BEFORE_ROWS == most or looked == LOOKED_AT or bytes >= BYTES then
+      out[1] = 1
+      return out
+    end
+    out[2], looked = entry[1], looked + 1
+    local f, fields = {}, entry[2]
+    for k = 1, #fields, 2 do
+      f[fields[k]] = fields[k + 1]
+      bytes = bytes + #fields[k + 1]
+    end
+    if is_wanted(f) then
+      table.insert(fields, 1, entry[1])
+      out[#out + 1] = fields
+    end
   end
-  out[2] = entry[1]
-  local f, fields = {}, entry[2]
-  for k = 1, #fields, 2 do f[fields[k]] = fields[k + 1] end
-  if is_wanted(f) then
-    table.insert(fields, 1, entry[1])
-    out[#out + 1] = fields
-  end
-end
+  from = '(' .. out[2]
+until #entries < piece
 return out

@@ -67,8 +67,8 @@ end
 local function is_asked_for(member)
   if action ~= 'cancel' then return is_meant(member, filter) end
   local j = call('HMGET', P .. 'j:' .. member, 'ty', 'q')
-  local since = tonumber(string.sub(member, 1, 8) .. string.sub(member, 10, 13), 16)
-  return (not filter.type or filter.type == j[1]) and (not filter.queue or filter.queue == j[2]) and since <= made
+  local since = j[1] and call('ZSCORE', P .. 'it:' .. j[1], member) -- by our clock; an id says what its submitter's did
+  return since and (not filter.type or filter.type == j[1]) and (not filter.queue or filter.queue == j[2]) and tonumber(since) <= made
 end
 
 local c_score, c_member = string.match(cursor, '^(%S*) (.*)$')
