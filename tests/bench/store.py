@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import redis
 
 from support.servers import Kind, StoreServer
+from taskmaster.store.embedded import ALLOCATOR, SMALL_SET
 
 __all__ = ["Store", "fresh_store"]
 
@@ -45,7 +46,7 @@ def fresh_store(kind: Kind, *, aof: bool) -> Iterator[Store]:
     A new one each time: a flushed server stays slow for a while.
     """
     with (
-        StoreServer(kind, aof=aof, options=("--zset-max-listpack-entries", "16")) as server,
+        StoreServer(kind, aof=aof, options=("--zset-max-listpack-entries", SMALL_SET), environ=ALLOCATOR) as server,
         redis.Redis.from_url(server.url, decode_responses=True, protocol=2) as client,
     ):
         yield Store(server, client)

@@ -89,6 +89,7 @@ def test_the_server_is_configured_to_keep_what_it_is_given(data_dir: Path, start
     assert {finding.level for finding in judge(config)} == {"ok"}
     assert (config["appendonly"], config["appendfsync"], config["save"], config["port"]) == ("yes", "everysec", "", "0")
     assert (config["maxmemory-policy"], config["zset-max-listpack-entries"]) == ("noeviction", "16")
+    assert b"tcache_count=1000" in Path(f"/proc/{store.pid}/environ").read_bytes()
     assert (store.is_running, store.is_attached) == (True, False)
 
 

@@ -265,7 +265,7 @@ def violations(snap: Snapshot) -> list[str]:
             wrong.append(f"I1 {job_id} waits in band {band}, which its queue does not list")
         if state == "w" and name != "-" and name not in dict(snap.get(f"ring:{queue}/{band}{limits}", ())):
             wrong.append(f"I1 {job_id} waits in lane {name}, which its ring does not list")
-        if "hl" in job and state != "a":
+        if job.get("hl") and state != "a":
             wrong.append(f"B6 {job_id} is {state} and holds {job['hl']}")
         if job_id not in dict(snap.get(f"it:{kind}", ())):
             wrong.append(f"I1 {job_id} is not listed under its type")

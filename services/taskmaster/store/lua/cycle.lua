@@ -48,6 +48,9 @@ local function ended_as(state, queue)
   of_queue[state] = (of_queue[state] or 0) + 1
 end
 
+-- What the hash of a completed job says besides: it holds no limiters any more, and whether its fallback did it.
+local NOTHING, LET_GO, FELL_BACK = {}, { 'hl', '' }, { 'hl', '', 'fb', 1 }
+
 local function finish(id, its_token, outcome, body, row, delay_ms, reason, fingerprint)
   local key = P .. 'j:' .. id
   local f = call('HMGET', key, 'st', 'q', 'ty', 'kx', 'tk', 'sz', 'hl')
@@ -60,18 +63,18 @@ local function finish(id, its_token, outcome, body, row, delay_ms, reason, finge
   if row ~= '' then remember_attempt(id, row) end
   out_of_active(id, queue, f[7])
   if f[7] then
-    call('HDEL', key, 'hl')
+    if outcome ~= 'c' then call('HDEL', key, 'hl') end
     hear_end(key, f[7], outcome, reason, delay_ms)
   end
   if outcome == 'c' then
-    if f[7] and is_fallback(f[7]) then call('HSET', key, 'fb', 1) end
+    local rest = not f[7] and NOTHING or is_fallback(f[7]) and FELL_BACK or LET_GO
     if keyed then let_key_go(keyed, window) end
     if body ~= '' then
-      call('HSET', key, 'st', 'c', 'fa', NOW, 'rz', #body)
+      call('HSET', key, 'st', 'c', 'fa', NOW, 'rz', #body, unpack(rest))
       local n = #values
       values[n + 1], values[n + 2] = P .. 'r:' .. id, body
     else
-      call('HSET', key, 'st', 'c', 'fa', NOW)
+      call('HSET', key, 'st', 'c', 'fa', NOW, unpack(rest))
       if row ~= '' then call('UNLINK', P .. 'r:' .. id) end -- the error of an earlier attempt
     end
     into_finished(id, queue, 'c', size + #body)

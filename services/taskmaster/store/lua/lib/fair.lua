@@ -21,34 +21,43 @@ end
 local function open_level(queue, p, bands, n, limits, weights)
   local v = call('HGET', P .. 'vt:' .. queue, 'v' .. p)
   for _, band in ipairs(bands) do
-    band.lanes, band.changed, band.gone, band.limiters = P .. 'lane:' .. queue .. '/' .. band.plain .. '/', {}, {}, limiters_of(queue, limits, band)
+    band.lanes, band.moved, band.moves, band.limiters = P .. 'lane:' .. queue .. '/' .. band.plain .. '/', {}, 0, limiters_of(queue, limits, band)
     if not band.ring then band.rows, band.first, band.last, band.is_whole = { { name = '-', key = '-', tag = 0 } }, 1, 1, true end
   end
-  return { queue = queue, p = p, bands = bands, v = tonumber(v or 0), flow = P .. 'flow:' .. queue .. '/' .. p, tags = {}, served = {}, weights = weights,
+  return { queue = queue, p = p, bands = bands, v = tonumber(v or 0), flow = P .. 'flow:' .. queue .. '/' .. p, tags = {}, served = {}, keys = 0, weights = weights,
     ahead = math.min(n + 1, AHEAD), tries = 4 * n + AHEAD }
 end
 
--- What the call changed in a ring.
+-- What the call changed in a ring. Counts are kept beside lists: `#` searches, and all of this runs once a claim.
 local function write_ring(band)
-  local rows = {}
-  for name, tag in pairs(band.changed) do
-    rows[#rows + 1], rows[#rows + 2] = tag, name
-  end
-  if #rows > 0 then call('ZADD', band.ring, unpack(rows)) end
-  if #band.gone > 0 then call('ZREM', band.ring, unpack(band.gone)) end
-  band.changed, band.gone = {}, {}
-end
-
--- Where the turns of these keys begin.
-local function read_tags(turn, rows)
-  local keys, known = {}, {}
-  for _, row in ipairs(rows) do
-    if not turn.tags[row.key] and not known[row.key] then
-      keys[#keys + 1], known[row.key] = row.key, true
+  local rows, n, gone, m = {}, 0, {}, 0
+  for i = 1, band.moves do
+    local row = band.moved[i]
+    if row.is_gone then
+      m = m + 1
+      gone[m] = row.name
+    else
+      rows[n + 1], rows[n + 2], n = row.tag, row.name, n + 2
     end
   end
-  if #keys == 0 then return end
-  for i, tag in ipairs(call('ZMSCORE', turn.flow, unpack(keys))) do turn.tags[keys[i]] = tonumber(tag or 0) end
+  if n > 0 then call('ZADD', band.ring, unpack(rows)) end
+  if m > 0 then call('ZREM', band.ring, unpack(gone)) end
+  band.moved, band.moves = {}, 0
+end
+
+-- Where the turns of the keys of n rows begin.
+local function read_tags(turn, rows, n)
+  local tags, keys, m = turn.tags, {}, 0
+  for i = 1, n do
+    local key = rows[i].key
+    if not tags[key] then
+      m = m + 1
+      keys[m] = key
+    end
+  end
+  if m == 0 then return end
+  local known = call('ZMSCORE', turn.flow, unpack(keys))
+  for i = 1, m do tags[keys[i]] = tonumber(known[i] or 0) end
 end
 
 -- The lanes of a ring that come first. Turns are taken in memory: one read and one write a fetch, not one a claim.
@@ -61,13 +70,17 @@ local function read_ring(turn, band)
     rows[n] = { name = name, key = key ~= '' and key or '-', tag = tag == 'inf' and math.huge or tonumber(tag) }
   end
   band.rows, band.first, band.last, band.is_whole, band.horizon = rows, 1, n, n < turn.ahead, n > 0 and rows[n].tag
-  read_tags(turn, rows)
+  read_tags(turn, rows, n)
 end
 
--- The first row leaves those that are in sight: rows[first] to rows[last].
+-- The first row leaves those that are in sight: rows[first] to rows[last]. What becomes of it is written with the ring.
 local function pull_first(band)
   local row = band.rows[band.first]
   band.rows[band.first], band.first = nil, band.first + 1
+  if band.ring and not row.is_moved then
+    row.is_moved, band.moves = true, band.moves + 1
+    band.moved[band.moves] = row
+  end
   return row
 end
 
@@ -75,7 +88,6 @@ end
 local function move_first(band, tag)
   local rows, row = band.rows, pull_first(band)
   row.tag, row.at = tag, nil
-  if band.ring then band.changed[row.name] = tag end
   if not band.is_whole and tag >= band.horizon then return end
   local at = band.last
   while at >= band.first and rows[at].tag > tag do
@@ -86,11 +98,7 @@ local function move_first(band, tag)
 end
 
 local function drop_first(band)
-  local row = pull_first(band)
-  if band.ring then
-    band.changed[row.name] = nil
-    table.insert(band.gone, row.name)
-  end
+  pull_first(band).is_gone = true
 end
 
 -- The lane of this band that is next; nil: none is ready. A lane whose key was served elsewhere meanwhile goes to its true place first.
@@ -99,7 +107,7 @@ local function head_of(turn, band)
     local row = band.rows and band.rows[band.first]
     if row then
       if row.tag == math.huge then return nil end
-      if not turn.tags[row.key] then read_tags(turn, { row }) end
+      if not turn.tags[row.key] then read_tags(turn, { row }, 1) end
       if turn.tags[row.key] <= row.tag then return row end
       move_first(band, turn.tags[row.key])
       turn.tries = turn.tries - 1
@@ -188,7 +196,8 @@ local function take_turn(turn)
   while turn.tries > 0 do
     turn.tries = turn.tries - 1
     local band, row, tag
-    for _, b in ipairs(turn.bands) do
+    for i = 1, #turn.bands do
+      local b = turn.bands[i]
       local its = not b.is_shut and head_of(turn, b)
       if its then
         local its_tag = math.max(its.tag, turn.v)
@@ -201,13 +210,16 @@ local function take_turn(turn)
       local id, key = call('ZPOPMIN', band.lanes .. row.name)[1], row.key
       if id then
         local weight = turn.weights[key] or 1
-        turn.v, turn.tags[key], turn.served[key] = tag, tag + KEY_STRIDE / weight, true
+        turn.v, turn.tags[key] = tag, tag + KEY_STRIDE / weight
+        if not row.is_served then
+          row.is_served, turn.keys = true, turn.keys + 1
+          turn.served[turn.keys] = key
+        end
       end
       if id and call('EXISTS', band.lanes .. row.name) == 1 then move_first(band, turn.tags[key]) else drop_first(band) end
       if id then return id, needs end -- else its last job was cancelled
     elseif l.is_by_key and band.ring then
-      band.changed[row.name] = '+inf'
-      pull_first(band)
+      pull_first(band).tag = '+inf'
       park(turn.queue .. '/' .. band.plain .. '/' .. row.name, l, true)
     else
       park(l.is_by_key and turn.queue .. '/' .. band.band or unit, l)
@@ -222,11 +234,9 @@ end
 -- Tags that the virtual time has passed say nothing any more.
 local function close_level(turn)
   for _, band in ipairs(turn.bands) do write_ring(band) end
-  local rows, served = {}, 0
-  for key in pairs(turn.served) do
-    rows[#rows + 1], rows[#rows + 2], served = turn.tags[key], key, served + 1
-  end
+  local rows, served = {}, turn.keys
   if served == 0 then return end
+  for i = 1, served do rows[2 * i - 1], rows[2 * i] = turn.tags[turn.served[i]], turn.served[i] end
   call('HSET', P .. 'vt:' .. turn.queue, 'v' .. turn.p, turn.v)
   call('ZADD', turn.flow, unpack(rows))
   local past = call('ZCOUNT', turn.flow, '-inf', turn.v)
