@@ -42,8 +42,10 @@ def test_one_port_tells_of_all_processes_and_kills_cost_no_count(clean_server, h
     port = free_port()
     with WorkerService(clean_server.url, tmp_path, worker_metrics_port=port) as service:
         url = f"http://127.0.0.1:{port}/metrics"
+        first_deliveries = 0
         for round_ in range(1, 4):
-            hands.all_ended(hands.submit_many("dummy", [{}] * 100 + [{"mode": "fatal"}] * 5), 60)
+            seen = hands.all_ended(hands.submit_many("dummy", [{}] * 100 + [{"mode": "fatal"}] * 5), 60)
+            first_deliveries += sum(one.deliveries == 1 for one in seen)  # not all, where a thread was long in coming
             eventually(lambda n=round_: attempts(scrape(url)) == 100 * n, what="all are counted")
             for name in ("taskmaster: worker 1", "taskmaster: worker 2"):
                 os.kill(eventually(lambda name=name: service.children().get(name)), signal.SIGKILL)
@@ -56,7 +58,7 @@ def test_one_port_tells_of_all_processes_and_kills_cost_no_count(clean_server, h
         pair = (("queue", "default"), ("type", "dummy"))
         assert found["taskmaster_job_duration_seconds_count"][pair] == 300, "successes alone"
         assert found["taskmaster_job_failed_duration_seconds_count"][pair] == 15
-        assert found["taskmaster_job_wait_seconds_count"][pair] == 315
+        assert found["taskmaster_job_wait_seconds_count"][pair] == first_deliveries > 0
         assert found["taskmaster_plugin_loaded"] == {(("plugin", "demo"),): 1}
         eventually(lambda: scrape(url)["taskmaster_worker_processes"][()] == 3, what="all hearts beat")
         assert found["taskmaster_store_call_duration_seconds_count"][(("script", "cycle"),)] > 0

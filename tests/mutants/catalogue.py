@@ -249,6 +249,10 @@ _LUA = [
     flow("woken_for_what_is_paused", "lib/wake", "waits[i + 1] == 0 and not paused[i + 1] and", "waits[i + 1] == 0 and"),
     flow("turn_of_the_lane", "lib/fair", "if turn.tags[row.key] <= row.tag then return row end", "if true then return row end"),
     flow("credit_for_idling_keys", "lib/fair", "local its_tag = math.max(its.tag, turn.v)", "local its_tag = its.tag"),
+    flow("only_level_owes_nothing", "lib/fetch", "if alone and taken > 0 then had_turns(tags, alone, taken) end", ""),
+    flow("empty_lane_stays_in_its_ring", "lib/fair", "pull_first(band).is_gone = true", "pull_first(band)"),
+    flow("refused_lane_keeps_its_turn", "lib/fair", "pull_first(band).tag = '+inf'", "pull_first(band)"),
+    flow("room_of_some_is_room_of_all", "lib/fair", "has_room = has_room and all[i].room > 0", "has_room = all[i].room > 0"),
     flow("expiry_ignored_at_the_claim", "lib/fetch", "if tonumber(f[3]) <= now then", "if false then"),
     flow("expired_on_the_way", "cycle", "write_indexes()\nkick_freed()\n", "kick_freed()\n"),
     flow(

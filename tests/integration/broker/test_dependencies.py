@@ -16,6 +16,7 @@ from taskmaster.model.retry import Backoff
 from taskmaster.store import breakers
 from taskmaster.store.breakers import BreakerRow
 from taskmaster.store.flow import Order
+from taskmaster.store.status import Status
 from taskmaster_sdk import DependencyDown, RateLimited, job
 
 pytestmark = pytest.mark.server("valkey")
@@ -210,7 +211,8 @@ def test_a_fallback_runs_while_the_breaker_is_open(clean_server, how):
     )
     with Worker(clean_server.url, [declare(handler_async if is_async else handler)]) as worker:
         order = Order("open", None, "test", "")
-        worker.store.run(breakers.force(0, "provider", "open", order))
+        opened = lambda: worker.store.run(breakers.force(0, "provider", "open", order)).status in (Status.OK, Status.ALREADY)  # noqa: E731
+        eventually(opened, what="the worker has told the store of its dependency, which is open")
         seen = worker.ended(worker.submit("quote", {"n": 1}))
         assert (seen.state, seen.result, seen.fields.get("fb")) == ("completed", {"by": "fallback", "n": 1, "attempt": 1}, "1")
         worker.store.run(breakers.force(0, "provider", "close", order._replace(op="close")))
