@@ -211,6 +211,17 @@ def test_no_level_starves_with_keys_and_limiters(desk: Desk, keys: tuple[str, ..
 
 
 @pytest.mark.server("valkey")
+@pytest.mark.parametrize("lane", ["", "key"])
+def test_a_level_that_was_alone_has_had_its_turns(desk: Desk, lane: str) -> None:
+    """Four claims of the only level are four turns of it, in whatever way they are counted: a higher level that comes then is ahead."""
+    wid = desk.register("w1")
+    of = dict.fromkeys(submit_many(desk, [desk.item(priority=2, lane=lane) for _ in range(9)]), "normal")
+    claims_of(desk, wid, 4, of, batch=4)
+    of |= dict.fromkeys(submit_many(desk, [desk.item(priority=1, lane=lane) for _ in range(9)]), "high")
+
+    assert claims_of(desk, wid, 5, of) == ["high", "high", "high", "normal", "high"]
+
+
 def test_many_keys_cost_no_more_than_few(desk: Desk) -> None:
     """A fetch among very many keys (MANY_KEYS=100000 by hand) runs as many commands as one among ten."""
     most = int(os.environ.get("MANY_KEYS", "10000"))
