@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from support.service import WorkerService
 from support.worker import Hands
 
 pytestmark = pytest.mark.server("valkey")
+#: How long no packet passes at least, seconds; the long form is 60.
+SILENT_S = float(os.environ.get("SILENT_S", "0"))
 
 
 @pytest.fixture
@@ -191,11 +194,13 @@ def test_connections_that_were_silently_dropped_mend_by_themselves(clean_server,
         assert livez(port).status_code == 200
         before = service.children()
         proxy.blackhole()
+        began = time.monotonic()
         job_id = hands.submit("dummy", {})
 
         eventually(lambda: livez(port).status_code == 503, 60, "liveness is red")
         assert "no answer to a fetch" in livez(port).text
         assert scrape(f"http://127.0.0.1:{port}/metrics")["taskmaster_worker_cut_off_seconds"][()] > 15
+        eventually(lambda: time.monotonic() - began >= SILENT_S, SILENT_S + 1, every_s=0.1)
         proxy.restore()
 
         assert hands.ended(job_id, 15).state == "completed"

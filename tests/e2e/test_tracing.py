@@ -164,14 +164,15 @@ def test_a_problem_tells_the_trace_of_its_request(clean_server, tmp_path) -> Non
 
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
 def test_a_collector_that_is_not_ours_understands_the_spans(clean_server, tmp_path, protocol) -> None:
-    """Rotel, an independent implementation, gets request, attempts and handler's spans with the right parents, over both protocols."""
+    """Rotel, an independent implementation, gets the whole tree of retries, child and callback, over both protocols."""
     with (
         rotel(tmp_path) as (endpoints, said),
-        world(clean_server.url, tmp_path, otlp_endpoint=endpoints[protocol], otlp_protocol=protocol) as it,
+        Receiver() as receiver,
+        world(clean_server.url, tmp_path, otlp_endpoint=endpoints[protocol], otlp_protocol=protocol, webhook_allow="127.0.0.1") as it,
     ):
-        it.ended(it.submit("child", {"fails": 1}))
+        it.ended(it.submit("child", {"fails": 2, "then": "coroutine"}, callback=receiver.url))
 
-        eventually(lambda: len(re.findall(r"Name\s*: (?:send default|process child|call the bank)", said())) >= 5, 20, said)
+        eventually(lambda: len(re.findall(r"Name\s*: (?:send default|process |call the bank|order)", said())) >= 12, 20, said)
         spans = re.findall(r"Trace ID\s*: (\S+)\s+Parent ID\s*: (\S*)\s+ID\s*: (\S+)\s+Name\s*: ([^\n]+)", said())
         names = {span_id: name.strip() for _, _, span_id, name in spans}
         assert {trace_id for trace_id, *_ in spans} == {CALLERS_TRACE}
@@ -179,7 +180,13 @@ def test_a_collector_that_is_not_ours_understands_the_spans(clean_server, tmp_pa
             ("send default", None),
             ("process child", "send default"),
             ("call the bank", "process child"),
+            ("order", "process child"),
+            ("send default", "order"),
+            ("process coroutine", "send default"),
+            ("call the bank", "process coroutine"),
+            ("process taskmaster-webhook", "send default"),
         }
+        assert len(spans) == 12
 
 
 @contextlib.contextmanager
