@@ -1,12 +1,11 @@
 """Once a second: end lost attempts, promote what is due, prune what is old, wake somebody for work that nobody was told of, go on with
-operations over many jobs, tell who wants to hear of ends, sweep.
+operations over many jobs, tell who wants to hear of ends. Between the seconds, while one is due: sweep.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 
 from taskmaster.engine.scheduled_jobs import Jobs
 from taskmaster.errors import StoreDefect
@@ -29,7 +28,7 @@ LOSSES_MAX = 3
 _ROUNDS = 50
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Upkeep:
     """The duties of one partition.
 
@@ -50,6 +49,7 @@ class Upkeep:
     partitions: int = 1
     grace_ms: int = GRACE_MS
     sweep_every_ms: int = 600_000
+    _to_sweep: int = field(default=0, init=False)
 
     def tick(self) -> list[str]:
         """Do what this second asks for, if no other process has; the ids of attempts that were found lost.
@@ -60,6 +60,7 @@ class Upkeep:
         run = self.store.run
         said = run(upkeep.tick(self.partition, grace_ms=self.grace_ms))
         lost: list[str] = []
+        self._to_sweep = said.to_sweep
         if not said.mine:
             return lost
         if said.dropped:
@@ -83,15 +84,22 @@ class Upkeep:
         self._go_on(said)
         return lost
 
+    def sweep(self) -> None:
+        """A step of the sweep, if the last tick said that one is due and was this process's.
+
+        Raises:
+            StoreError: the next step goes on.
+        """
+        if self._to_sweep:
+            sweeper = Sweeper(self.store, self.partition, self.sweep_every_ms, self.limits.key_window_ms)
+            if sweeper.step(is_urgent=self._to_sweep > 1):
+                self._to_sweep = 0
+
     def _go_on(self, said: upkeep.Ticked) -> None:
-        """What is done a step at a time. A foreign key that one of them meets stops no other, least of all the sweep, which mends it."""
-        window_ms = self.limits.key_window_ms
+        """What is done a step at a time. A foreign key that one of them meets does not stop the other."""
         steps: list[Callable[[], None]] = []
         if said.operations:
-            steps.append(Operations(self.store, self.partition, self.partitions, window_ms, self.jobs_of).step)
-        if said.to_sweep:
-            sweeper = Sweeper(self.store, self.partition, self.sweep_every_ms, window_ms)
-            steps.append(partial(sweeper.step, is_urgent=said.to_sweep > 1))
+            steps.append(Operations(self.store, self.partition, self.partitions, self.limits.key_window_ms, self.jobs_of).step)
         if said.outbox:
             steps.append(Outbox(self.store, self.partition, self.partitions).step)
         met: StoreDefect | None = None

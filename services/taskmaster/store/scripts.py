@@ -29,7 +29,9 @@ _LOCAL = re.compile(
 )
 #: A constant: names in capitals, each with a number. A line of the script's own margin.
 _CONSTANTS = re.compile(r"^local ([A-Z][A-Z_]+(?:, [A-Z][A-Z_]+)*) = (\d+(?:\.\d+)?(?:, \d+(?:\.\d+)?)*)(?: --[^\n]*)?\n", re.MULTILINE)
-_QUOTED = r"'[^'\n]*'|\"[^\"\n]*\"|--[^\n]*"
+_QUOTED = re.compile(r"'[^'\n]*'|\"[^\"\n]*\"|--[^\n]*")
+_QUOTED_OR_CAPITALS = re.compile(rf"{_QUOTED.pattern}|\b[A-Z][A-Z_]+\b")
+_GIVEN = re.compile(r"\b([A-Z][A-Z_]+)\b *=[^=]")
 #: Where a library ends, in the expanded text.
 _PART = "--- @part\n"
 _DECLARED = re.compile(r"^local (?:function (\w+)|([\w, ]+))", re.MULTILINE)
@@ -87,11 +89,10 @@ def _inlined(text: str) -> str:
     if not values:
         return text
     rest = _CONSTANTS.sub("", text)
-    again = re.search(rf"\b({'|'.join(values)})\b *=[^=]", re.sub(_QUOTED, "", rest))
+    again = values.keys() & set(_GIVEN.findall(_QUOTED.sub("", rest)))
     if again:
-        raise ScriptError(f"{again[1]} is spelled like a constant and is given a value again")
-    found = re.compile(rf"({_QUOTED})|\b({'|'.join(values)})\b")
-    return found.sub(lambda match: match[1] or values[match[2]], rest)
+        raise ScriptError(f"{min(again)} is spelled like a constant and is given a value again")
+    return _QUOTED_OR_CAPITALS.sub(lambda match: values.get(match[0], match[0]), rest)
 
 
 def _needed(text: str) -> str:

@@ -34,7 +34,7 @@ from taskmaster.engine.retention import limits_of
 from taskmaster.engine.scheduled_types import Types
 from taskmaster.engine.webhooks import align_endpoints
 from taskmaster.errors import StoreError
-from taskmaster.maintenance import artifacts, audit_heads, policy
+from taskmaster.maintenance import artifacts, audit_heads, policy, sweeper
 from taskmaster.maintenance.alarms import EVERY_S, Alarms
 from taskmaster.maintenance.artifacts import ArtifactSweep
 from taskmaster.maintenance.declarations import Declarations
@@ -335,6 +335,7 @@ class WorkerProcess:
             Duty("effects", 0.0, self.guards.settle_debts),
             *recycling,
             *(Duty("tick", TICK_S, partial(tick, upkeep)) for upkeep in upkeeps),
+            *(Duty("sweep", sweeper.STEP_S, upkeep.sweep) for upkeep in upkeeps),
             Duty("policy", policy.EVERY_S, watch.look),
             Duty("schedules", TICK_S, self._declare),
         ]

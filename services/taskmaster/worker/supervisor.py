@@ -26,6 +26,7 @@ from taskmaster.broker.message import Left
 from taskmaster.plugins.discovery import discover
 from taskmaster.plugins.registry import Registry
 from taskmaster.settings import Settings, to_environ
+from taskmaster.store import scripts
 from taskmaster.telemetry import events, logs, tracing
 from taskmaster.telemetry.logs import get
 from taskmaster.telemetry.stream import THREAD
@@ -47,6 +48,8 @@ FORCE_S = 5.0
 RETIRING_MAX = 8
 #: A child that retires so soon after its start is not replaced before that: whatever makes it retire would make a storm of forks.
 RETIRED_AGAIN_S = 1.0
+#: What every child calls sooner or later, read while there are no children: later a script is 5 to 20 ms in which no handler has the interpreter.
+READY = ("cycle", "extend", "progress", "promote", "prune", "reap", "register", "rules", "sweep", "tick")
 
 
 @dataclass
@@ -162,6 +165,8 @@ class Supervisor:
         signal.signal(signal.SIGCHLD, lambda *_: None)  # only to end the sleep
         if any(thread is not threading.main_thread() and thread.name != THREAD for thread in threading.enumerate()):
             log.warning(events.PLUGIN_LOADED, notes=["a plugin started threads at import; they do not exist in forked workers"])
+        for name in READY:
+            scripts.load(name)
         gc.collect()
         gc.freeze()  # the heap of imported plugins is shared by all children, and no collection touches it
         log.info(events.WORKER_STARTED, pid=os.getpid(), processes=len(self._slots) - 1, types=list(self._registry.types))

@@ -7,9 +7,11 @@ from collections.abc import Callable
 
 import pytest
 
-from support.desk import WINDOW_MS, Desk
+from support.desk import WINDOW_MS, Desk, keeping
 from support.protocol.dump import snapshot, violations
+from taskmaster.maintenance import sweeper
 from taskmaster.maintenance.sweeper import Sweeper
+from taskmaster.maintenance.upkeep import Upkeep
 from taskmaster.store import calls, reads, upkeep
 from taskmaster.store.status import Status
 from taskmaster.store.upkeep import Repair
@@ -286,10 +288,34 @@ def test_a_long_sweep_goes_on_page_by_page(desk: Desk) -> None:
     while not pages or not pages[-1].is_done:
         pages.append(desk.run(upkeep.sweep(0, every_ms=600_000, key_window_ms=WINDOW_MS)))
 
-    assert len(pages) >= 10
+    assert len(pages) >= 2 * 950 / 25
     assert {repair.id for page in pages for repair in page.repairs if repair.what == "record_lost"} == set(hurt)
     desk.dump()
     assert not desk.run(upkeep.sweep(0, every_ms=600_000, key_window_ms=WINDOW_MS)).is_due
+
+
+def test_a_page_is_short_and_a_step_is_a_few_of_them(desk: Desk) -> None:
+    """Other calls wait for one page at most, so a page is 25 rows, and a sweep goes by steps: none before a tick says that it is due."""
+    desk.run(calls.submit(0, [desk.item() for _ in range(400)]))
+    mine, other = (Upkeep(desk.store, 0, keeping(1_000), lambda _: pytest.fail("no operation is there")) for _ in range(2))
+
+    def looked() -> int:
+        return int(desk.raw.hget(key("sweep"), "looked") or 0)
+
+    mine.sweep()
+    mine.tick()
+    assert looked() == 0
+    other.tick()
+    other.sweep()
+    assert looked() == 0, "another process has this second"
+    mine.sweep()
+    assert 50 < looked() <= sweeper.PAGES * 25
+    for _ in range(40):
+        mine.sweep()
+    assert desk.raw.hget(key("sweep"), "ended")
+    before = desk.raw.hgetall(key("sweep"))
+    mine.sweep()
+    assert desk.raw.hgetall(key("sweep")) == before, "it has ended, and no tick has said that the next one is due"
 
 
 def test_a_loss_makes_a_sweep_due_at_once(desk: Desk, shop: Shop) -> None:
