@@ -19,7 +19,7 @@ __all__ = ["STEP_S", "Sweeper"]
 
 log = get()
 #: From one step to the next; its pages, about a millisecond of the server each; the gap after each, so that no call waits for two.
-STEP_S, PAGES, GAP_S = 0.25, 5, 0.01
+STEP_S, PAGES, GAP_S = 0.25, 2, 0.01
 #: After a loss nothing is more urgent: half of the time is for pages, and other calls still go in between.
 URGENT_S = STEP_S / 2
 #: Keys that one call of the search looks at.

@@ -91,7 +91,7 @@ _repair = msgspec.json.Decoder(Repair).decode
 
 
 def sweep(partition: int, *, every_ms: int, key_window_ms: int, now: bool = False) -> Call[Swept]:
-    """The next page of the sweep: 25 rows of indexes held against their jobs, or jobs against the indexes.
+    """The next page of the sweep: 40 rows of indexes held against their jobs, or jobs against the indexes.
 
     Args:
         every_ms: from the end of one sweep to the begin of the next.

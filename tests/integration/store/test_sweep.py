@@ -288,14 +288,14 @@ def test_a_long_sweep_goes_on_page_by_page(desk: Desk) -> None:
     while not pages or not pages[-1].is_done:
         pages.append(desk.run(upkeep.sweep(0, every_ms=600_000, key_window_ms=WINDOW_MS)))
 
-    assert len(pages) >= 2 * 950 / 25
+    assert len(pages) >= 2 * 950 / 40
     assert {repair.id for page in pages for repair in page.repairs if repair.what == "record_lost"} == set(hurt)
     desk.dump()
     assert not desk.run(upkeep.sweep(0, every_ms=600_000, key_window_ms=WINDOW_MS)).is_due
 
 
 def test_a_page_is_short_and_a_step_is_a_few_of_them(desk: Desk) -> None:
-    """Other calls wait for one page at most, so a page is 25 rows, and a sweep goes by steps: none before a tick says that it is due."""
+    """Other calls wait for one page at most, so a page is 40 rows, and a sweep goes by steps: none before a tick says that it is due."""
     desk.run(calls.submit(0, [desk.item() for _ in range(400)]))
     mine, other = (Upkeep(desk.store, 0, keeping(1_000), lambda _: pytest.fail("no operation is there")) for _ in range(2))
 
@@ -309,8 +309,8 @@ def test_a_page_is_short_and_a_step_is_a_few_of_them(desk: Desk) -> None:
     other.sweep()
     assert looked() == 0, "another process has this second"
     mine.sweep()
-    assert 50 < looked() <= sweeper.PAGES * 25
-    for _ in range(40):
+    assert 40 < looked() <= sweeper.PAGES * 40
+    for _ in range(60):
         mine.sweep()
     assert desk.raw.hget(key("sweep"), "ended")
     before = desk.raw.hgetall(key("sweep"))

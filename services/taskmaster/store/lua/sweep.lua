@@ -10,7 +10,7 @@ REPEAT looks at the next page: every item is read again in the call that repairs
 --- @include "lib/examine_flow"
 
 local begin, every_ms, window = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local LOOKED_AT, KEYS_A_CALL, REPORTED = 25, 100, 200
+local LOOKED_AT, KEYS_A_CALL, REPORTED = 40, 100, 200
 local LANES_WALKED = 2000 -- lanes with names; of more, it is seen from their jobs that these stand in them
 
 local sweep = call('HMGET', P .. 'sweep', 'at', 'due', 'since', 'looked', 'mended', 'found')
