@@ -251,6 +251,8 @@ _LUA = [
     flow("credit_for_idling_keys", "lib/fair", "local its_tag = math.max(its.tag, turn.v)", "local its_tag = its.tag"),
     flow("only_level_owes_nothing", "lib/fetch", "if alone and taken > 0 then had_turns(tags, alone, taken) end", ""),
     flow("empty_lane_stays_in_its_ring", "lib/fair", "pull_first(band).is_gone = true", "pull_first(band)"),
+    flow("emptied_lane_waits_for_room", "lib/fair", "elseif is_emptied(band, row) then", "elseif false then"),
+    flow("emptied_lane_stays_in_its_ring", "lib/fair", "row.is_gone = row.is_gone or is_emptied(band, row)", ""),
     flow("refused_lane_keeps_its_turn", "lib/fair", "pull_first(band).tag = '+inf'", "pull_first(band)"),
     flow("room_of_some_is_room_of_all", "lib/fair", "has_room = has_room and all[i].room > 0", "has_room = all[i].room > 0"),
     flow("expiry_ignored_at_the_claim", "lib/fetch", "if tonumber(f[3]) <= now then", "if false then"),

@@ -48,7 +48,7 @@ FORCE_S = 5.0
 RETIRING_MAX = 8
 #: A child that retires so soon after its start is not replaced before that: whatever makes it retire would make a storm of forks.
 RETIRED_AGAIN_S = 1.0
-#: What every child calls sooner or later, read while there are no children: later a script is 5 to 20 ms in which no handler has the interpreter.
+#: What every child calls, read while there are no children: later a script is 5 to 20 ms in which no handler has the interpreter.
 READY = ("cycle", "extend", "progress", "promote", "prune", "reap", "register", "rules", "sweep", "tick")
 
 

@@ -393,6 +393,24 @@ def test_a_lost_attempt_gives_its_slots_back_and_waits_with_its_limits(desk: Des
     desk.dump()
 
 
+@pytest.mark.parametrize(
+    ("rule", "lanes"),
+    [({"by": "key", "max": 1}, ("k1", "k2")), ({"max": 2}, ("k1", "k2")), ({"max": 2}, ("-", "-")), ({"max": 2}, ("k1~few", "k2~few"))],
+)
+def test_a_lane_that_this_call_empties_waits_for_nothing(desk: Desk, rule: dict[str, Any], lanes: tuple[str, ...]) -> None:
+    """The last slot and the last job go in one call: no limiter is asked for what is not there, and nobody comes again in vain."""
+    limit(desk, "few", kind="slots", **rule)
+    if "~" not in lanes[0]:
+        attach(desk, "one", "few")
+    ids = [desk.submit(lane=lane) for lane in lanes]
+    wid = desk.register("w1")
+
+    assert sorted(desk.claim(wid, 5)) == sorted(ids)
+    snap = desk.dump()
+    assert [name for name in snap if name.endswith(":w") or name in ("parked", "kick")] == []
+    assert [name for name in snap if name.startswith(("ring:", "bands:"))] == []
+
+
 def test_all_limiters_are_taken_or_none(desk: Desk) -> None:
     """A job that is refused by its second limiter takes nothing of the first, which others may have."""
     limit(desk, "wide", kind="slots", max=2)

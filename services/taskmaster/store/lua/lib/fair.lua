@@ -28,8 +28,31 @@ local function open_level(queue, p, bands, n, limits, weights)
     ahead = math.min(n + 1, AHEAD), tries = 4 * n + AHEAD }
 end
 
+-- Whether a lane from which this call took jobs has none left.
+local function is_emptied(band, row)
+  return row.is_served and call('EXISTS', band.lanes .. row.name) == 0
+end
+
+-- Lanes are emptied by what this call takes from them: asked of all of them at once, and of each only if that is so.
+local function find_emptied(band)
+  local keys, n = {}, 0
+  for i = 1, band.moves do
+    local row = band.moved[i]
+    if row.is_served and not row.is_gone then
+      n = n + 1
+      keys[n] = band.lanes .. row.name
+    end
+  end
+  if n == 0 or call('EXISTS', unpack(keys)) == n then return end
+  for i = 1, band.moves do
+    local row = band.moved[i]
+    row.is_gone = row.is_gone or is_emptied(band, row)
+  end
+end
+
 -- What the call changed in a ring. Counts are kept beside lists: `#` searches, and all of this runs once a claim.
 local function write_ring(band)
+  find_emptied(band)
   local rows, n, gone, m = {}, 0, {}, 0
   for i = 1, band.moves do
     local row = band.moved[i]
@@ -216,8 +239,13 @@ local function take_turn(turn)
           turn.served[turn.keys] = key
         end
       end
-      if id and call('EXISTS', band.lanes .. row.name) == 1 then move_first(band, turn.tags[key]) else drop_first(band) end
-      if id then return id, needs end -- else its last job was cancelled
+      if id then
+        move_first(band, turn.tags[key])
+        return id, needs
+      end
+      drop_first(band) -- this call took its last job
+    elseif is_emptied(band, row) then
+      drop_first(band) -- nothing is there that could wait
     elseif l.is_by_key and band.ring then
       pull_first(band).tag = '+inf'
       park(turn.queue .. '/' .. band.plain .. '/' .. row.name, l, true)
