@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -95,7 +95,7 @@ class JobContext:
 
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
-        """A standard logger that adds this attempt's facts to every record.
+        """A standard logger that adds this attempt's facts to every record. What `extra=` gives is told in the line, too, under its names.
 
         Its lines are also kept with the job, from the level on that the service's `job_log_level` says (info), whatever is logged: the
         newest 1,000 and 64 KiB, each at most 4,000 characters. What is said after the attempt has ended is not kept.
@@ -236,6 +236,11 @@ class _JobLogger(logging.LoggerAdapter[logging.Logger]):
     def __init__(self, logger: logging.Logger, facts: dict[str, object], context: JobContext) -> None:
         super().__init__(logger, facts)
         self._context = context
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        """The caller's `extra=` with the attempt's facts, which it cannot change."""
+        kwargs["extra"] = {**(kwargs.get("extra") or {}), **(self.extra or {})}
+        return msg, kwargs
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         """As `LoggerAdapter.log`."""

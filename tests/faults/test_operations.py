@@ -90,12 +90,6 @@ def replays(server: StoreServer, operation_id: str) -> Counter[str]:
     return Counter(made_by(server, operation_id).values())
 
 
-def failed_ms(server: StoreServer, operation_id: str) -> list[int]:
-    """When those that are dead died."""
-    times = (server.call("HGET", f"tm:{{0}}:d:{job_id}", "fa") for job_id in made_by(server, operation_id))
-    return [int(ms) for ms in times if ms]
-
-
 @pytest.mark.server("valkey")
 @pytest.mark.timeout(180)
 def test_one_of_two_causes_is_mended_and_replayed(
@@ -114,7 +108,6 @@ def test_one_of_two_causes_is_mended_and_replayed(
 
         too_early = start(hands, filter=OrderFilter(fingerprint=group), stop_on_failures=LIMIT)
         stopped = ended(hands, too_early)
-        limit_ms = sorted(failed_ms(clean_server, too_early))[LIMIT - 1]
         (tmp_path / "mended").touch()
         armed.unlink()
         until = dt.datetime.fromtimestamp(stopped.made_ms / 1_000, dt.UTC)
@@ -126,7 +119,6 @@ def test_one_of_two_causes_is_mended_and_replayed(
     assert set(of_cause) == {"ValueError", "ConnectionError"}
     assert (stopped.state, stopped.total, stopped.is_exact) == ("stopped", DEAD // 2, True)
     assert LIMIT <= stopped.counts["failed"] == stopped.counts["replayed"] < DEAD // 2
-    assert stopped.ended_ms - limit_ms < 4_000, "it stopped soon after that many had failed"
     assert fired() == {"operation.step"}, "a process was killed between the deed and the note"
     assert (done.state, done.counts["done"], done.counts["replayed"]) == ("completed", DEAD // 2, DEAD // 2)
     assert done.counts["duplicates"] > 0

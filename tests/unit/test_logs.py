@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+from typing import Any
 
 import pytest
 
 from taskmaster.telemetry import events, logs
+from taskmaster_sdk import JobContext, job
+from taskmaster_sdk.testing import run
 
 HOSTILE = "a\x1b[2J\r\nb\u2028c\u202ed\x07\ud800"
 
@@ -46,6 +49,39 @@ def test_a_line_that_its_writer_got_wrong_is_a_line_all_the_same(capfd, form: st
 
     assert "%d files (TypeError" in line
     assert "canary-7d1f" not in line
+
+
+def test_what_a_handler_gives_as_extra_is_told_with_its_facts(capfd) -> None:
+    """Under its names, as JSON as far as it can be, none of it longer than a value may be; it stands in no fact's and no field's place."""
+    logs.configure("info", "json")
+
+    @job("tells")
+    def tells(payload: Any, ctx: JobContext) -> None:
+        order = {
+            "event": "mine",
+            "level": "mine",
+            "jobId": "mine",
+            "order": 7,
+            "tags": ["a", {"b": None}],
+            "odd": {1, 2}.__class__,
+            "long": ["x" * 20_000],
+        }
+        ctx.logger.warning("paid", extra=order)
+        logging.getLogger("somebody").warning("a library", extra={"payload": "canary-7d1f", "attempt": 3})
+
+    run(tells, None)
+    logs.flush()
+    ours, theirs = (json.loads(line) for line in capfd.readouterr().err.splitlines())
+
+    assert (ours["event"], ours["level"], ours["order"], ours["tags"]) == ("paid", "warning", 7, ["a", {"b": None}])
+    assert ours["jobId"] not in ("mine", "")
+    assert ours["odd"] == "<class 'set'>"
+    assert 8_000 < len(ours["long"]) < 8_100
+    assert ours.keys() - {"event", "level", "timestamp", "jobId", "type", "queue", "attempt", "order", "tags", "odd", "long"} <= {
+        "plugin",
+        "traceId",
+    }
+    assert theirs == {"event": "a library", "level": "warning", "timestamp": theirs["timestamp"], "attempt": 3}
 
 
 def test_the_lines_that_each_job_has_are_those_that_any_event_would_be(capfd) -> None:

@@ -21,11 +21,15 @@ import structlog
 from taskmaster.telemetry import events
 from taskmaster.telemetry.stream import LogStream
 
-__all__ = ["FACTS", "LEVELS", "Teller", "configure", "flush", "get", "teller"]
+__all__ = ["LEVELS", "OWN", "Teller", "configure", "extras", "flush", "get", "teller"]
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 #: What a line about an attempt says of it; the SDK's logger puts them on records of handlers.
 FACTS = ("jobId", "type", "queue", "attempt", "plugin", "traceId")
+#: What a record has of its own, and what a line says in any case: nothing that is given as `extra=` stands in its place.
+OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "event", "level", "timestamp", "exception"}
+#: Of these loggers, all that `extra=` gives is told; of others, who may put there what they like, only the attempt's facts.
+_TOLD = ("taskmaster.job.", "taskmaster.plugin.")
 #: Characters of one value at most.
 TEXT_MAX = 8_000
 #: What moves a cursor, ends a line or turns the direction of writing; tab and line feed aside.
@@ -34,12 +38,28 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u20
 _QUIET = ("apscheduler", "dramatiq", "granian", "_granian", "asyncio", "httpx")
 
 
+def extras(record: logging.LogRecord) -> dict[str, Any]:
+    """The attempt's facts, and what a handler or a plugin gave as `extra=`."""
+    given = record.__dict__
+    if record.name.startswith(_TOLD):
+        return {name: given[name] for name in given.keys() - OWN}
+    return {name: given[name] for name in FACTS if name in given}
+
+
 def _extras(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Fields that a standard LoggerAdapter put on the record."""
+    """Fields of a standard record."""
     record = event.get("_record")
     if record is not None:
-        event.update({name: record.__dict__[name] for name in FACTS if name in record.__dict__})
+        event.update({name: _bounded(value) for name, value in extras(record).items()})
     return event
+
+
+def _bounded(value: Any) -> Any:
+    """A list or an object of more than a screen or two becomes a text, which can be cut."""
+    if isinstance(value, str | int | float | None):
+        return value
+    text = repr(value)
+    return text if len(text) > TEXT_MAX else value
 
 
 def _tidy(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -185,7 +205,7 @@ def configure(level: str, form: str = "auto") -> None:
     handler = _Handler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared[1:], _extras],
+            foreign_pre_chain=[*shared[1:-1], _extras, _tidy],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
         )
     )

@@ -39,7 +39,7 @@ from taskmaster.broker.journal import Journal
 from taskmaster.broker.message import JobMessage
 from taskmaster.model.outcome import Decision, HandlerCrashed, MemoryLimit, Reported
 from taskmaster.telemetry import events
-from taskmaster.telemetry.logs import FACTS, get
+from taskmaster.telemetry.logs import OWN, get
 from taskmaster_sdk import Cancelled
 
 __all__ = ["ATTEMPTS_MAX", "RESIDENT_MAX_MB", "RunnerPool"]
@@ -311,7 +311,7 @@ def _start(message: JobMessage, keep_from: int | None) -> Start:
 
 
 def _facts(word: Log) -> dict[str, Any]:
-    return {name: value for name, value in word.facts.items() if name in FACTS}
+    return {name: value for name, value in word.facts.items() if name not in OWN}
 
 
 def _guarded(message: JobMessage, word: Reserve | Settle | Permit) -> Reply:

@@ -42,7 +42,7 @@ from taskmaster.model import trace
 from taskmaster.model.outcome import Decision, Interrupted, MemoryLimit, Rejected, decide, describe, policy_of
 from taskmaster.plugins import lifecycle
 from taskmaster.plugins.registry import Registry
-from taskmaster.telemetry.logs import FACTS
+from taskmaster.telemetry.logs import extras
 from taskmaster_sdk import Cancelled, JobContext, LeaseLost
 from taskmaster_sdk.effects import Guards, Reservation
 
@@ -298,6 +298,15 @@ def _sendable(text: str) -> str:
     return text[:_LOG_MAX].encode(errors="replace").decode()
 
 
+def _portable(value: Any) -> Any:
+    """As JSON would have it, and not too long; else a text."""
+    try:
+        packed = msgspec.json.encode(value, enc_hook=repr)
+    except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError):
+        return _sendable(repr(value))
+    return msgspec.json.decode(packed) if len(packed) <= _LOG_MAX else _sendable(packed.decode())
+
+
 class _Forward(logging.Handler):
     """Records go to the worker process, which writes all of the service's lines."""
 
@@ -312,7 +321,7 @@ class _Forward(logging.Handler):
             text = record.getMessage()
             if record.exc_info:
                 text += "\n" + self._formatter.formatException(record.exc_info)
-            facts = {name: record.__dict__[name] for name in FACTS if isinstance(record.__dict__.get(name), str | int)}
+            facts = {name: _portable(value) for name, value in extras(record).items()}
             self._channel.send(Log(record.levelno, record.name, _sendable(text), facts))
         except Exception:
             self.handleError(record)
