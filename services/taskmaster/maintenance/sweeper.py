@@ -18,7 +18,7 @@ from taskmaster.telemetry.logs import get
 __all__ = ["STEP_S", "Sweeper"]
 
 log = get()
-#: From one step to the next; its pages, about a millisecond of the server each; the gap after each, so that no call waits for two.
+#: From one step to the next; its pages, about a millisecond of the server each; the gap between them, so that no call waits for two.
 STEP_S, PAGES, GAP_S = 0.25, 2, 0.01
 #: After a loss nothing is more urgent: half of the time is for pages, and other calls still go in between.
 URGENT_S = STEP_S / 2
@@ -53,11 +53,11 @@ class Sweeper:
         deadline = time.monotonic() + URGENT_S
         pages = 0
         while pages < PAGES or (is_urgent and time.monotonic() < deadline):
+            if pages and not is_urgent:
+                time.sleep(GAP_S)
             if self._page().is_done:
                 return True
             pages += 1
-            if not is_urgent:
-                time.sleep(GAP_S)
         return False
 
     def search(self) -> list[Repair]:
