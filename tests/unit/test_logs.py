@@ -84,20 +84,22 @@ def test_what_a_handler_gives_as_extra_is_told_with_its_facts(capfd) -> None:
     assert theirs == {"event": "a library", "level": "warning", "timestamp": theirs["timestamp"], "attempt": 3}
 
 
-def test_the_lines_that_each_job_has_are_those_that_any_event_would_be(capfd) -> None:
+@pytest.mark.parametrize(("job_id", "trace_id"), [("01a21e06-83dc", "4bf9"), ("01a21e06-83dc", ""), (HOSTILE, "4bf9"), ('"', "")])
+def test_the_lines_that_each_job_has_are_those_that_any_event_would_be(capfd, job_id: str, trace_id: str) -> None:
     """The short way to a line leads to the same line; below the level there is none, and to a terminal there is but one way."""
-    facts = {"jobId": "j", "type": HOSTILE, "attempt": 1}
+    about = (job_id, HOSTILE, "one", 1, "tests==1.0", trace_id)
+    facts = logs.facts_of(*about)
     logs.configure("info", "json")
     tell = logs.teller()
     assert tell is not None
-    tell.tell(events.JOB_STARTED, tell.prepare(facts))
+    tell.tell(events.JOB_STARTED, tell.prepare(*about))
     logs.get().info(events.JOB_STARTED, **facts)
     logs.flush()
     short, usual = (json.loads(line) for line in capfd.readouterr().err.splitlines())
     logs.configure("info", "console")
     pretty = logs.teller()
     assert pretty is not None
-    pretty.tell(events.JOB_STARTED, pretty.prepare(facts))
+    pretty.tell(events.JOB_STARTED, pretty.prepare(*about))
     logs.flush()
     logs.configure("warning", "json")
 

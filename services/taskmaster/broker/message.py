@@ -16,6 +16,7 @@ from taskmaster.model.job import Envelope, Failure
 from taskmaster.model.outcome import Rejected
 from taskmaster.model.trace import trace_id_of
 from taskmaster.store.calls import Claim, Finish
+from taskmaster.telemetry.logs import facts_of
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -103,16 +104,13 @@ class JobMessage(MessageProxy):
     @property
     def facts(self) -> dict[str, Any]:
         """What every log line about this attempt says."""
-        facts = {
-            "jobId": self.claim.id,
-            "type": self.envelope.type,
-            "queue": self.claim.queue,
-            "attempt": self.claim.attempt,
-            "plugin": self.actor.plugin,
-        }
-        if self.traceparent:
-            facts["traceId"] = trace_id_of(self.traceparent)
-        return facts
+        return facts_of(*self.about)
+
+    @property
+    def about(self) -> tuple[str, str, str, int, str, str]:
+        """The values of `telemetry.logs.FACTS`."""
+        claim = self.claim
+        return claim.id, self.envelope.type, claim.queue, claim.attempt, self.actor.plugin, trace_id_of(self.traceparent)
 
     @property
     def handler(self) -> Callable[..., Any]:

@@ -37,7 +37,7 @@ def is_on(settings: Settings) -> bool:
 
 
 def require(settings: Settings) -> None:
-    """Load the SDK, if it is needed: before processes are forked, which then share it. Starts nothing.
+    """Load the SDK and what sends, if they are needed: before processes are forked, which then share them. Starts nothing.
 
     Raises:
         ConfigurationError: it is needed, and not installed.
@@ -48,9 +48,11 @@ def require(settings: Settings) -> None:
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
-        import opentelemetry.exporter.otlp.proto.grpc
-        import opentelemetry.exporter.otlp.proto.http
-        import opentelemetry.sdk.trace  # noqa: F401
+        if settings.otlp_protocol == "grpc":
+            import opentelemetry.exporter.otlp.proto.grpc.trace_exporter
+        else:
+            import opentelemetry.exporter.otlp.proto.http.trace_exporter  # noqa: F401
+        from taskmaster.telemetry import outbox, sampling  # noqa: F401
     except ImportError as error:
         message = "otlp_endpoint is set, but OpenTelemetry is not installed: install taskmaster-engine[tracing], or take the setting out"
         raise ConfigurationError(message, name="otlp_endpoint") from error

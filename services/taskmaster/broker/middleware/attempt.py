@@ -82,7 +82,7 @@ class AttemptContext(Middleware):
         if message.is_cancelled:  # after the context is there: `PartitionConsumer.cancel` sets the one, then looks for the other
             raise NotRun("cancelled")
         if self._teller is not None:
-            message.told = self._teller.prepare(message.facts)
+            message.told = self._teller.prepare(*message.about)
             self._teller.tell(events.JOB_STARTED, message.told)
 
     def _tell(self, context: JobContext, fraction: float, note: str) -> None:
@@ -110,4 +110,4 @@ class AttemptContext(Middleware):
             event = events.JOB_DISCARDED
         else:
             return
-        self._teller.tell(event, message.told if message.told is not None else self._teller.prepare(message.facts))
+        self._teller.tell(event, message.told if message.told is not None else self._teller.prepare(*message.about))
