@@ -5,6 +5,7 @@ Workers run in the test's process, the API in the test's loop: neither is restar
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import resource
@@ -12,7 +13,7 @@ import shutil
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,23 @@ def body(n: int, **payload: Any) -> dict[str, Any]:
     return {"type": "count", "idempotencyKey": f"key-{n}", "payload": payload}
 
 
+async def meanwhile(fn: Callable[[], Any], within_s: float = 10.0) -> None:
+    """`eventually`, while the API's loop goes on: one that stands still takes calls of its own for unanswered."""
+    await asyncio.to_thread(eventually, fn, within_s)
+
+
+@contextlib.asynccontextmanager
+async def serving(store: StoreServer | StoreProxy, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
+    """An API that has heard of the worker's type."""
+    async with running(Settings(redis_url=store.url, **settings)) as client:
+
+        async def is_known() -> bool:
+            return any(one["type"] == "count" for one in (await client.get("/job-types")).json()["items"])
+
+        await eventually_async(is_known, what="the worker's type is known")
+        yield client
+
+
 async def status(client: httpx.AsyncClient) -> dict[str, Any]:
     answer: dict[str, Any] = (await client.get("/health")).json()
     return answer
@@ -88,9 +106,9 @@ async def test_a_store_that_is_down_for_seconds_under_load(kind: str) -> None:
     """503 with Retry-After in bounded time, handlers end and their results are kept; afterwards everything accepted completes once."""
     lease_ms = int(20_000 + OUTAGE_S * 1_000)
     with on_disk(kind, "--appendfsync", "always") as server, Worker(server.url, [count], lease_ms=lease_ms) as worker:
-        async with running(Settings(redis_url=server.url, store_timeout_ms=800)) as client:
+        async with serving(server, store_timeout_ms=800) as client:
             accepted = [(await client.post("/jobs", json=body(n, s=0.1))).json()["jobId"] for n in range(40)]
-            eventually(lambda: len(runs) > 4)
+            await meanwhile(lambda: len(runs) > 4)
             server.kill()
             down, slowest, codes = time.monotonic(), 0.0, Counter[int]()
             n = 1_000
@@ -118,8 +136,8 @@ async def test_a_store_that_is_down_for_seconds_under_load(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["valkey", "redis"])
 async def test_a_store_without_memory_drains(kind: str) -> None:
     """Submissions are refused whole, what runs ends, what waits is claimed and ends; with memory again all is as before."""
-    with on_disk(kind) as server, Worker(server.url, [count]) as worker, running_sync(server) as client_of:
-        async with client_of() as client:
+    with on_disk(kind) as server, Worker(server.url, [count]) as worker:
+        async with serving(server) as client:
             many = [body(n, s=0.05) for n in range(60)]
             accepted = [row["job"]["jobId"] for row in (await client.post("/jobs/bulk", json={"jobs": many})).json()["items"]]
             server.call("CONFIG", "SET", "maxmemory", "1mb")
@@ -145,18 +163,13 @@ async def test_a_store_without_memory_drains(kind: str) -> None:
         sound(server)
 
 
-def running_sync(server: StoreServer, **settings: Any) -> Any:
-    """A factory of clients, so that it can stand in a `with` line."""
-    return contextlib.nullcontext(lambda: running(Settings(redis_url=server.url, **settings)))
-
-
 @pytest.mark.parametrize("kind", ["valkey", "redis"])
 async def test_a_full_disk_refuses_and_recovers(kind: str) -> None:
     """The append-only file can grow no more: writes are refused, /health and /readyz say so; with room again nothing is lost or stuck."""
-    with on_disk(kind) as server, Worker(server.url, [count], lease_ms=20_000) as worker, running_sync(server) as client_of:
-        async with client_of() as client:
+    with on_disk(kind) as server, Worker(server.url, [count], lease_ms=20_000) as worker:
+        async with serving(server) as client:
             accepted = [(await client.post("/jobs", json=body(n, s=0.3))).json()["jobId"] for n in range(12)]
-            eventually(lambda: len(runs) >= 4)
+            await meanwhile(lambda: len(runs) >= 4)
             size = max(path.stat().st_size for path in server.folder.rglob("*.aof*") if path.is_file())
             _, hard = resource.prlimit(server.pid, resource.RLIMIT_FSIZE)
             resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (size + 2_000, hard))
@@ -174,7 +187,7 @@ async def test_a_full_disk_refuses_and_recovers(kind: str) -> None:
             assert refused.headers["retry-after"]
             await unready(client)
             assert (await status(client))["status"] == "unhealthy"
-            eventually(lambda: all(message.finish for message in worker.held), 20)
+            await meanwhile(lambda: all(message.finish for message in worker.held), 20)
             resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (hard, hard))
             assert {seen.state for seen in worker.all_ended(accepted, 30)} == {"completed"}
             assert {runs[job_id] for job_id in accepted} == {1}
@@ -185,12 +198,8 @@ async def test_a_full_disk_refuses_and_recovers(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["valkey", "redis"])
 async def test_a_store_that_went_back_in_time_is_noticed_and_swept(kind: str, tmp_path: Path) -> None:
     """An older append-only file is restored: a new generation, a report, a sweep; workers go on, and every job is in one index."""
-    with (
-        on_disk(kind) as server,
-        Worker(server.url, [count], lease_ms=1_500) as worker,
-        running_sync(server, store_timeout_ms=800) as client_of,
-    ):
-        async with client_of() as client:
+    with on_disk(kind) as server, Worker(server.url, [count], lease_ms=1_500) as worker:
+        async with serving(server, store_timeout_ms=800) as client:
             kept = [(await client.post("/jobs", json=body(n))).json()["jobId"] for n in range(5)]
             worker.all_ended(kept)
             await until(client, "healthy")
@@ -213,7 +222,7 @@ async def test_a_store_that_went_back_in_time_is_noticed_and_swept(kind: str, tm
             await checked(client)
             assert {one.state for one in worker.all_ended(kept)} == {"completed"}
             assert all(worker.find(job_id) is None for job_id in lost), "what was lost is not made up"
-            eventually(lambda: not worker.held)
+            await meanwhile(lambda: not worker.held)
         sound(server)
 
 
@@ -261,8 +270,8 @@ async def checked(client: httpx.AsyncClient, within_s: float = 20) -> None:
 @pytest.mark.server("valkey")
 async def test_an_emptied_store_is_told_not_passed_over(clean_server: StoreServer) -> None:
     """FLUSHALL by mistake: /health says what happened until a sweep has ended, and new work is served."""
-    with Worker(clean_server.url, [count], lease_ms=1_500) as worker, running_sync(clean_server) as client_of:
-        async with client_of() as client:
+    with Worker(clean_server.url, [count], lease_ms=1_500) as worker:
+        async with serving(clean_server) as client:
             worker.ended((await client.post("/jobs", json=body(1))).json()["jobId"])
             await until(client, "healthy")
             clean_server.flush()
@@ -305,21 +314,21 @@ async def test_a_lagging_replica_is_promoted(clean_server: StoreServer) -> None:
         clean_server.call("CONFIG", "SET", "port", str(port))
         try:
             replica.call("REPLICAOF", "127.0.0.1", str(port))
-            eventually(lambda: "master_link_status:up" in str(replica_info(replica)), 20)
+            await meanwhile(lambda: "master_link_status:up" in str(replica_info(replica)), 20)
             with Worker(address.url, [count], direct=replica.url, lease_ms=1_500) as worker:
-                async with running(Settings(redis_url=address.url, store_timeout_ms=800)) as client:
+                async with serving(address, store_timeout_ms=800) as client:
                     kept = [(await client.post("/jobs", json=body(n))).json()["jobId"] for n in range(5)]
-                    eventually(lambda: sum(runs.values()) == 5)
+                    await meanwhile(lambda: sum(runs.values()) == 5)
                     await until(client, "healthy")
-                    eventually(lambda: {one.state for one in map(worker.look, kept)} == {"completed"}, 20)
+                    await meanwhile(lambda: {one.state for one in map(worker.look, kept)} == {"completed"}, 20)
                     clean_server.call("CONFIG", "SET", "port", "0")  # the replica lags from here on
                     clean_server.call("CLIENT", "KILL", "TYPE", "replica")
-                    eventually(lambda: "master_link_status:down" in str(replica_info(replica)), 20)
+                    await meanwhile(lambda: "master_link_status:down" in str(replica_info(replica)), 20)
                     lost = [(await client.post("/jobs", json=body(n))).json()["jobId"] for n in range(100, 110)]
-                    eventually(lambda: sum(runs.values()) == 15)
+                    await meanwhile(lambda: sum(runs.values()) == 15)
                     replica.call("REPLICAOF", "NO", "ONE")
                     clean_server.call("REPLICAOF", "127.0.0.1", "1")  # the old primary takes no writes any more
-                    eventually(lambda: clean_server.call("ROLE")[0] == "slave")
+                    await meanwhile(lambda: clean_server.call("ROLE")[0] == "slave")
                     refused = await client.post("/jobs", json=body(300))
                     assert refused.status_code == 503
                     await unready(client)
@@ -329,7 +338,7 @@ async def test_a_lagging_replica_is_promoted(clean_server: StoreServer) -> None:
                     job_id = await accepted_in_the_end(client, body(400))
                     assert worker.ended(job_id, 20).state == "completed"
                     await checked(client)
-                    eventually(lambda: not worker.held)
+                    await meanwhile(lambda: not worker.held)
                     assert sum(1 for one in lost if worker.find(one) is None) > 0
                 sound(replica)
         finally:
@@ -353,29 +362,24 @@ def free_port() -> int:
 @pytest.mark.server("valkey")
 async def test_a_policy_that_is_changed_later_is_told(clean_server: StoreServer) -> None:
     """Eviction switched on under a running service: degraded, with what to do, until it is off again."""
-    with running_sync(clean_server) as client_of:
-        async with client_of() as client:
-            await until(client, "healthy")
-            clean_server.call("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
-            try:
-                seen = await until(client, "degraded", "storePolicy")
-                assert "CONFIG SET maxmemory-policy noeviction" in seen["store"]["unsafe"][0]
-                report = (await client.get("/doctor")).json()
-                assert [check["severity"] for check in report["checks"] if check["rule"] == "eviction"] == ["error"]
-            finally:
-                clean_server.call("CONFIG", "SET", "maxmemory-policy", "noeviction")
-            await until(client, "healthy")
+    async with running(Settings(redis_url=clean_server.url)) as client:
+        await until(client, "healthy")
+        clean_server.call("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+        try:
+            seen = await until(client, "degraded", "storePolicy")
+            assert "CONFIG SET maxmemory-policy noeviction" in seen["store"]["unsafe"][0]
+            report = (await client.get("/doctor")).json()
+            assert [check["severity"] for check in report["checks"] if check["rule"] == "eviction"] == ["error"]
+        finally:
+            clean_server.call("CONFIG", "SET", "maxmemory-policy", "noeviction")
+        await until(client, "healthy")
 
 
 @pytest.mark.server("valkey")
 async def test_strict_durability_takes_nothing_that_would_not_be_on_disk() -> None:
     """Strict promises appendfsync always: without it the API is not ready and accepts nothing, and says how to change that."""
-    with (
-        on_disk("valkey", "--appendfsync", "always") as server,
-        Worker(server.url, [count]),
-        running_sync(server, durability="strict") as client_of,
-    ):
-        async with client_of() as client:
+    with on_disk("valkey", "--appendfsync", "always") as server, Worker(server.url, [count]):
+        async with serving(server, durability="strict") as client:
             assert (await client.post("/jobs", json=body(1))).status_code == 202
             assert (await client.get("/readyz")).status_code == 200
             server.call("CONFIG", "SET", "appendfsync", "everysec")
@@ -395,10 +399,10 @@ async def test_strict_durability_takes_nothing_that_would_not_be_on_disk() -> No
 @pytest.mark.server("valkey")
 async def test_a_foreign_script_that_blocks_is_waited_for(clean_server: StoreServer) -> None:
     """BUSY: the API says 503 in time, workers wait, and nothing is lost when the script is killed."""
-    with Worker(clean_server.url, [count]) as worker, running_sync(clean_server, store_timeout_ms=800) as client_of:
-        async with client_of() as client:
+    with Worker(clean_server.url, [count]) as worker:
+        async with serving(clean_server, store_timeout_ms=800) as client:
             first = (await client.post("/jobs", json=body(1, s=0.2))).json()["jobId"]
-            eventually(lambda: runs)
+            await meanwhile(lambda: runs)
             clean_server.call("CONFIG", "SET", "busy-reply-threshold", "50")
             import socket
 
@@ -411,7 +415,7 @@ async def test_a_foreign_script_that_blocks_is_waited_for(clean_server: StoreSer
                     return answer if answer.status_code == 503 else None
 
                 assert (await eventually_async(refused)).headers["retry-after"]
-                eventually(lambda: all(message.finish for message in worker.held))
+                await meanwhile(lambda: all(message.finish for message in worker.held))
                 clean_server.call("SCRIPT", "KILL")
             clean_server.call("CONFIG", "SET", "busy-reply-threshold", "5000")
             assert worker.ended(first).state == "completed"
@@ -422,8 +426,8 @@ async def test_a_foreign_script_that_blocks_is_waited_for(clean_server: StoreSer
 @pytest.mark.server("valkey")
 async def test_a_damaged_store_under_running_workers_is_swept_and_told(clean_server: StoreServer) -> None:
     """Keys that somebody deletes are missed, put back as far as they can be, and shown with what was done."""
-    with Worker(clean_server.url, [count], lease_ms=1_500, sweep_every_ms=1_000) as worker, running_sync(clean_server) as client_of:
-        async with client_of() as client:
+    with Worker(clean_server.url, [count], lease_ms=1_500, sweep_every_ms=1_000) as worker:
+        async with serving(clean_server) as client:
             made = [
                 row["job"]["jobId"]
                 for row in (await client.post("/jobs/bulk", json={"jobs": [body(n) | {"delayMs": 600_000} for n in range(20)]})).json()[
@@ -433,16 +437,16 @@ async def test_a_damaged_store_under_running_workers_is_swept_and_told(clean_ser
             gone = made[3]
             clean_server.call("DEL", "tm:{0}:delayed")
             clean_server.call("DEL", f"tm:{{0}}:j:{gone}")
-            eventually(lambda: clean_server.call("ZCARD", "tm:{0}:delayed") == 19, 20)
-            eventually(lambda: not clean_server.call("EXISTS", f"tm:{{0}}:b:{gone}"), 20)
+            await meanwhile(lambda: clean_server.call("ZCARD", "tm:{0}:delayed") == 19, 20)
+            await meanwhile(lambda: not clean_server.call("EXISTS", f"tm:{{0}}:b:{gone}"), 20)
 
             def told() -> set[tuple[str, str]]:
                 return {(row.what, row.id) for row in worker.store.run(reads.integrity(0, repairs=200)).repairs}
 
-            eventually(lambda: {("index_missing", made[0]), ("record_lost", gone)} <= told(), 20)
+            await meanwhile(lambda: {("index_missing", made[0]), ("record_lost", gone)} <= told(), 20)
             rows = (await client.get("/doctor")).json()["partitions"][0]["repairs"]
             assert {"record_lost", "index_missing"} <= {row["what"] for row in rows}
-            eventually(lambda: worker.counters()["default/d"] == 19)
+            await meanwhile(lambda: worker.counters()["default/d"] == 19)
             sound(clean_server)
 
 
