@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import time
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from statistics import fmean
 
 from bench.parts.base import Bench, Figures, Part, Stage
 from bench.peers.base import Load, Peer
@@ -14,7 +16,7 @@ from taskmaster.engine.limits import LimitRule, put_limit
 from taskmaster.engine.rules import Word
 from taskmaster.store.client import SyncStore
 
-__all__ = ["BACKLOG", "DRAIN", "DRAIN_TWO", "FLOW", "drain_between"]
+__all__ = ["BACKLOG", "DRAIN", "DRAIN_TWO", "FLOW", "drain_between", "in_turns"]
 
 _WITHIN_S = 60.0
 _POLL_S = 0.02
@@ -68,19 +70,29 @@ def run_backlog(bench: Bench, subject: str) -> Figures:
     return figures
 
 
+def in_turns(measure: Callable[[str], Figures], one: str, other: str) -> Figures:
+    """Means of *one*, *other*, *other*, *one*: the machine changes its speed within seconds, so two runs alone are hardly of one machine."""
+    found: dict[str, list[Figures]] = {one: [], other: []}
+    for which in (one, other, other, one):
+        found[which].append(measure(which))
+    means = {f"{which} {name}": fmean(row[name] for row in rows) for which, rows in found.items() for name in rows[0]}
+    return means | {f"{other}/{one}": means[f"{other} jobs/s"] / means[f"{one} jobs/s"]}
+
+
 def run_flow(bench: Bench, subject: str) -> Figures:
     """The rate without and with a limiter that each job names, which always has room, and jobs of 100 customers that take turns."""
-    figures: Figures = {}
-    for which, load in (("off", Load("noop", 0)), ("on", Load("noop", 0, limits=("provider",), fairness_keys=100))):
+    loads = {"off": Load("noop", 0), "on": Load("noop", 0, limits=("provider",), fairness_keys=100)}
+
+    def measure(which: str) -> Figures:
         with bench.peer_stage(subject) as (stage, peer):
             count = bench.count(peer.drain_count)
             with closing(SyncStore(stage.store.url)) as client:
                 client.converse(put_limit("provider", LimitRule(kind="concurrency", max=1_000), Word("bench", ""), partitions=1))
-            peer.submit(stage.store, replace(load, count=count))
+            peer.submit(stage.store, replace(loads[which], count=count))
             with peer.workers(stage.store, stage.workers()) as process:
-                drained = drain_between(stage, peer, process, submitted=count, low=count // 10, high=count * 19 // 20)
-        figures |= {f"{which} {name}": value for name, value in drained.items()}
-    return figures | {"on/off": figures["on jobs/s"] / figures["off jobs/s"]}
+                return drain_between(stage, peer, process, submitted=count, low=count // 10, high=count * 19 // 20)
+
+    return in_turns(measure, "off", "on")
 
 
 _PEERS = ("taskmaster", "dramatiq", "bullmq")

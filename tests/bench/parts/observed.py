@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from bench.parts.base import Bench, Figures, Part
-from bench.parts.draining import drain_between
+from bench.parts.draining import drain_between, in_turns
 from bench.peers.base import Load
 from bench.processes import free_port
 from support.collector import Collector
@@ -24,30 +24,29 @@ _RATIO = 0.01
 
 def run(bench: Bench, subject: str) -> Figures:
     """Log level info, a scrape a second, one trace in a hundred sent over gRPC; against log level warning and neither."""
-    figures = {f"off {name}": value for name, value in _drain(bench, subject, {}).items()}
-    port, collector = free_port(), Collector()
-    with collector, _scraped(port) as scrapes:
-        figures |= {f"on {name}": value for name, value in _drain(bench, subject, _on(collector.endpoint, port)).items()}
-    spans = len(collector.named("process bench-noop"))
-    return figures | {"spans": spans, "scrapes": len(scrapes), "on/off": figures["on jobs/s"] / figures["off jobs/s"]}
+    port = free_port()
+    with Collector() as collector, _scraped(port) as scrapes:
+        env = {"off": {}, "on": _on(collector.endpoint, port)}
+        figures = in_turns(lambda which: _drain(bench, subject, env[which]), "off", "on")
+    return figures | {"spans": len(collector.named("process bench-noop")), "scrapes": len(scrapes)}
 
 
 def run_unread(bench: Bench, subject: str) -> Figures:
     """All on and taken; against a pipe that nobody reads the log from and a collector that accepts connections and never answers."""
-    with Collector() as collector:
-        figures = {f"read {name}": value for name, value in _drain(bench, subject, _on(collector.endpoint, free_port())).items()}
     kept_open, pipe = os.pipe()
-    with socket.create_server(("127.0.0.1", 0)) as silent:
+    with Collector() as collector, socket.create_server(("127.0.0.1", 0)) as silent:
+        ways = {"read": (collector.endpoint, None), "unread": (f"http://127.0.0.1:{silent.getsockname()[1]}", pipe)}
+
+        def measure(which: str) -> Figures:
+            endpoint, output = ways[which]
+            return _drain(bench, subject, _on(endpoint, free_port()), output)
+
         try:
-            env = _on(f"http://127.0.0.1:{silent.getsockname()[1]}", free_port())
-            figures |= {f"unread {name}": value for name, value in _drain(bench, subject, env, pipe).items()}
+            figures = in_turns(measure, "read", "unread")
         finally:
             os.close(kept_open)
             os.close(pipe)
-    return figures | {
-        "unread/read": figures["unread jobs/s"] / figures["read jobs/s"],
-        "grown MB": figures["unread private MB"] - figures["read private MB"],
-    }
+    return figures | {"grown MB": figures["unread private MB"] - figures["read private MB"]}
 
 
 def _on(collector: str, port: int) -> dict[str, str]:
