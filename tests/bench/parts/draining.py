@@ -71,7 +71,7 @@ def run_backlog(bench: Bench, subject: str) -> Figures:
 
 
 def in_turns(measure: Callable[[str], Figures], one: str, other: str) -> Figures:
-    """Means of *one*, *other*, *other*, *one*: the machine changes its speed within seconds, so two runs alone are hardly of one machine."""
+    """Means of *one*, *other*, *other*, *one*: the machine changes its speed within seconds, so two runs are hardly of one machine."""
     found: dict[str, list[Figures]] = {one: [], other: []}
     for which in (one, other, other, one):
         found[which].append(measure(which))
