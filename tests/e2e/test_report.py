@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,8 @@ def test_the_nine_oclock_report_of_new_york(tmp_path: Path, instants: tuple[str,
             eventually(lambda: len(reports()) == n, 40, told)
 
         with WorkerService(server.url, tmp_path / "worker", worker_processes=1) as worker:
-            httpx.put(f"{base}/schedules/daily-report", json=REPORT, timeout=10).raise_for_status()
+            put = partial(httpx.put, f"{base}/schedules/daily-report", json=REPORT, timeout=10)
+            eventually(lambda: put().raise_for_status(), 20, "the API knows the worker's types")
             for n, instant in enumerate(instants, 1):
                 clock.set(instant)
                 clock.move(-2)
