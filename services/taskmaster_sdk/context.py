@@ -95,7 +95,7 @@ class JobContext:
 
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
-        """A standard logger that adds this attempt's facts to every record. What `extra=` gives is told in the line, too, under its names.
+        """A standard logger that adds this attempt's facts to every record. What `extra=` gives is told in the line, too: 32 names.
 
         Its lines are also kept with the job, from the level on that the service's `job_log_level` says (info), whatever is logged: the
         newest 1,000 and 64 KiB, each at most 4,000 characters. What is said after the attempt has ended is not kept.

@@ -84,7 +84,35 @@ def test_what_a_handler_gives_as_extra_is_told_with_its_facts(capfd) -> None:
     assert theirs == {"event": "a library", "level": "warning", "timestamp": theirs["timestamp"], "attempt": 3}
 
 
-@pytest.mark.parametrize(("job_id", "trace_id"), [("01a21e06-83dc", "4bf9"), ("01a21e06-83dc", ""), (HOSTILE, "4bf9"), ('"', "")])
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_names_that_a_submitter_chose_are_told_as_values_are(capfd, form: str) -> None:
+    """A payload that is given as `extra=`: its names move no cursor, need be no texts, and are at most so many; facts stand first."""
+    logs.configure("info", form)
+
+    @job("tells")
+    def tells(payload: Any, ctx: JobContext) -> None:
+        ctx.logger.warning("got it", extra={HOSTILE: 1, 7: "seven", "x" * 1_000: 2} | {f"n{n}": n for n in range(100)})
+
+    run(tells, None)
+    logs.flush()
+    [line] = capfd.readouterr().err.splitlines()
+
+    assert not {"\x1b[2J", "\u202e", "\u2028", "\x07"} & {line[at : at + size] for at in range(len(line)) for size in (1, 4)}
+    assert "got it" in line
+    assert "seven" in line
+    assert "x" * 101 not in line
+    assert "n20" in line
+    assert "n40" not in line
+    if form == "json":
+        told = json.loads(line)
+        assert list(told)[:2] == ["event", "level"]
+        assert {"jobId", "type", "queue", "attempt"} <= told.keys()
+        assert len(told.keys() - {"event", "level", "timestamp", "exception", *logs.FACTS}) == logs.EXTRAS_MAX
+
+
+@pytest.mark.parametrize(
+    ("job_id", "trace_id"), [("01a21e06-83dc", "4bf9"), ("01a21e06-83dc", ""), (HOSTILE, "4bf9"), ('"', ""), ("01a21e06-83dc", '"')]
+)
 def test_the_lines_that_each_job_has_are_those_that_any_event_would_be(capfd, job_id: str, trace_id: str) -> None:
     """The short way to a line leads to the same line; below the level there is none, and to a terminal there is but one way."""
     about = (job_id, HOSTILE, "one", 1, "tests==1.0", trace_id)

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, MutableMapping
 from functools import lru_cache
+from itertools import islice
 from typing import Any, NamedTuple
 
 import msgspec
@@ -31,8 +32,8 @@ FACTS = ("jobId", "type", "queue", "attempt", "plugin", "traceId")
 OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "event", "level", "timestamp", "exception"}
 #: Of these loggers, all that `extra=` gives is told; of others, who may put there what they like, only the attempt's facts.
 _TOLD = ("taskmaster.job.", "taskmaster.plugin.")
-#: Characters of one value at most.
-TEXT_MAX = 8_000
+#: Characters of one value at most; names that one call may give, and characters of each.
+TEXT_MAX, EXTRAS_MAX, NAME_MAX = 8_000, 32, 100
 #: What moves a cursor, ends a line or turns the direction of writing; tab and line feed aside.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 #: Libraries that log more than an operator wants at the level of our own events.
@@ -40,11 +41,13 @@ _QUIET = ("apscheduler", "dramatiq", "granian", "_granian", "asyncio", "httpx")
 
 
 def extras(record: logging.LogRecord) -> dict[str, Any]:
-    """The attempt's facts, and what a handler or a plugin gave as `extra=`."""
+    """The attempt's facts, then what a handler or a plugin gave as `extra=`: anything, under any name."""
     given = record.__dict__
-    if record.name.startswith(_TOLD):
-        return {name: given[name] for name in given.keys() - OWN}
-    return {name: given[name] for name in FACTS if name in given}
+    facts = {name: given[name] for name in FACTS if name in given}
+    if not record.name.startswith(_TOLD):
+        return facts
+    others = (name for name in given if name not in OWN and name not in facts)
+    return facts | {str(name)[:NAME_MAX]: given[name] for name in islice(others, EXTRAS_MAX)}
 
 
 def _extras(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -109,11 +112,14 @@ _encode = msgspec.json.Encoder(enc_hook=repr).encode
 
 def _escaped(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """For a terminal, which obeys control characters; JSON escapes them itself. A traceback keeps its lines."""
-    for name, value in event.items():
-        if isinstance(value, str):
-            text = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", value)
-            event[name] = text if name == "exception" else text.replace("\n", "\\n")
-    return event
+    return {
+        _plain(name): _plain(value, keeps_lines=name == "exception") if isinstance(value, str) else value for name, value in event.items()
+    }
+
+
+def _plain(text: str, *, keeps_lines: bool = False) -> str:
+    escaped = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    return escaped if keeps_lines else escaped.replace("\n", "\\n")
 
 
 class _Handler(logging.StreamHandler[Any]):
@@ -143,10 +149,11 @@ class Teller(NamedTuple):
 
 def _facts_text(job_id: str, job_type: str, queue: str, attempt: int, plugin: str, trace_id: str) -> str:
     """What of a line comes behind its event, level and time."""
+    ids = f"{job_id}{trace_id}"
+    if not (ids.isascii() and ids.replace("-", "").isalnum()):  # a foreign hand's
+        return f",{_json(None, '', facts_of(job_id, job_type, queue, attempt, plugin, trace_id))[1:-1]}"
     trace = f',"traceId":"{trace_id}"' if trace_id else ""
-    if job_id.isascii() and job_id.replace("-", "").isalnum():
-        return f',"jobId":"{job_id}"{_kind_text(job_type, queue, attempt, plugin)}{trace}'
-    return f",{_json(None, '', {'jobId': job_id})[1:-1]}{_kind_text(job_type, queue, attempt, plugin)}{trace}"  # a foreign hand's
+    return f',"jobId":"{job_id}"{_kind_text(job_type, queue, attempt, plugin)}{trace}'
 
 
 @lru_cache(1_000)

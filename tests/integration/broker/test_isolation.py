@@ -284,7 +284,7 @@ def test_progress_and_log_lines_come_through(clean_server, caplog):
     @isolated
     def tells(payload, ctx):
         ctx.progress(0.5, "half")
-        given = {"order": 7, "tags": ["a", {"b": None}], "vast": 2**80, "msecs_": 1, "half": "\ud800", "long": "x" * 20_000}
+        given = {"order": 7, "tags": ["a", {"b": None}], "vast": 2**80, "msecs_": 1, 7: "seven", "half": "\ud800", "long": "x" * 20_000}
         ctx.logger.warning("from a child: %s", "ü", extra=given)
         while not ctx.cancelled:
             time.sleep(0.01)
@@ -294,7 +294,7 @@ def test_progress_and_log_lines_come_through(clean_server, caplog):
         worker.until(job_id, lambda seen: seen.fields.get("pg", "").startswith("0.5 half") or "0.5 half" in str(seen.fields))
         record = next(record for record in caplog.records if record.getMessage() == "from a child: ü")
         assert (record.jobId, record.name) == (job_id, "taskmaster.job.tells")
-        assert (record.order, record.tags, record.msecs_) == (7, ["a", {"b": None}], 1)
+        assert (record.order, record.tags, record.msecs_, vars(record)["7"]) == (7, ["a", {"b": None}], 1, "seven")
         assert (str(record.vast), record.half, len(record.long)) == (str(2**80), "'\\ud800'", 8_000)
         worker.cancel(job_id)
         worker.ended(job_id)
