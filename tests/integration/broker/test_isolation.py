@@ -292,7 +292,7 @@ def test_progress_and_log_lines_come_through(clean_server, caplog):
     with Worker(clean_server.url, [tells]) as worker, caplog.at_level(logging.WARNING):
         job_id = worker.submit("tells")
         worker.until(job_id, lambda seen: seen.fields.get("pg", "").startswith("0.5 half") or "0.5 half" in str(seen.fields))
-        record = next(record for record in caplog.records if record.getMessage() == "from a child: ü")
+        record = eventually(lambda: next(record for record in caplog.records if record.getMessage() == "from a child: ü"))
         assert (record.jobId, record.name) == (job_id, "taskmaster.job.tells")
         assert (record.order, record.tags, record.msecs_, vars(record)["7"]) == (7, ["a", {"b": None}], 1, "seven")
         assert (str(record.vast), record.half, len(record.long)) == (str(2**80), "'\\ud800'", 8_000)
