@@ -122,7 +122,7 @@ def test_what_three_schedulers_fire_is_what_the_oracle_says(trouble: Trouble, cl
 
     def missed_until_now(first_ms: int) -> list[int]:
         """All of these are dealt with when it returns."""
-        instants = _oracle(first_ms, schedulers.now_ms())
+        instants = eventually(lambda: _oracle(first_ms, schedulers.now_ms()), 20, "the store's clock is where it was set to")
 
         def late() -> list[str]:
             return [name for name in names if int(town.row(name).fields.get("last", 0)) < instants[-1]]
