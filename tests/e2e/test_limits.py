@@ -37,7 +37,7 @@ def test_a_process_with_a_stuck_handler_is_replaced_while_its_other_jobs_end(cle
     with WorkerService(clean_server.url, tmp_path, worker_processes=1, **SHORT) as service:
         first = one_worker(service)
         beside = hands.submit("dummy", {"sleepMs": 4_000, "result": "undisturbed"})
-        hands.until(beside, "active")
+        service.runs(beside)
         stuck = hands.ended(hands.submit("dummy", {"mode": mode}, attempts=1, timeout_s=0.3))
         assert (stuck.state, stuck.failure.error, stuck.losses) == ("failed", "TimeoutError", 0)
 
@@ -113,7 +113,7 @@ def test_no_runner_outlives_its_worker(clean_server, hands, tmp_path, how):
     """SIGKILL to the worker process, or to the supervisor: nursery and runners go with it, even one that holds its interpreter."""
     with WorkerService(clean_server.url, tmp_path, worker_processes=1) as service:
         jobs = [hands.submit("dummy-isolated", {"mode": mode}) for mode in ("chew", "deaf")]
-        eventually(lambda: [hands.state(job_id) for job_id in jobs] == ["active"] * 2)
+        service.runs(*jobs)
         worker = psutil.Process(one_worker(service))
         eventually(lambda: sum("runner" in " ".join(child.cmdline()) for child in worker.children(recursive=True)) == 2)
         family = worker.children(recursive=True)
@@ -125,7 +125,7 @@ def test_a_second_signal_hands_back_after_the_end(clean_server, hands, tmp_path)
     """Neither handler goes on when its job is free again: both run in processes that are gone by then."""
     with WorkerService(clean_server.url, tmp_path, drain_ms=60_000, worker_processes=1) as service:
         ids = [hands.submit("dummy", {"mode": "spin"}), hands.submit("dummy-isolated", {"mode": "chew"})]
-        eventually(lambda: [hands.state(job_id) for job_id in ids] == ["active"] * 2)
+        service.runs(*ids)
         worker = psutil.Process(one_worker(service))
         family = [worker, *worker.children(recursive=True)]
         service.send(signal.SIGTERM)

@@ -67,6 +67,14 @@ class Up:
     def state(self, job_id: str) -> str:
         return str(web.get(f"{self.url}/jobs/{job_id}/status", timeout=5).raise_for_status().json()["state"])
 
+    def runs(self, job_id: str) -> None:
+        """Waits until its handler has begun; `active` is a job from its claim on, and an unstarted claim is handed back."""
+
+        def begun() -> bool:
+            return any("job.started" in line and job_id in line for line in self.err.read_text().splitlines())
+
+        eventually(begun, within_s=20, what=lambda: f"the job runs; said: {self.err.read_text()[-3000:]}")
+
     def said(self) -> str:
         return "\n".join(line for line in self.err.read_text().splitlines() if line.startswith("taskmaster:"))
 
@@ -154,7 +162,7 @@ def test_a_hundred_equal_posts_over_two_processes_make_one_job(up: Up) -> None:
 def test_a_signal_lets_running_jobs_end_and_leaves_nothing(up: Up, sign: signal.Signals) -> None:
     """One command up, one Ctrl-C down: exit code 0, no process left, the job's end is stored."""
     job_id = up.submit("long", sleepMs=1_500)
-    eventually(lambda: up.state(job_id) == "active", what="the job runs")
+    up.runs(job_id)
     family = up.family()
 
     up.process.send_signal(sign)
@@ -196,7 +204,7 @@ def test_nothing_outlives_a_killed_launcher(up: Up) -> None:
 
 def test_a_second_signal_cuts_running_jobs_short(up: Up) -> None:
     job_id = up.submit("endless", sleepMs=50_000)
-    eventually(lambda: up.state(job_id) == "active", what="the job runs")
+    up.runs(job_id)
     family = up.family()
 
     up.process.terminate()

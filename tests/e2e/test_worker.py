@@ -45,7 +45,7 @@ def test_the_job_of_a_killed_worker_completes_elsewhere(clean_server, hands, tmp
     """Kill -9 in mid-job: its jobs complete on other processes soon, those of the sibling are not disturbed, and the place is filled."""
     with WorkerService(clean_server.url, tmp_path, concurrency=4) as service:
         ids = hands.submit_many("dummy", [{"sleepMs": 700}] * 8)
-        eventually(lambda: [hands.state(job_id) for job_id in ids] == ["active"] * 8)
+        service.runs(*ids)
         by = {job_id: runner(clean_server, hands, job_id) for job_id in ids}
         victim = by[ids[0]]
         os.kill(victim, signal.SIGKILL)
@@ -78,7 +78,7 @@ def test_sigterm_lets_fifty_running_jobs_end(clean_server, hands, tmp_path):
     """Nothing is lost, nothing runs twice, what had not begun waits untouched, and the exit code is 0."""
     with WorkerService(clean_server.url, tmp_path, concurrency=25) as service:
         running = hands.submit_many("dummy", [{"sleepMs": 2_000}] * 50)
-        eventually(lambda: len(service.said("job.started")) == 50)
+        service.runs(*running)
         waiting = hands.submit_many("dummy", [{}] * 20)
         service.send(signal.SIGTERM)
 
@@ -95,7 +95,7 @@ def test_a_second_sigterm_forces(clean_server, hands, tmp_path):
     """A handler that never ends does not hold the service for ever, and its job is not lost."""
     with WorkerService(clean_server.url, tmp_path, drain_ms=60_000) as service:
         job_id = hands.submit("dummy", {"mode": "hang"})
-        hands.until(job_id, "active")
+        service.runs(job_id)
         service.send(signal.SIGTERM)
         eventually(lambda: service.said("worker.draining"))
         assert service.process.poll() is None
@@ -122,7 +122,7 @@ def test_a_killed_supervisor_takes_its_children_along(clean_server, hands, tmp_p
     """No orphan goes on; another service completes what they held."""
     with WorkerService(clean_server.url, tmp_path / "one") as one:
         ids = hands.submit_many("dummy", [{"sleepMs": 1_500}] * 2)
-        eventually(lambda: [hands.state(job_id) for job_id in ids] == ["active"] * 2)
+        one.runs(*ids)
         children = [psutil.Process(pid) for pid in one.children().values()]
         one.process.kill()
         _, alive = psutil.wait_procs(children, 10)

@@ -132,12 +132,13 @@ def test_a_failure_against_the_reaper(clean_server) -> None:
 
 def test_a_handler_hears_that_its_lease_was_lost(clean_server) -> None:
     """The next heartbeat of an attempt that is not the job's any more asks it to stop: nothing that it does will count."""
-    heard = threading.Event()
+    began, heard = threading.Event(), threading.Event()
 
     @job("held")
     def held(payload: dict[str, Any], ctx: JobContext) -> str:
         if ctx.attempt > 1:
             return "second"
+        began.set()
         deadline = time.monotonic() + 15
         while not ctx.cancelled and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -147,7 +148,7 @@ def test_a_handler_hears_that_its_lease_was_lost(clean_server) -> None:
 
     with Worker(clean_server.url, [held], lease_ms=1_500) as worker:
         job_id = worker.submit("held")
-        worker.until(job_id, "active")
+        assert began.wait(10)
         (wid,) = {message.token.partition(".")[0] for message in eventually(lambda: worker.held)}
         worker.store.raw().zadd("tm:{0}:active", {job_id: 0})
         worker.store.run(upkeep.reap(0, grace_ms=0, losses=3, key_window_ms=1_000))

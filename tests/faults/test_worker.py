@@ -113,13 +113,13 @@ def test_what_does_not_fit_the_grace_runs_again_once_elsewhere(serve, sink, hand
     """SIGTERM while a long job runs, and the drain's time is over: handed back, taken by the next service, lost by nobody."""
     with serve(drain_ms=8_000) as first:
         long, short = hands.submit("nap", {"key": "long", "n": 60_000}), hands.submit("nap", {"key": "short", "n": 1_000})
-        eventually(lambda: [hands.state(long), hands.state(short)] == ["active"] * 2)
+        first.runs(long, short)
         first.send(signal.SIGTERM)
         assert first.wait(30) == 1
         assert [hands.state(long), hands.state(short)] == ["waiting", "completed"]
         assert hands.look(long).handed_back == 1
-    with serve():
-        eventually(lambda: hands.state(long) == "active")
+    with serve() as second:
+        second.runs(long)
         hands.cancel(long)
         seen = hands.ended(long, 20)
         assert (seen.state, seen.deliveries, seen.losses) == ("cancelled", 2, 0)
@@ -131,7 +131,7 @@ def test_a_storm_of_signals_ends_the_whole_family(serve, hands, number):
     """Two, ten, a hundred of them: no deadlock, no orphan, and what ran is handed back or ended."""
     with serve(worker_processes=3) as service:
         ids = hands.submit_many("nap", [{"key": f"k{n}", "n": 5_000} for n in range(6)])
-        eventually(lambda: all(hands.state(job_id) == "active" for job_id in ids))
+        service.runs(*ids)
         children = service.children()
         assert len(children) >= 4  # three, the suspects, and what forks for isolated handlers
         _storm(service, number)

@@ -103,6 +103,14 @@ class WorkerService:
         lines = [json.loads(line) for line in self.log().splitlines() if line.startswith("{") and line.endswith("}")]
         return [line for line in lines if line.get("event") == event]
 
+    def runs(self, *job_ids: str) -> None:
+        """Waits until the handler of each of these has begun; `active` is a job from its claim on, and an unstarted claim is handed back."""
+
+        def begun() -> bool:
+            return set(job_ids) <= {line["jobId"] for line in self.said("job.started")}
+
+        eventually(begun, 20, lambda: f"{job_ids} run; the log ends {self.log()[-3_000:]}")
+
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
