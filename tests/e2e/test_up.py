@@ -68,7 +68,7 @@ class Up:
         return str(web.get(f"{self.url}/jobs/{job_id}/status", timeout=5).raise_for_status().json()["state"])
 
     def runs(self, job_id: str) -> None:
-        """Waits until its handler has begun; `active` is a job from its claim on, and an unstarted claim is handed back."""
+        """Until its handler has begun; `active` is a job from its claim on, and an unstarted claim is handed back."""
 
         def begun() -> bool:
             return any("job.started" in line and job_id in line for line in self.err.read_text().splitlines())

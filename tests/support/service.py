@@ -104,7 +104,7 @@ class WorkerService:
         return [line for line in lines if line.get("event") == event]
 
     def runs(self, *job_ids: str) -> None:
-        """Waits until the handler of each of these has begun; `active` is a job from its claim on, and an unstarted claim is handed back."""
+        """Until the handler of each of these has begun; `active` is a job from its claim on, and an unstarted claim is handed back."""
 
         def begun() -> bool:
             return set(job_ids) <= {line["jobId"] for line in self.said("job.started")}

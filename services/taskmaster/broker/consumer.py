@@ -381,9 +381,10 @@ class PartitionConsumer(Consumer):
         """Somebody asked to cancel this job: raise its flag; a coroutine is interrupted."""
         for message in [m for m in list(self.held.values()) if m.claim.id == job_id and not m.is_cancelled]:
             message.cancelled_at = time.monotonic()  # one that has no context yet does not begin: `AttemptContext` looks at this
-            if message.context is not None:
-                message.context.request_cancel()
-                signal_cancel = message.signal_cancel  # its thread may take it away at any moment
+            context = message.context  # its thread may take it away at any moment, as it may the signal
+            if context is not None:
+                context.request_cancel()
+                signal_cancel = message.signal_cancel
                 if signal_cancel is not None:
                     signal_cancel()
                 if message.task is not None:
@@ -411,8 +412,9 @@ class PartitionConsumer(Consumer):
                 if not message.is_lease_lost:
                     message.is_lease_lost = True
                     self._meter.lease_lost()
-                if message.context is not None and message.finish is None:
-                    message.context.request_cancel()  # its outcome would be refused: no use in going on
+                context = message.context
+                if context is not None and message.finish is None:
+                    context.request_cancel()  # its outcome would be refused: no use in going on
             else:
                 message.confirmed_at = now
                 if code is Status.CANCEL:

@@ -45,7 +45,7 @@ class JobMessage(MessageProxy):
         consumer: that claimed it, and that its end is told to.
         token: what fences every write of this attempt.
         claimed_ms: when, by the store's clock.
-        context: what the handler gets, from the first middleware on.
+        context: what the handler gets, from the first middleware to the last.
         finish: what to tell the store, set by the outcome middleware; None: nothing, the attempt is not acknowledged.
         claimed_at: monotonic seconds of the answer that brought it.
         confirmed_at: monotonic seconds of the last call that kept its lease.

@@ -142,6 +142,8 @@ class JobWorker(Worker):
         except BaseException as failed:
             message.finish = None
             log.error(events.JOB_OUTCOME_REFUSED, **message.facts, reason="hook_failed", exc_info=failed)
+        if message.finish is not None and not message.is_over:
+            message.context = None  # each knows the other: they would stay until a collection
         message.consumer.ack(message)
 
     def run_isolated(self, message: JobMessage) -> None:

@@ -12,7 +12,7 @@ from taskmaster.model.states import Priority, State
 __all__ = ["Attempt", "Counts", "DeadLetter", "Envelope", "Failure", "JobRecord", "Line", "LogLine", "seal"]
 
 
-class Envelope(msgspec.Struct, frozen=True, array_like=True):
+class Envelope(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What was submitted and does not change: the blob beside the job's hash, JSON. New fields go to the end, with a default.
 
     Attributes:

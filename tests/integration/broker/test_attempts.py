@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections import Counter
 from dataclasses import dataclass
 
 import pytest
 
+from support.eventually import eventually
 from support.worker import Worker
+from taskmaster.broker.message import JobMessage
 from taskmaster.model.retry import Backoff
 from taskmaster_sdk import Cancelled, Discard, Fatal, JobContext, Retry, job
 
@@ -50,6 +53,23 @@ def test_a_result_is_stored(clean_server, type_):
         assert seen.result == {"n": 42, "attempt": 1, "of": 5, "queue": "default", "root": job_id}
         assert (seen.deliveries, seen.failures, seen.rows) == (1, 0, [])
         assert worker.drain()
+
+
+@pytest.mark.parametrize("type_", ["double", "double-async"])
+def test_an_attempt_leaves_nothing_to_the_collector(clean_server, type_):
+    """Its record goes with its last user: thousands of them a second would keep the collector busy."""
+    with Worker(clean_server.url, [double, double_async]) as worker:
+        worker.ended(worker.submit(type_, {"n": 0}))
+        gc.collect()
+        gc.disable()
+        try:
+            for job_id in [worker.submit(type_, {"n": n}) for n in range(50)]:
+                worker.ended(job_id)
+            eventually(lambda: not worker.held)
+            left = [one for one in gc.get_objects() if isinstance(one, JobMessage | JobContext)]
+        finally:
+            gc.enable()
+        assert len(left) <= 2 * 8, "a thread knows its last one"
 
 
 @pytest.mark.parametrize("is_async", [False, True])
