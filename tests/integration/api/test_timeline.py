@@ -45,7 +45,8 @@ def fail(worker: HandWorker, claimed: Claimed, outcome: str = "r", **more: Any) 
     """An attempt ends with an error, and with a row in the history as a worker writes it."""
     claim = claimed[0]
     began: Any = worker.store.raw().hget(f"tm:{{0}}:j:{claim.id}", "sa")
-    now = max(int(began), worker.store.now_ms())
+    seconds, micros = worker.store.raw().time()  # the store's own: what is reckoned here may be ahead of it, and of the next claim
+    now = seconds * 1_000 + micros // 1_000
     failure = msgspec.json.encode(["ValueError", "no such mailbox", "fp1", "Traceback …", "test==1.0"]).decode()
     row = msgspec.json.encode([claim.epoch, "failed", int(began), now, worker.wid, "ValueError", "no such mailbox", "test==1.0"]).decode()
     worker.end(claimed, outcome, failure, row=row, fingerprint="fp1", **more)
