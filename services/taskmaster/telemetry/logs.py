@@ -107,7 +107,7 @@ def _json(_: Any, __: str, event: MutableMapping[str, Any]) -> str:
     return line if line.isascii() else json.dumps(json.loads(line))
 
 
-_encode = msgspec.json.Encoder(enc_hook=repr).encode
+_encode, _quoted = msgspec.json.Encoder(enc_hook=repr).encode, json.encoder.encode_basestring_ascii
 
 
 def _escaped(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -149,11 +149,8 @@ class Teller(NamedTuple):
 
 def _facts_text(job_id: str, job_type: str, queue: str, attempt: int, plugin: str, trace_id: str) -> str:
     """What of a line comes behind its event, level and time."""
-    ids = f"{job_id}{trace_id}"
-    if not (ids.isascii() and ids.replace("-", "").isalnum()):  # a foreign hand's
-        return f",{_json(None, '', facts_of(job_id, job_type, queue, attempt, plugin, trace_id))[1:-1]}"
-    trace = f',"traceId":"{trace_id}"' if trace_id else ""
-    return f',"jobId":"{job_id}"{_kind_text(job_type, queue, attempt, plugin)}{trace}'
+    trace = f',"traceId":{_quoted(trace_id)}' if trace_id else ""
+    return f',"jobId":{_quoted(job_id)}{_kind_text(job_type, queue, attempt, plugin)}{trace}'
 
 
 @lru_cache(1_000)
