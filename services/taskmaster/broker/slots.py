@@ -7,7 +7,7 @@ from collections.abc import Sequence
 __all__ = ["Slots", "half_of", "halves"]
 
 #: A consumer may hold this many jobs of a queue beyond its threads, as long as they are so short that they are done within AHEAD_S.
-AHEAD_MAX = 64
+AHEAD_MAX = 128
 AHEAD_S = 0.010
 
 Groups = Sequence[tuple[int, Sequence[str]]]
@@ -28,7 +28,7 @@ class Slots:
     """Budgets of claims, by group of queues. The consumer's thread takes and gives back; the rest may come from others.
 
     A group's budget is its concurrency. Where its jobs are very short (run time, a moving mean over about 30) it is as many as
-    one thread finishes in 10 ms, at most 64: a round trip then brings work for a while. A job that waits is never more than that
+    one thread finishes in 10 ms, at most 128: a round trip then brings work for a while. A job that waits is never more than that
     behind, and what waits longer is handed back.
 
     Args:

@@ -34,6 +34,8 @@ from taskmaster.telemetry.logs import get
 __all__ = ["JobWorker"]
 
 log = get()
+#: Work that lies so long before a thread begins it gets one thread more: the awake ones do not get it done.
+LYING_S = 0.05
 #: Work that a process holds but cannot start for this long is handed back: another may have a free thread.
 UNSTARTED_S = 0.5
 NOT_RUN_DELAY_MS = 1_000
@@ -219,8 +221,10 @@ class JobWorker(Worker):
                 if pool.has_room:
                     self._resume(queue)
                 continue
-            pool.nudge()
-            if pool.oldest_since() < now - UNSTARTED_S:
+            lying_s = now - pool.oldest_since()
+            if lying_s > LYING_S:
+                pool.nudge()
+            if lying_s > UNSTARTED_S:
                 unstarted = pool.unstarted()
                 for message in unstarted:
                     if message.claimed_at < now - UNSTARTED_S:
