@@ -19,7 +19,7 @@ from dramatiq.middleware import Middleware
 from dramatiq.worker import ConsumerThread, Worker, WorkerThread
 
 from support.worker import registry_of
-from taskmaster.broker import pools
+from taskmaster.broker import pools, threads
 from taskmaster.broker.broker import HandlerActor, NotRun, TaskMasterBroker, partition_queue
 from taskmaster.broker.consumer import PartitionConsumer
 from taskmaster.broker.identity import Identity
@@ -205,7 +205,7 @@ def test_a_lazy_message_equals_a_real_one():
 
 
 def test_the_attributes_of_a_message_are_plain():
-    """A class that looks up unknown ones, as Dramatiq's proxy does, has none of the interpreter's short ways: a tenth of an attempt's time."""
+    """A class that looks up unknown ones, as Dramatiq's proxy does, has no short ways to any: a tenth of an attempt's time."""
     assert not hasattr(JobMessage, "__getattr__")
 
 
@@ -292,6 +292,25 @@ def test_a_system_without_threads_leaves_the_work_waiting(monkeypatch):
     pool.put([message_of(broker)], are_short=False)
 
     assert (len(pool), pool.threads) == (1, [])
+
+
+def test_only_what_lies_gets_one_thread_more(monkeypatch):
+    """Threads that are awake work off what has just come: one more would only take the interpreter from them."""
+    broker, woken = broker_of(), list[bool]()
+    worker: Any = SimpleNamespace(broker=broker, work_queue=None)
+    pool = pools.Pool(worker, "default", 2)
+    worker.pools = {"default": pool}
+    monkeypatch.setattr(pool, "nudge", lambda: woken.append(True))
+    message = message_of(broker)
+    pool.put([message], are_short=True)
+    woken.clear()
+
+    threads.JobWorker.hand_back_unstarted(worker)
+    assert not woken
+
+    message.claimed_at -= 2 * threads.LYING_S
+    threads.JobWorker.hand_back_unstarted(worker)
+    assert woken == [True]
 
 
 def test_a_loop_stops_before_it_started_and_twice():

@@ -67,7 +67,8 @@ def test_a_busy_group_leaves_the_others_alone():
 
 
 @pytest.mark.parametrize(
-    ("seconds", "budget"), [(1e-9, AHEAD_MAX), (0.00007, AHEAD_MAX), (0.0001, 100), (0.001, 10), (0.002, 5), (0.005, 4), (0.1, 4), (60.0, 4)]
+    ("seconds", "budget"),
+    [(1e-9, AHEAD_MAX), (0.00007, AHEAD_MAX), (0.0001, 100), (0.001, 10), (0.002, 5), (0.005, 4), (0.1, 4), (60.0, 4)],
 )
 def test_short_jobs_are_held_ahead(seconds, budget):
     """As many as one thread does in 10 ms, at most 128, never less than the concurrency."""
