@@ -187,3 +187,5 @@ def test_constants_become_numbers() -> None:
     assert scripts._inlined(text) == "local a = 10 - 0.5 -- MOST\nlocal b = 'MOST'\n"
     with pytest.raises(scripts.ScriptError, match="LEAST"):
         scripts._inlined(text + "LEAST = 1\n")
+    with pytest.raises(scripts.ScriptError, match="LEAST is a constant of two libraries"):
+        scripts._inlined(text + "local LEAST = 77\n")

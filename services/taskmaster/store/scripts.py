@@ -85,7 +85,9 @@ def _inlined(text: str) -> str:
     """*text* with its constants as numbers: a function has at most 200 locals, and a number costs no look-up."""
     values: dict[str, str] = {}
     for match in _CONSTANTS.finditer(text):
-        values.update(zip(match[1].split(", "), match[2].split(", "), strict=True))
+        for name, value in zip(match[1].split(", "), match[2].split(", "), strict=True):
+            if values.setdefault(name, value) != value:
+                raise ScriptError(f"{name} is a constant of two libraries, {values[name]} and {value}")
     if not values:
         return text
     rest = _CONSTANTS.sub("", text)

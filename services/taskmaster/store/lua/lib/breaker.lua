@@ -10,9 +10,16 @@ local RULES = { 'ratio', 'least', 'window', 'cooldown', 'growth', 'longest', 'fi
 local STATE = { 'state', 'till', 'probes', 'good', 'bad', 'opened', 'even', 'how', 'since' }
 local breakers = {} -- by name, as this call leaves them
 
+-- Whether what a job held names a breaker: found once a call for jobs that held alike.
+local of_breakers = {}
+local function names_breaker(held)
+  if of_breakers[held] == nil then of_breakers[held] = string.find(held, '!', 1, true) ~= nil end
+  return of_breakers[held]
+end
+
 -- Whether an attempt ran the fallback, its breaker being open: then it holds `!dependency?`, which is no limiter.
 local function is_fallback(held)
-  return string.find(held, '?', 1, true) ~= nil
+  return names_breaker(held) and string.find(held, '?', 1, true) ~= nil
 end
 
 -- What the window holds: calls, those that failed, and the bucket of now.
@@ -89,7 +96,7 @@ end
 
 -- The end of an attempt, told to what it held. Calls that began before a breaker opened say nothing of its probing.
 local function hear_end(key, held, outcome, reason, delay_ms)
-  if not string.find(held, '!', 1, true) then return end
+  if not names_breaker(held) then return end
   local is_down = outcome == 'd' or (outcome == 'r' and reason == 'dependency_down')
   local says = is_down or outcome == 'c'
   local began = tonumber(call('HGET', key, 'sa'))
