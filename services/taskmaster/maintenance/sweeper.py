@@ -15,7 +15,7 @@ from taskmaster.store.upkeep import Repair
 from taskmaster.telemetry import events
 from taskmaster.telemetry.logs import get
 
-__all__ = ["STEP_S", "Sweeper"]
+__all__ = ["GAP_S", "STEP_S", "Sweeper"]
 
 log = get()
 #: From one step to the next; its pages, about a millisecond of the server each; the gap between them, so that no call waits for two.

@@ -338,6 +338,7 @@ class WorkerProcess:
             Duty("effects", 0.0, self.guards.settle_debts),
             *recycling,
             *(Duty("tick", TICK_S, partial(tick, upkeep)) for upkeep in upkeeps),
+            *(Duty("prune", sweeper.STEP_S, upkeep.prune) for upkeep in upkeeps),
             *(Duty("sweep", sweeper.STEP_S, upkeep.sweep) for upkeep in upkeeps),
             Duty("policy", policy.EVERY_S, watch.look),
             Duty("schedules", TICK_S, self._declare),

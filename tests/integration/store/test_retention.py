@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from support.desk import WINDOW_MS, Desk, keeping
+from taskmaster.maintenance.upkeep import PRUNED_PAGES, Upkeep
 from taskmaster.model.retention import Kept
 from taskmaster.store import calls, upkeep
 
@@ -90,15 +91,32 @@ def test_rounds_keep_below_the_bytes(desk: Desk) -> None:
 
 
 def test_prune_keeps_below_the_bytes_in_bounded_calls(desk: Desk) -> None:
-    """Where nothing ends any more; 200 a call."""
-    old = complete(desk, 250)
+    """Where nothing ends any more; 64 a call."""
+    old = complete(desk, 100)
 
     assert desk.run(upkeep.prune(0, keeping(1_000, size=2_400))) is True
-    assert len(kept(desk)) == 50
+    assert len(kept(desk)) == 36
     assert desk.run(upkeep.prune(0, keeping(1_000, size=2_400))) is False
-    assert (kept(desk), stored(desk)) == (old[230:], 2_400)
+    assert (kept(desk), stored(desk)) == (old[80:], 2_400)
     assert desk.run(upkeep.prune(0, keeping(1_000, size=0))) is False
     assert (kept(desk), stored(desk)) == ([], 0)
+
+
+def test_retention_goes_by_steps(desk: Desk) -> None:
+    """A step is a few short pages with gaps between, so that no other call waits for more than one; there is none before a tick asks."""
+    done = [job_id for _ in range(3) for job_id in complete(desk, 200)]
+    duties = Upkeep(desk.store, 0, keeping(3), lambda _: pytest.fail("no operation is there"))
+
+    duties.prune()
+    duties.tick()
+    assert kept(desk) == done
+    duties.prune()
+    assert kept(desk) == done[64 * PRUNED_PAGES :]
+    duties.prune()
+    assert kept(desk) == done[-3:]
+    complete(desk, 10)
+    duties.prune()
+    assert len(kept(desk)) == 13, "it was done, and no tick has asked again"
 
 
 def test_a_queue_may_have_rules_of_its_own(desk: Desk) -> None:

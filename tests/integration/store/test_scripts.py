@@ -1206,14 +1206,14 @@ def test_rounds_keep_up_with_retention(desk: Desk) -> None:
 
 
 def test_prune_goes_by_count_and_age(desk: Desk) -> None:
-    """The oldest go while there are too many, or while they are too old; 200 a call at most."""
-    done = _complete(desk, 250)
+    """The oldest go while there are too many, or while they are too old; 64 a call at most."""
+    done = _complete(desk, 84)
     desk.now += 10_000
     young = _complete(desk, 5)
 
     assert desk.run(upkeep.prune(0, keeping(1_000, 20_000))) is False
-    assert len(desk.dump()["fin:one/c"]) == 255
-    assert desk.run(upkeep.prune(0, keeping(250, 20_000))) is False
+    assert len(desk.dump()["fin:one/c"]) == 89
+    assert desk.run(upkeep.prune(0, keeping(84, 20_000))) is False
     assert [member for member, _ in desk.dump()["fin:one/c"]] == [*done[5:], *young]
     assert desk.run(upkeep.prune(0, keeping(1_000, 9_000))) is True
     assert desk.run(upkeep.prune(0, keeping(1_000, 9_000))) is False
