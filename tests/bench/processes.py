@@ -13,6 +13,8 @@ from pathlib import Path
 
 import psutil
 
+from support.processes import is_alive
+
 __all__ = ["BenchError", "Running", "free_port", "running", "wait_until"]
 
 #: Seconds a process has to end by itself after SIGTERM; the stores are thrown away, so nothing is lost by SIGKILL.
@@ -129,4 +131,4 @@ def _sum(values: Sequence[float]) -> float:
 
 
 def _each(processes: list[psutil.Process]) -> list[psutil.Process]:
-    return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    return list(filter(is_alive, processes))

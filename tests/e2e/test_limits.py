@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from support.eventually import eventually
+from support.processes import is_alive
 from support.servers import StoreServer
 from support.service import WorkerService
 from support.worker import Hands
@@ -133,7 +134,7 @@ def test_a_second_signal_hands_back_after_the_end(clean_server, hands, tmp_path)
         service.send(signal.SIGTERM)
         for job_id in ids:
             seen = hands.until(job_id, lambda seen: seen.state != "active", 20)
-            assert not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in family)
+            assert not any(map(is_alive, family))
             assert (seen.losses, seen.failures) == (0, 0)
         assert service.wait() == 1
 
@@ -153,4 +154,4 @@ def test_a_storm_of_signals_at_the_start_leaves_nobody(clean_server, tmp_path):
 
         eventually(storm, 20)
         assert not service.children()
-        assert not [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
+        assert not [one for one in psutil.process_iter() if one.pid in pids and is_alive(one)]

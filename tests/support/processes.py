@@ -23,7 +23,15 @@ import psutil
 from support.eventually import eventually
 from support.servers import die_with_thread
 
-__all__ = ["Child", "Processes", "environ_of", "serve_api"]
+__all__ = ["Child", "Processes", "environ_of", "is_alive", "serve_api"]
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it is there and no zombie; of one that may end at any moment, also between two questions."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def environ_of(**settings: Any) -> dict[str, str]:
@@ -76,7 +84,7 @@ class Child:
         """All that it has started and that still runs; remembered, so that `end` finds them when their parent is gone."""
         with contextlib.suppress(psutil.NoSuchProcess):
             self._family |= set(psutil.Process(self.popen.pid).children(recursive=True))
-        return {one for one in self._family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE}
+        return set(filter(is_alive, self._family))
 
     def log(self) -> str:
         return self.log_path.read_text(errors="replace")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ from typing import Any, Self
 import psutil
 
 from support.eventually import eventually
+from support.processes import is_alive
 
 __all__ = ["WorkerService", "install_plugin"]
 
@@ -80,15 +82,13 @@ class WorkerService:
 
     def children(self) -> dict[str, int]:
         """Process ids by title, without those that are just ending."""
-        found = {}
-        try:
-            for child in psutil.Process(self.process.pid).children(recursive=True):
-                self._family.add(child)
-                with_title = " ".join(child.cmdline()).strip()
-                if child.status() != psutil.STATUS_ZOMBIE:
-                    found[with_title] = child.pid
-        except psutil.NoSuchProcess:
-            pass
+        family, found = set[psutil.Process](), {}
+        with contextlib.suppress(psutil.NoSuchProcess):
+            family = set(psutil.Process(self.process.pid).children(recursive=True))
+        self._family |= family
+        for child in filter(is_alive, family):
+            with contextlib.suppress(psutil.NoSuchProcess):  # now
+                found[" ".join(child.cmdline()).strip()] = child.pid
         return found
 
     def private_mb(self) -> float:

@@ -20,6 +20,7 @@ import psutil
 import pytest
 
 from support.eventually import eventually
+from support.processes import is_alive
 from support.worker import Worker
 from taskmaster.broker.isolation.frames import Channel
 from taskmaster_sdk import Fatal, Retry, job
@@ -100,7 +101,7 @@ def crash_now(how: str = "abort") -> None:
 
 
 def runners() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children(recursive=True) if child.status() != psutil.STATUS_ZOMBIE]
+    return list(filter(is_alive, psutil.Process().children(recursive=True)))
 
 
 def test_an_isolated_job_runs_elsewhere_and_the_process_is_used_again(clean_server):

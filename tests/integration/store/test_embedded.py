@@ -20,6 +20,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from support.eventually import eventually
+from support.processes import is_alive
 from support.servers import binary_of
 from taskmaster.errors import ConfigurationError, StoreUnavailable
 from taskmaster.store import embedded
@@ -64,8 +65,8 @@ def ask(store: embedded.EmbeddedStore, *command: str) -> object:
         return client.execute_command(*command)
 
 
-def is_alive(pid: int) -> bool:
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+def is_there(pid: int) -> bool:
+    return any(map(is_alive, (one for one in psutil.process_iter() if one.pid == pid)))
 
 
 def launcher(data_dir: Path) -> tuple[subprocess.Popen[str], int, str]:
@@ -135,7 +136,7 @@ def test_the_server_dies_with_its_parent_and_the_data_stays(data_dir: Path, star
     process.kill()
     finish(process)
 
-    eventually(lambda: not is_alive(pid), within_s=10, what=f"server {pid} ends")
+    eventually(lambda: not is_there(pid), within_s=10, what=f"server {pid} ends")
     started.append(embedded.start(data_dir))
     assert ask(started[0], "GET", "key") == "value"
 
@@ -163,7 +164,7 @@ def test_a_stop_leaves_no_process_and_a_new_start_finds_the_data(data_dir: Path,
     store.stop()
     store.stop()
 
-    assert not is_alive(store.pid)
+    assert not is_there(store.pid)
     started.append(embedded.start(data_dir))
     assert ask(started[0], "GET", "key") == "value"
 
