@@ -44,6 +44,7 @@ def test_the_reply_of_every_script_may_be_lost(desk: Desk, clean_server: StoreSe
 def test_a_lost_reply_is_that_of_a_script_that_ran(desk: Desk, clean_server: StoreServer) -> None:
     """A server that has not the script yet says so and runs nothing: that answer is passed on, and the one after it is lost."""
     clean_server.call("SCRIPT", "FLUSH")
+    clean_server.call("FUNCTION", "FLUSH")
     item = desk.item()
     with StoreProxy(clean_server) as proxy:
         far = SyncStore(proxy.url, now_ms=lambda: desk.now)
@@ -65,7 +66,10 @@ def test_a_client_that_resends_is_none_the_wiser(desk: Desk, clean_server: Store
     call, _ = REPEATS[name](desk)
     with StoreProxy(clean_server) as proxy:
         far = SyncStore(proxy.url, now_ms=lambda: desk.now)
-        far.raw().script_load(load(call.script.name).text)
+        script = load(call.script.name)
+        far.raw().script_load(script.text)
+        if script.function is not None:
+            far.raw().function_load(script.function.code.decode(), replace=True)
         getattr(proxy, fault)(call.script.name)
         far.run(call, within_s=5)
         after = desk.dump()

@@ -119,6 +119,7 @@ class Nemesis:
 
     def _scripts_flushed(self, fault: Fault) -> bool:
         self._world.server.call("SCRIPT", "FLUSH")
+        self._world.server.call("FUNCTION", "FLUSH")
         return True
 
     # ------------------------------------------------------------ the roads

@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Self
 
 from support.servers import StoreServer
-from taskmaster.store.scripts import load, names
+from taskmaster.store.scripts import PREFIX, load, names
 
 __all__ = ["StoreProxy"]
 
@@ -205,7 +205,7 @@ class StoreProxy:
                 if doomed:
                     with self._lock:
                         name = doomed.pop()
-                        has_run = not chunk.startswith(b"-NOSCRIPT")
+                        has_run = not chunk.startswith((b"-NOSCRIPT", b"-ERR Function not found", b"-ERR unknown command 'FCALL'"))
                         (self.lost if has_run else self._to_drop)[name] += 1
                     if has_run:
                         return
@@ -225,6 +225,8 @@ class StoreProxy:
         _close(far)
 
     def _name(self, words: list[bytes]) -> str:
+        if words[0] == b"FCALL":
+            return words[1].decode().removeprefix(PREFIX).rpartition("_")[0]
         if words[0] not in (b"EVALSHA", b"EVAL"):
             return words[0].decode().lower()
         name = self._names.get(words[1])

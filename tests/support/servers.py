@@ -64,15 +64,26 @@ class StoreServer:
         kind: which binary.
         aof: append-only file on (`everysec`), so that `kill` and `start` keep the data. Off: a restart begins empty.
         options: more command-line options, such as `["--maxmemory", "10mb"]`; they win over the ones set here.
+        functions: whether it has the command FCALL; None: valkey has, redis has not, so that whatever runs on both runs both forms of a
+            script.
         environ: on top of the environment of this process.
 
     Start it from the main thread: the server is told to die with the thread that started it.
     """
 
-    def __init__(self, kind: Kind, *, aof: bool = False, options: Sequence[str] = (), environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        kind: Kind,
+        *,
+        aof: bool = False,
+        options: Sequence[str] = (),
+        environ: Mapping[str, str] | None = None,
+        functions: bool | None = None,
+    ) -> None:
         self.kind: Kind = kind
         self.aof = aof
-        self.options = list(options)
+        has_functions = kind == "valkey" if functions is None else functions
+        self.options = [*([] if has_functions else ["--rename-command", "FCALL", ""]), *options]
         self.environ = os.environ | dict(environ or {})
         self.folder = Path(tempfile.mkdtemp(prefix=f"tm-{kind}-"))
         self.socket_path = self.folder / "s"
@@ -145,7 +156,7 @@ class StoreServer:
             return client.execute_command(*command)
 
     def flush(self) -> None:
-        """Forget every key. Cached scripts stay."""
+        """Forget every key. Scripts and functions stay."""
         self.call("FLUSHALL", "SYNC")
 
     def remove(self) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from taskmaster.store import scripts
+from taskmaster.store import composing, scripts
 from taskmaster.store.scripts import ScriptError
 from taskmaster.store.status import Status
 
@@ -108,8 +108,8 @@ def test_an_include_is_pulled_in_once_before_its_first_use(folder: Path) -> None
 
 def test_libraries_stand_inside_functions_of_their_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What follows a library of enough locals is inside a function, unless that would use more of them than Lua allows."""
-    monkeypatch.setattr(scripts, "LOCALS_MIN", 3)
-    monkeypatch.setattr(scripts, "UPVALUES_MAX", 2)
+    monkeypatch.setattr(composing, "LOCALS_MIN", 3)
+    monkeypatch.setattr(composing, "UPVALUES_MAX", 2)
     (folder / "lib/few.lua").write_text("local a = 1\n")
     (folder / "lib/some.lua").write_text('--- @include "lib/few"\nlocal b, c = a, a\n')
     write(folder, "a", '--- @include "lib/some"\nreturn b + c\n')
@@ -184,8 +184,56 @@ def test_constants_become_numbers() -> None:
     """A function of the server's Lua has at most 200 locals: a constant is none, and is left alone where it is only quoted."""
     text = "local MOST, LEAST = 10, 0.5 -- of what\nlocal a = MOST - LEAST -- MOST\nlocal b = 'MOST'\n"
 
-    assert scripts._inlined(text) == "local a = 10 - 0.5 -- MOST\nlocal b = 'MOST'\n"
+    assert composing._inlined(text) == "local a = 10 - 0.5 -- MOST\nlocal b = 'MOST'\n"
     with pytest.raises(scripts.ScriptError, match="LEAST"):
-        scripts._inlined(text + "LEAST = 1\n")
+        composing._inlined(text + "LEAST = 1\n")
     with pytest.raises(scripts.ScriptError, match="LEAST is a constant of two libraries"):
-        scripts._inlined(text + "local LEAST = 77\n")
+        composing._inlined(text + "local LEAST = 77\n")
+
+
+def test_what_a_library_sets_is_set_anew_for_each_call_of_a_function() -> None:
+    """Functions are made once; what stands beside them goes, in its order, into a function that each call begins with."""
+    parts = [
+        (
+            "--[[ a — does something.\nREPEAT the same ]]\nlocal P, n = KEYS[1], 0 -- of this call\nlocal none\n-- Says more.\n"
+            "local function more()\n  n = n + 1\n  return n\nend\nif ARGV[1] then\n  n = 5\nelse\n  none = {\n    1,\n  }\nend\n"
+        ),
+        "local both = more() + more()\n",
+        "local own = both\nreturn own\n",
+    ]
+
+    assert composing.as_function(parts, "register(run)") == (
+        "local KEYS, ARGV, call\nlocal function begin_0() call = redis.call end\n"
+        "local P, n\nlocal none\nlocal function more()\n  n = n + 1\n  return n\nend\n"
+        "local function begin_1()\nbegin_0()\nP, n = KEYS[1], 0 -- of this call\nnone = nil\n"
+        "if ARGV[1] then\n  n = 5\nelse\n  none = {\n    1,\n  }\nend\nend\n"
+        "local both\nlocal function begin_2()\nbegin_1()\nboth = more() + more()\nend\n"
+        "local function main()\nlocal own = both\nreturn own\nend\n"
+        "local function run(keys, argv)\nKEYS, ARGV = keys, argv\nbegin_2()\nreturn main()\nend\nregister(run)\n"
+    )
+
+
+def test_a_library_of_a_function_may_not_end_it() -> None:
+    """It would end only what begins the call."""
+    with pytest.raises(ScriptError, match="may not end the script: if late then return 1 end"):
+        composing.as_function(["if late then return 1 end\n", "return 0\n"], "")
+
+
+def test_a_resident_script_is_a_function_as_well(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its name says which text it is, so that two releases call each their own."""
+    monkeypatch.setattr(scripts, "RESIDENT", {"a"})
+    write(folder, "a")
+    write(folder, "b")
+
+    first = scripts.load("a").function
+    scripts.load.cache_clear()
+    write(folder, "a", "return 1\n")
+    second = scripts.load("a").function
+
+    assert scripts.load("b").function is None
+    assert first is not None
+    assert second is not None
+    assert first.name != second.name
+    assert first.name.startswith("taskmaster_a_")
+    assert first.code.startswith(f"#!lua name={first.name}\n".encode())
+    assert f"function_name = '{first.name}', callback = run, flags = {{ 'allow-oom' }}".encode() in first.code

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar, cast
@@ -13,7 +14,8 @@ import redis.asyncio as aredis
 from hiredis import ProtocolError, Reader, ReplyError, pack_command
 
 from taskmaster.errors import StoreUnavailable
-from taskmaster.store.call import Call, Meter, Talk, meta_key
+from taskmaster.store.asking import Asking, Ways, asking
+from taskmaster.store.call import Call, Meter, Talk
 from taskmaster.store.client import clocks_apart_s, connection_options, last_entries, was_set_since
 from taskmaster.store.faults import Action, classify, is_denied, translate
 from taskmaster.store.keys import key
@@ -45,6 +47,7 @@ class AsyncStore:
         pool = aredis.BlockingConnectionPool.from_url(url, max_connections=_CONNECTIONS, timeout=timeout_s, **options)
         self._redis = aredis.Redis(connection_pool=pool)
         self._ask: Callable[..., Awaitable[Any]] = self._redis.execute_command
+        self._ways = Ways()
         self._skew_ms: int | None = None
         self._apart_s = clocks_apart_s()
         self._aligning: asyncio.Task[None] | None = None
@@ -57,7 +60,11 @@ class AsyncStore:
             StoreRefused: the store takes no writes; it did not take effect.
             StoreDefect: the request or the keys are wrong.
         """
-        return call.decode(await _resending(call.script.name, self.timeout_s, lambda: self._send(call), self._drop, self._meter))
+        return call.decode(
+            await _resending(
+                call.script.name, self.timeout_s, lambda: _carried(asking(call, "", self._ways), self._ask), self._drop, self._meter
+            )
+        )
 
     async def converse(self, talk: Talk[T]) -> T:
         """Carry out *talk*, call by call. Raises what `run` raises, and what the talk does."""
@@ -72,16 +79,12 @@ class AsyncStore:
         await self._redis.connection_pool.disconnect(inuse_connections=False)
 
     async def _send(self, call: Call[Any]) -> Any:
-        meta = meta_key(call.partition)
-        try:
-            return await self._ask("EVALSHA", call.script.sha, 1, meta, *call.args, "")
-        except redis.exceptions.NoScriptError:
-            return await self._ask("EVAL", call.script.text, 1, meta, *call.args, "")
+        return await _carried(asking(call, "", self._ways), self._ask)
 
     def channel(self) -> Channel:
         """A connection of its own for one caller at a time, at a third of the pool's cost a call."""
         pool = self._redis.connection_pool
-        return Channel(lambda: pool.connection_class(**pool.connection_kwargs), self.timeout_s, self._meter)
+        return Channel(lambda: pool.connection_class(**pool.connection_kwargs), self._ways, self.timeout_s, self._meter)
 
     async def now_ms(self) -> int:
         """As `SyncStore.now_ms`."""
@@ -168,12 +171,14 @@ class Channel:
 
     Args:
         connect: makes the library's connection object, not yet connected.
+        ways: what the server takes; of the store.
         timeout_s: how long one call may take, resends included, unless `run` says otherwise.
         meter: told of its calls.
     """
 
-    def __init__(self, connect: Callable[[], Any], timeout_s: float, meter: Meter | None = None) -> None:
+    def __init__(self, connect: Callable[[], Any], ways: Ways, timeout_s: float, meter: Meter | None = None) -> None:
         self._make = connect
+        self._ways = ways
         self._meter = meter
         self._connection: Any = None
         self._wire: _Wire | None = None
@@ -182,7 +187,6 @@ class Channel:
     async def run(self, call: Call[T], *, within_s: float | None = None) -> T:
         """As `AsyncStore.run`, in *within_s* seconds at most."""
         name = call.script.name
-        args: tuple[Any, ...] = (1, meta_key(call.partition), *call.args, "")
         loop = asyncio.get_running_loop()
         within_s = self.timeout_s if within_s is None else within_s
         deadline, wait_s = loop.time() + within_s, _FIRST_WAIT_S
@@ -193,10 +197,7 @@ class Channel:
                 if wire is None or wire.is_lost:
                     async with asyncio.timeout_at(deadline):
                         wire = await self._connect()
-                try:
-                    raw = await wire.ask(pack_command(("EVALSHA", call.script.sha, *args)), deadline)
-                except redis.exceptions.NoScriptError:
-                    raw = await wire.ask(pack_command(("EVAL", call.script.text, *args)), deadline)
+                raw = await _carried(asking(call, "", self._ways), functools.partial(wire.ask, deadline))
                 if self._meter is not None:
                     self._meter.called(name, time.perf_counter() - began_at)
                 return call.decode(raw)
@@ -249,8 +250,8 @@ class _Wire(asyncio.Protocol):
         self._answer: asyncio.Future[Any] | None = None
         self.is_lost = False
 
-    async def ask(self, command: bytes, deadline: float) -> Any:
-        """The reply to *command*, packed.
+    async def ask(self, deadline: float, *command: Any) -> Any:
+        """The reply to *command*.
 
         Raises:
             redis.ResponseError: an error reply.
@@ -263,7 +264,7 @@ class _Wire(asyncio.Protocol):
         self._answer = answer = self._loop.create_future()
         timer = self._loop.call_at(deadline, self.drop, redis.TimeoutError("no reply in time"))
         try:
-            self._transport.write(command)
+            self._transport.write(pack_command(command))
             reply = await answer
         except asyncio.CancelledError:
             self.drop(redis.ConnectionError("cancelled"))
@@ -302,6 +303,21 @@ class _Wire(asyncio.Protocol):
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(error)
         self._transport.abort()
+
+
+async def _carried(talk: Asking, ask: Callable[..., Awaitable[Any]]) -> Any:
+    """What *talk* comes to, its commands put by *ask*."""
+    try:
+        command = next(talk)
+        while True:
+            try:
+                reply = await ask(*command)
+            except redis.ResponseError as error:
+                command = talk.throw(error)
+            else:
+                command = talk.send(reply)
+    except StopIteration as end:
+        return end.value
 
 
 async def _resending(

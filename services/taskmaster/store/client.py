@@ -12,7 +12,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from taskmaster.errors import StoreError, StoreUnavailable
-from taskmaster.store.call import Call, Meter, Talk, meta_key
+from taskmaster.store.asking import Asking, Ways, asking
+from taskmaster.store.call import Call, Meter, Talk
 from taskmaster.store.faults import Action, classify, is_denied, translate
 from taskmaster.store.keys import key
 from taskmaster.store.safety import PARAMETERS, SECTIONS, Vitals, vitals
@@ -52,6 +53,7 @@ class SyncStore:
         self._redis = redis.Redis.from_url(url, **connection_options(timeout_s))
         self._now_ms = now_ms
         self._meter = meter
+        self._ways = Ways()
         self._skew_ms: int | None = None
         self._apart_s = clocks_apart_s()
 
@@ -68,7 +70,7 @@ class SyncStore:
             StoreRefused: the store takes no writes; it did not take effect.
             StoreDefect: the request or the keys are wrong.
         """
-        return call.decode(_resending(call, self._ask, self._drop, self._now_ms, self._meter, within_s, give_up))
+        return call.decode(_resending(call, self._ways, self._ask, self._drop, self._now_ms, self._meter, within_s, give_up))
 
     def converse(self, talk: Talk[T], *, within_s: float = 0.0) -> T:
         """Carry out *talk*, call by call, each as `run` does. Raises what `run` raises, and what the talk does."""
@@ -87,7 +89,7 @@ class SyncStore:
 
     def channel(self) -> Channel:
         """A connection of its own for one thread that makes many calls: without the pool's share of each."""
-        return Channel(self._redis.connection_pool, self._now_ms, self._meter)
+        return Channel(self._redis.connection_pool, self._ways, self._now_ms, self._meter)
 
     def now_ms(self) -> int:
         """The store's clock as well as we know it: ours plus the skew, measured when it is first needed and when ours was set."""
@@ -201,15 +203,16 @@ class SyncStore:
 class Channel:
     """Runs calls on one connection of its own. One thread uses it."""
 
-    def __init__(self, pool: redis.ConnectionPool, now_ms: Callable[[], int] | None, meter: Meter | None = None) -> None:
+    def __init__(self, pool: redis.ConnectionPool, ways: Ways, now_ms: Callable[[], int] | None, meter: Meter | None = None) -> None:
         self._pool = pool
+        self._ways = ways
         self._now_ms = now_ms
         self._meter = meter
         self._connection: Any = None
 
     def run(self, call: Call[T], *, within_s: float = 0.0, give_up: threading.Event | None = None) -> T:
         """As `SyncStore.run`."""
-        return call.decode(_resending(call, self._ask, self.close, self._now_ms, self._meter, within_s, give_up))
+        return call.decode(_resending(call, self._ways, self._ask, self.close, self._now_ms, self._meter, within_s, give_up))
 
     def run_together(self, calls: Sequence[Call[T]], *, within_s: float = 0.0) -> list[T]:
         """Answers in order of calls that do not depend on one another: sent at once, so that one way there and back serves all.
@@ -221,7 +224,7 @@ class Channel:
         meter, began_at = self._meter, time.perf_counter()
         try:
             connection = self._connected()
-            commands = [("EVALSHA", call.script.sha, 1, meta_key(call.partition), *call.args, now) for call in calls]
+            commands = [next(asking(call, now, self._ways)) for call in calls]
             connection.send_packed_command(connection.pack_commands(commands), check_health=False)
             for call in calls:
                 try:
@@ -315,6 +318,7 @@ class Inbox:
 
 def _resending(
     call: Call[Any],
+    ways: Ways,
     ask: Callable[..., Any],
     drop: Callable[[], None],
     now_ms: Callable[[], int] | None,
@@ -324,15 +328,12 @@ def _resending(
 ) -> Any:
     """The raw answer of *call*, sent again unchanged while that can help and the time allows."""
     deadline = time.monotonic() + within_s
-    key, attempt = meta_key(call.partition), 0
+    attempt = 0
     while True:
         now: str | int = "" if now_ms is None else now_ms()
         began_at = time.perf_counter()
         try:
-            try:
-                raw = ask("EVALSHA", call.script.sha, 1, key, *call.args, now)
-            except redis.exceptions.NoScriptError:
-                raw = ask("EVAL", call.script.text, 1, key, *call.args, now)  # nothing ran: safe to send whole
+            raw = _carried(asking(call, now, ways), ask)
             if meter is not None:
                 meter.called(call.script.name, time.perf_counter() - began_at)
             return raw
@@ -348,6 +349,21 @@ def _resending(
                 drop()
         time.sleep(wait_s)
         attempt += 1
+
+
+def _carried(talk: Asking, ask: Callable[..., Any]) -> Any:
+    """What *talk* comes to, its commands put by *ask*."""
+    try:
+        command = next(talk)
+        while True:
+            try:
+                reply = ask(*command)
+            except redis.ResponseError as error:
+                command = talk.throw(error)
+            else:
+                command = talk.send(reply)
+    except StopIteration as end:
+        return end.value
 
 
 def clocks_apart_s() -> float:

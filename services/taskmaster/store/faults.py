@@ -13,7 +13,7 @@ from redis import exceptions as rx
 
 from taskmaster.errors import StoreDefect, StoreError, StoreRefused, StoreUnavailable
 
-__all__ = ["Action", "classify", "is_denied", "translate"]
+__all__ = ["Action", "classify", "is_denied", "is_unloaded", "translate"]
 
 
 class Action(Enum):
@@ -81,6 +81,11 @@ def classify(error: BaseException) -> Action:
 def is_denied(error: BaseException) -> bool:
     """Whether the server refuses this command to us, or has taken it away; it would not help to ask again."""
     return isinstance(error, rx.NoPermissionError) or str(error).lower().startswith(("noperm", "unknown command", "err unknown command"))
+
+
+def is_unloaded(error: BaseException) -> bool:
+    """Whether the server does not have the function that was called: nothing ran."""
+    return str(error).removeprefix("ERR ") == "Function not found"
 
 
 def translate(error: BaseException, what: str) -> StoreError:

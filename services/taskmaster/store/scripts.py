@@ -12,39 +12,26 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import NamedTuple
 
+from taskmaster.store.composing import ScriptError, as_function, as_script, parts_of
 from taskmaster.store.status import Status
 
-__all__ = ["Script", "ScriptError", "load", "names", "problems"]
+__all__ = ["PREFIX", "Function", "Script", "ScriptError", "load", "names", "problems"]
 
-_INCLUDE = re.compile(r'^--- @include "(lib/[a-z_]+)"$', re.MULTILINE)
 _ANSWER = re.compile(r"\bSTATUS\.([A-Z_]+)")
-#: What may be left out: a function, its `end` at the margin or at the end of its only line; or one line that makes values without a call.
-_LOCAL = re.compile(
-    r"^local (?:function (\w+)\((?:[^\n]* end|.*?^end)|([\w, ]+) = [^\n(]*?(?: --[^\n]*)?)\n(?! )", re.MULTILINE | re.DOTALL
-)
-#: A constant: names in capitals, each with a number. A line of the script's own margin.
-_CONSTANTS = re.compile(r"^local ([A-Z][A-Z_]+(?:, [A-Z][A-Z_]+)*) = (\d+(?:\.\d+)?(?:, \d+(?:\.\d+)?)*)(?: --[^\n]*)?\n", re.MULTILINE)
-_QUOTED = re.compile(r"'[^'\n]*'|\"[^\"\n]*\"|--[^\n]*")
-_QUOTED_OR_CAPITALS = re.compile(rf"{_QUOTED.pattern}|\b[A-Z][A-Z_]+\b")
-_GIVEN = re.compile(r"\b([A-Z][A-Z_]+)\b *=[^=]")
-#: Where a library ends, in the expanded text.
-_PART = "--- @part\n"
-_DECLARED = re.compile(r"^local (?:function (\w+)|([\w, ]+))", re.MULTILINE)
-#: Locals of outer functions that one function may use (Lua's limit is 60), and how many make another function worth its while.
-UPVALUES_MAX, LOCALS_MIN = 58, 18
-_COMMENT, _WORD = re.compile(r"--.*"), re.compile(r"\w+")
 _SECTIONS = ("FLAGS", "KEYS", "ARGV", "OUT", "REPEAT")
-_FLAGS = {"allow-oom": "flags=allow-oom", "no-writes": "flags=no-writes", "none": ""}
+_FLAGS = {"allow-oom": "allow-oom", "no-writes": "no-writes", "none": ""}
+#: What runs many times a second and is long: the server keeps these as functions, if it may.
+RESIDENT = frozenset({"cycle", "submit"})
+#: How the names of our functions begin.
+PREFIX = "taskmaster_"
+_PLACE = "@name@"
 LUA: Traversable = files("taskmaster.store").joinpath("lua")
-
-
-class ScriptError(Exception):
-    """A script or include that is missing, circular or malformed."""
 
 
 class Script(NamedTuple):
@@ -54,11 +41,25 @@ class Script(NamedTuple):
         name: its verb, the file's name.
         text: what the server is sent, bytes.
         sha: SHA-1 of the text, as EVALSHA takes it.
+        function: does the same; None: it is not worth keeping.
     """
 
     name: str
     text: bytes
     sha: str
+    function: Function | None = None
+
+
+class Function(NamedTuple):
+    """A script as the server keeps it.
+
+    Attributes:
+        name: of the function and of the library that it is all of: verb and digest, so that releases do not meet.
+        code: what FUNCTION LOAD takes.
+    """
+
+    name: str
+    code: bytes
 
 
 def _source(name: str) -> str:
@@ -66,72 +67,6 @@ def _source(name: str) -> str:
     if not path.is_file():
         raise ScriptError(f"no Lua file {name}.lua")
     return path.read_text(encoding="utf-8")
-
-
-def _expand(name: str, done: set[str], open_: tuple[str, ...]) -> str:
-    if name in open_:
-        raise ScriptError(f"circular include: {' -> '.join((*open_, name))}")
-    out, text, at = [], _source(name), 0
-    for match in _INCLUDE.finditer(text):
-        out.append(text[at : match.start()])
-        at = match.end()
-        if match[1] not in done:
-            out += [_expand(match[1], done, (*open_, name)), _PART]
-            done.add(match[1])
-    return "".join([*out, text[at:]])
-
-
-def _inlined(text: str) -> str:
-    """*text* with its constants as numbers: a function has at most 200 locals, and a number costs no look-up."""
-    values: dict[str, str] = {}
-    for match in _CONSTANTS.finditer(text):
-        for name, value in zip(match[1].split(", "), match[2].split(", "), strict=True):
-            if values.setdefault(name, value) != value:
-                raise ScriptError(f"{name} is a constant of two libraries, {values[name]} and {value}")
-    if not values:
-        return text
-    rest = _CONSTANTS.sub("", text)
-    again = values.keys() & set(_GIVEN.findall(_QUOTED.sub("", rest)))
-    if again:
-        raise ScriptError(f"{min(again)} is spelled like a constant and is given a value again")
-    return _QUOTED_OR_CAPITALS.sub(lambda match: values.get(match[0], match[0]), rest)
-
-
-def _needed(text: str) -> str:
-    """*text* without the locals that nothing after them names."""
-    kept: list[str] = []
-    named: set[str] = set()
-
-    def keep(part: str) -> None:
-        kept.append(part)
-        named.update(_WORD.findall(_COMMENT.sub("", part)))
-
-    end = len(text)
-    for match in reversed(list(_LOCAL.finditer(text))):
-        keep(text[match.end() : end])
-        if named.intersection(_WORD.findall(match[1] or match[2])):
-            keep(match[0])
-        end = match.start()
-    return "".join(reversed([*kept, text[:end]]))
-
-
-def _nested(text: str) -> str:
-    """*text* with libraries inside functions of their own, each in the one before.
-
-    A closure that is made looks for each local that it uses among all those of the function around it that others use already, one by one;
-    what belongs to a function further out is at hand.
-    """
-    parts = text.split(_PART)
-    words = [set(_WORD.findall(_COMMENT.sub("", part))) for part in parts]
-    out, locals_, inside, depth = [parts[0]], {"call"}, 0, 0
-    for place, part in enumerate(parts[1:], 1):
-        for match in _DECLARED.finditer(parts[place - 1]):
-            locals_.update(_WORD.findall(match[1] or match[2]))
-        if len(locals_) - inside >= LOCALS_MIN and len(locals_.intersection(*[set().union(*words[place:])])) <= UPVALUES_MAX:
-            out.append("return (function()\n")
-            inside, depth = len(locals_), depth + 1
-        out.append(part)
-    return "".join([*out, *["end)()\n"] * depth])
 
 
 def _numbered(name: str, text: str) -> str:
@@ -160,12 +95,29 @@ def load(name: str) -> Script:
     Raises:
         ScriptError: no such file, an include that is missing or circular, or a header without flags.
     """
-    flags = _header(_source(name)).get("FLAGS", "").partition(":")[0].strip()
-    if flags not in _FLAGS:
-        raise ScriptError(f"{name}.lua: the header's FLAGS is {flags!r}, one of {', '.join(_FLAGS)} is expected")
-    shebang = f"#!lua {_FLAGS[flags]}".rstrip()
-    text = f"{shebang}\nlocal call = redis.call\n{_numbered(name, _nested(_needed(_inlined(_expand(name, set(), ())))))}".encode()
-    return Script(name, text, hashlib.sha1(text, usedforsecurity=False).hexdigest())
+    flags, parts = _flags(name), parts_of(name, _source)
+    shebang = f"#!lua flags={flags}" if flags else "#!lua"
+    text = f"{shebang}\n{_numbered(name, as_script(parts))}".encode()
+    return Script(name, text, _digest(text), _function(name, flags, parts) if name in RESIDENT else None)
+
+
+def _function(name: str, flags: str, parts: Sequence[str]) -> Function:
+    told = f", flags = {{ '{flags}' }}" if flags else ""
+    register = f"redis.register_function{{ function_name = '{_PLACE}', callback = run{told} }}"
+    text = _numbered(name, as_function(parts, register))
+    full_name = f"{PREFIX}{name}_{_digest(text.encode())[:12]}"
+    return Function(full_name, f"#!lua name={full_name}\n{text.replace(_PLACE, full_name)}".encode())
+
+
+def _digest(text: bytes) -> str:
+    return hashlib.sha1(text, usedforsecurity=False).hexdigest()
+
+
+def _flags(name: str) -> str:
+    said = _header(_source(name)).get("FLAGS", "").partition(":")[0].strip()
+    if said not in _FLAGS:
+        raise ScriptError(f"{name}.lua: the header's FLAGS is {said!r}, one of {', '.join(_FLAGS)} is expected")
+    return _FLAGS[said]
 
 
 def names() -> list[str]:

@@ -133,11 +133,12 @@ def test_the_store_is_killed_and_restarted_while_jobs_run(kind):
 
 
 def test_scripts_are_flushed_under_load(clean_server):
-    """SCRIPT FLUSH costs a resend of the text, nothing else."""
+    """SCRIPT FLUSH and FUNCTION FLUSH cost a resend of the text, nothing else."""
     with Worker(clean_server.url, [count]) as worker:
         ids = worker.submit_many("count", [{"n": n, "s": 0.002} for n in range(300)])
         while len(runs) < 300:
             clean_server.call("SCRIPT", "FLUSH")
+            clean_server.call("FUNCTION", "FLUSH")
         each_once(worker, ids)
 
 
