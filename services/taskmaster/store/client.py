@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -54,6 +56,8 @@ class SyncStore:
         self._now_ms = now_ms
         self._meter = meter
         self._ways = Ways()
+        self._idle: list[Channel] = []
+        self._pid = os.getpid()
         self._skew_ms: int | None = None
         self._apart_s = clocks_apart_s()
 
@@ -70,7 +74,14 @@ class SyncStore:
             StoreRefused: the store takes no writes; it did not take effect.
             StoreDefect: the request or the keys are wrong.
         """
-        return call.decode(_resending(call, self._ways, self._ask, self._drop, self._now_ms, self._meter, within_s, give_up))
+        channel = self._borrowed()
+        try:
+            return channel.run(call, within_s=within_s, give_up=give_up)
+        except StoreUnavailable:
+            self._drop_idle()  # they may lead to where the primary was
+            raise
+        finally:
+            self._idle.append(channel)
 
     def converse(self, talk: Talk[T], *, within_s: float = 0.0) -> T:
         """Carry out *talk*, call by call, each as `run` does. Raises what `run` raises, and what the talk does."""
@@ -81,11 +92,22 @@ class SyncStore:
         except StopIteration as end:
             return cast("T", end.value)
 
-    def _ask(self, *command: Any) -> Any:
-        return self._redis.execute_command(*command)  # type: ignore[no-untyped-call]
+    def _borrowed(self) -> Channel:
+        """The channel that was used last, or another: the library's pool costs a third of a call."""
+        pid = os.getpid()
+        if pid != self._pid:  # the connections are the parent's
+            self._idle, self._pid = [], pid
+        try:
+            channel = self._idle.pop()
+        except IndexError:
+            return self.channel()
+        channel.renew()
+        return channel
 
-    def _drop(self) -> None:
-        self._redis.connection_pool.disconnect(inuse_connections=False)
+    def _drop_idle(self) -> None:
+        while self._idle:
+            with contextlib.suppress(IndexError):
+                self._idle.pop().close()
 
     def channel(self) -> Channel:
         """A connection of its own for one thread that makes many calls: without the pool's share of each."""
@@ -116,7 +138,7 @@ class SyncStore:
     def newest_event(self, partition: int) -> str:
         """As `AsyncStore.newest_event`."""
         try:
-            found: Any = self._ask("XREVRANGE", key(partition, "ev"), "+", "-", "COUNT", 1)
+            found: Any = self._redis.xrevrange(key(partition, "ev"), count=1)
         except (redis.RedisError, OSError) as error:
             raise translate(error, "events") from error
         return _text(found[0][0]) if found else "0-0"
@@ -197,6 +219,7 @@ class SyncStore:
 
     def close(self) -> None:
         """Close all connections."""
+        self._drop_idle()
         self._redis.close()
 
 
@@ -259,6 +282,17 @@ class Channel:
         except BaseException:
             self.close()
             raise
+
+    def renew(self) -> None:
+        """Drop a connection that the server has closed, or said something on that nobody asked for."""
+        connection = self._connection
+        if connection is not None:
+            try:
+                is_silent = not connection.can_read()
+            except (redis.RedisError, OSError):
+                is_silent = False
+            if not is_silent:
+                self.close()
 
     def close(self) -> None:
         """Drop the connection; the next call makes another."""
