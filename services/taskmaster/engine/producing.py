@@ -58,9 +58,7 @@ class _Span(Sending):
         }
         around = _remote(api, given) if given else None
         self._span = _tracer(api, api.get_tracer_provider()).start_span(operation, around, api.SpanKind.PRODUCER, attributes)
-        context = self._span.get_span_context()
-        own = f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags & 1:02x}" if context.is_valid else given
-        super().__init__(own)
+        super().__init__(_said(self._span.get_span_context()) or given)
 
     def stored(self, queue: str, job_type: str, job_id: str) -> None:
         span = self._span
@@ -86,9 +84,16 @@ def sending(given: str = "", operation: Literal["send", "create"] = "send") -> S
     api: Any = sys.modules.get("opentelemetry.trace")
     if api is None:
         return Sending(given or trace.ours.get())
-    if not given and not api.get_current_span().get_span_context().is_valid:
-        given = trace.ours.get()
+    current = "" if given else _said(api.get_current_span().get_span_context())
+    given = given or ("" if current else trace.ours.get())
+    if isinstance(api.get_tracer_provider(), api.ProxyTracerProvider):  # there is none: nobody would get the span
+        return Sending(given or current)
     return _Span(api, given, operation)
+
+
+def _said(context: Any) -> str:
+    """A span's context as traceparent; empty if it is none."""
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags & 1:02x}" if context.is_valid else ""
 
 
 def _remote(api: Any, traceparent: str) -> Any:
