@@ -126,7 +126,7 @@ class BlockingPressureGauge(_Gauge):
     def _sample(self) -> None:
         began = time.monotonic()
         try:
-            self._take(self._store.vitals(), self._store.converse(self._lengths()))
+            self._take(self._store.vitals("memory"), self._store.converse(self._lengths()))
         except StoreError:
             if time.monotonic() - began >= self._patience_s:
                 raise
@@ -163,7 +163,7 @@ class PressureGauge(_Gauge):
         Raises:
             StoreError: the store does not answer.
         """
-        self._take(await self._store.vitals(), await self._store.converse(self._lengths()))
+        self._take(await self._store.vitals("memory"), await self._store.converse(self._lengths()))
 
     def start(self) -> None:
         """Sample from now on."""

@@ -148,11 +148,11 @@ class AsyncStore:
             raise translate(error, "config get") from error
         return {_text(name): _text(value) for name, value in found.items()}
 
-    async def vitals(self) -> Vitals | None:
+    async def vitals(self, *sections: str) -> Vitals | None:
         """As `SyncStore.vitals`."""
         try:
             async with asyncio.timeout(self.timeout_s):
-                return vitals({name: value for section in SECTIONS for name, value in (await self._redis.info(section)).items()})
+                return vitals(await self._redis.info(*sections or SECTIONS))
         except (redis.RedisError, OSError) as error:
             if is_denied(error):
                 return None

@@ -170,14 +170,14 @@ class SyncStore:
             raise translate(error, "config get") from error
         return {_text(k): _text(v) for k, v in found.items()}
 
-    def vitals(self) -> Vitals | None:
-        """How the server is now; None when INFO is not allowed.
+    def vitals(self, *sections: str) -> Vitals | None:
+        """How the server is now, as far as these *sections* of INFO say it (none: all that count); None when INFO is not allowed.
 
         Raises:
             StoreError: it does not answer.
         """
         try:
-            return vitals({name: value for section in SECTIONS for name, value in self._redis.info(section).items()})
+            return vitals(self._redis.info(*sections or SECTIONS))
         except (redis.RedisError, OSError) as error:
             if is_denied(error):
                 return None
