@@ -109,7 +109,8 @@ async def test_bulk_sheds_item_by_item_and_atomic_all_at_once(serve):
     async with serve(shed_waiting=2) as client:
         for _ in range(3):
             await submit(client, "critical")
-        await until(lambda: submit(client, "low"), lambda answer: answer.status_code == 429)
+        low = {"type": "free", "priority": "low", "idempotencyKey": "of one job, however often it is asked for"}
+        await until(lambda: client.post("/jobs", json=low), lambda answer: answer.status_code == 429)
         jobs = [{"type": "free", "priority": name} for name in ("critical", "low", "high")]
 
         independent = await client.post("/jobs/bulk", json={"jobs": jobs})
