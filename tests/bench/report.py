@@ -62,7 +62,10 @@ def as_markdown(parts: Iterable[Part], rows: Sequence[Row], facts: Mapping[str, 
 def as_json(rows: Sequence[Row], facts: Mapping[str, object]) -> str:
     """Everything that was measured, row by row, and the medians."""
     medians = [{"part": part, "subject": subject, "figures": figures} for (part, subject), figures in medians_of(rows).items()]
-    targets = [asdict(outcome.target) | {"reached": outcome.reached, "met": outcome.is_met} for outcome in judge(medians_of(rows))]
+    targets = [
+        asdict(outcome.target) | {"reached": outcome.reached, "bound here": outcome.bound, "met": outcome.is_met}
+        for outcome in judge(medians_of(rows))
+    ]
     return json.dumps({**facts, "rows": [asdict(row) for row in rows], "medians": medians, "targets": targets}, indent=1) + "\n"
 
 
@@ -92,7 +95,10 @@ def _outcome_row(outcome: Outcome) -> list[str]:
     target = outcome.target
     sign = "≤" if target.is_ceiling else "≥"
     unit = f" x {target.beside}" if target.beside else ""
-    bounds = [f"{sign} {_number(target.bound)}{unit}", f"{sign} {_number(target.goal)}{unit}"]
+    bounds = [f"{sign} {_number(bound)}{unit}" for bound in (target.bound, target.goal)]
+    if target.pace is not None and outcome.speed != 1:
+        pace = target.pace
+        bounds[0] += f" where {pace.subject} has {_number(pace.there)} {pace.figure}; here {sign} {_number(outcome.bound)}"
     return [target.part, target.figure, _number(outcome.reached) + unit, *bounds, "yes" if outcome.is_met else "**no**"]
 
 

@@ -81,7 +81,7 @@ ROWS: dict[str, tuple[str, ...]] = {
         "test_a_damaged_store_under_running_workers_is_swept_and_told",
         "test_evicting_store_is_refused",
     ),
-    "F27 SCRIPT FLUSH, FLUSHALL": (
+    "F27 SCRIPT FLUSH, FUNCTION FLUSH, FLUSHALL": (
         "test_a_foreign_script_that_blocks_is_waited_for",
         "test_an_emptied_store_is_told_not_passed_over",
         "test_scripts_are_flushed_under_load",
