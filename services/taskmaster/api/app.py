@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from functools import cache
 from typing import Any
@@ -57,6 +58,7 @@ __all__ = ["create_app", "end_waits"]
 
 #: The path of a submission, with POST.
 _SUBMIT = "/jobs"
+_HOST = re.compile(rb"[a-zA-Z0-9.-]+(:[0-9]+)?")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -140,7 +142,7 @@ class _Api(Litestar):
 
         method = scope["method"]
         try:
-            if scope["path"] == _SUBMIT and method == "POST":
+            if scope["path"] == _SUBMIT and method == "POST" and _is_plain(scope):
                 await self._submit(scope, receive, noting)
             else:
                 await super().__call__(scope, receive, noting)
@@ -161,6 +163,11 @@ class _Api(Litestar):
         except Exception as error:
             answer = _problem(request, error).to_asgi_response(None, request)
         await answer(scope, receive, send)
+
+
+def _is_plain(scope: Any) -> bool:
+    """Whether the framework would have no question about where the request is for."""
+    return not scope.get("root_path") and all(_HOST.fullmatch(value) for name, value in scope["headers"] if name == b"host")
 
 
 def _unusable(job_type: str, why: str) -> None:

@@ -60,11 +60,7 @@ class AsyncStore:
             StoreRefused: the store takes no writes; it did not take effect.
             StoreDefect: the request or the keys are wrong.
         """
-        return call.decode(
-            await _resending(
-                call.script.name, self.timeout_s, lambda: _carried(asking(call, "", self._ways), self._ask), self._drop, self._meter
-            )
-        )
+        return call.decode(await _resending(call.script.name, self.timeout_s, lambda: self._send(call), self._drop, self._meter))
 
     async def converse(self, talk: Talk[T]) -> T:
         """Carry out *talk*, call by call. Raises what `run` raises, and what the talk does."""

@@ -57,6 +57,8 @@ class SyncStore:
         self._meter = meter
         self._ways = Ways()
         self._idle: list[Channel] = []
+        self._busy: set[Channel] = set()
+        self._life = 0  # counts how often it was closed
         self._pid = os.getpid()
         self._skew_ms: int | None = None
         self._apart_s = clocks_apart_s()
@@ -74,14 +76,16 @@ class SyncStore:
             StoreRefused: the store takes no writes; it did not take effect.
             StoreDefect: the request or the keys are wrong.
         """
-        channel = self._borrowed()
+        channel, life = self._borrowed(), self._life
+        self._busy.add(channel)
         try:
             return channel.run(call, within_s=within_s, give_up=give_up)
-        except StoreUnavailable:
-            self._drop_idle()  # they may lead to where the primary was
-            raise
         finally:
-            self._idle.append(channel)
+            self._busy.discard(channel)
+            if life == self._life:
+                self._idle.append(channel)
+            else:
+                channel.close()
 
     def converse(self, talk: Talk[T], *, within_s: float = 0.0) -> T:
         """Carry out *talk*, call by call, each as `run` does. Raises what `run` raises, and what the talk does."""
@@ -96,7 +100,7 @@ class SyncStore:
         """The channel that was used last, or another: the library's pool costs a third of a call."""
         pid = os.getpid()
         if pid != self._pid:  # the connections are the parent's
-            self._idle, self._pid = [], pid
+            self._idle, self._busy, self._pid = [], set(), pid
         try:
             channel = self._idle.pop()
         except IndexError:
@@ -104,14 +108,16 @@ class SyncStore:
         channel.renew()
         return channel
 
-    def _drop_idle(self) -> None:
-        while self._idle:
-            with contextlib.suppress(IndexError):
+    def _forget(self) -> None:
+        """Drop every connection that nobody uses: they may lead to where the primary was."""
+        with contextlib.suppress(IndexError):
+            while True:
                 self._idle.pop().close()
+        self._redis.connection_pool.disconnect(inuse_connections=False)
 
     def channel(self) -> Channel:
         """A connection of its own for one thread that makes many calls: without the pool's share of each."""
-        return Channel(self._redis.connection_pool, self._ways, self._now_ms, self._meter)
+        return Channel(self._redis.connection_pool, self._ways, self._forget, self._now_ms, self._meter)
 
     def now_ms(self) -> int:
         """The store's clock as well as we know it: ours plus the skew, measured when it is first needed and when ours was set."""
@@ -218,24 +224,35 @@ class SyncStore:
         return self._redis
 
     def close(self) -> None:
-        """Close all connections."""
-        self._drop_idle()
+        """Close all connections, also those on which somebody waits for an answer: then there is none. A later call opens another."""
+        self._life += 1
+        self._forget()
+        for channel in list(self._busy):
+            channel.close()
         self._redis.close()
 
 
 class Channel:
     """Runs calls on one connection of its own. One thread uses it."""
 
-    def __init__(self, pool: redis.ConnectionPool, ways: Ways, now_ms: Callable[[], int] | None, meter: Meter | None = None) -> None:
+    def __init__(
+        self,
+        pool: redis.ConnectionPool,
+        ways: Ways,
+        forget: Callable[[], None],
+        now_ms: Callable[[], int] | None,
+        meter: Meter | None = None,
+    ) -> None:
         self._pool = pool
         self._ways = ways
+        self._forget = forget
         self._now_ms = now_ms
         self._meter = meter
         self._connection: Any = None
 
     def run(self, call: Call[T], *, within_s: float = 0.0, give_up: threading.Event | None = None) -> T:
         """As `SyncStore.run`."""
-        return call.decode(_resending(call, self._ways, self._ask, self.close, self._now_ms, self._meter, within_s, give_up))
+        return call.decode(_resending(call, self._ways, self._ask, self._drop, self._now_ms, self._meter, within_s, give_up))
 
     def run_together(self, calls: Sequence[Call[T]], *, within_s: float = 0.0) -> list[T]:
         """Answers in order of calls that do not depend on one another: sent at once, so that one way there and back serves all.
@@ -282,6 +299,10 @@ class Channel:
         except BaseException:
             self.close()
             raise
+
+    def _drop(self) -> None:
+        self.close()
+        self._forget()
 
     def renew(self) -> None:
         """Drop a connection that the server has closed, or said something on that nobody asked for."""
@@ -377,10 +398,10 @@ def _resending(
             action = classify(error)
             wait_s = _RESEND_WAITS_S[min(attempt, len(_RESEND_WAITS_S) - 1)]
             out_of_time = time.monotonic() + wait_s > deadline or (give_up is not None and give_up.is_set())
+            if action is Action.RECONNECT:  # whoever asks next finds the primary anew, be it another call
+                drop()
             if action in (Action.BUG, Action.REJECT) or out_of_time:
                 raise translate(error, call.script.name) from error
-            if action is Action.RECONNECT:
-                drop()
         time.sleep(wait_s)
         attempt += 1
 

@@ -13,7 +13,7 @@ from redis import exceptions as rx
 
 from taskmaster.errors import StoreDefect, StoreError, StoreRefused, StoreUnavailable
 
-__all__ = ["Action", "classify", "is_denied", "is_unloaded", "translate"]
+__all__ = ["Action", "classify", "is_denied", "is_refused_function", "is_unloaded", "translate"]
 
 
 class Action(Enum):
@@ -86,6 +86,11 @@ def is_denied(error: BaseException) -> bool:
 def is_unloaded(error: BaseException) -> bool:
     """Whether the server does not have the function that was called: nothing ran."""
     return str(error).removeprefix("ERR ") == "Function not found"
+
+
+def is_refused_function(error: BaseException) -> bool:
+    """Whether the server did not begin the function that was called: it has none of that name, or does not take the command from us."""
+    return is_unloaded(error) or is_denied(error) or "fcall" in str(error).lower()
 
 
 def translate(error: BaseException, what: str) -> StoreError:

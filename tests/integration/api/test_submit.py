@@ -267,3 +267,14 @@ async def test_atomic_bulk_is_all_or_nothing(serve: Serve, clean_server: StoreSe
     assert [item["index"] for item in refused.json()["items"]] == [0, 1, 2, 3]
     assert after == 1
     assert (taken.status_code, taken.json()["accepted"]) == (202, 3)
+
+
+async def test_a_submission_goes_where_it_is_sent(serve):
+    """A host that is none, and a path with a slash too many, are answered as with any other route."""
+    async with serve() as client:
+        strange = await client.post("/jobs", json={"type": "free"}, headers={"host": "<script>"})
+        other = await client.get("/queues", headers={"host": "<script>"})
+        longer = await client.post("/jobs/", json={"type": "free"})
+
+    assert strange.status_code == other.status_code == 400
+    assert longer.status_code == 202

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,7 +11,7 @@ import pytest
 from support.desk import Desk, desk_at
 from support.servers import Kind, StoreServer
 from taskmaster.errors import StoreDefect
-from taskmaster.store import composing
+from taskmaster.store import asking, composing
 from taskmaster.store.call import Call
 from taskmaster.store.scripts import RESIDENT, Function, Script, load
 from taskmaster.store.status import Status
@@ -60,8 +61,9 @@ def test_a_call_knows_nothing_of_the_one_before(kind: Kind) -> None:
         assert counted(server, "fcall") == 4
 
 
-def test_a_full_store_runs_a_function_that_it_cannot_keep_as_a_script(kind: Kind) -> None:
+def test_a_full_store_runs_a_function_that_it_cannot_keep_as_a_script(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ending jobs is the way out of a full store, so it may not depend on room for a function."""
+    monkeypatch.setattr(asking, "REST_S", 0.0)
     with store_of(kind) as (server, desk):
         desk.register("w")
         job_id = desk.submit()
@@ -75,3 +77,22 @@ def test_a_full_store_runs_a_function_that_it_cannot_keep_as_a_script(kind: Kind
         server.call("CONFIG", "SET", "maxmemory", "0")
         desk.cycle("w")
         assert len(server.call("FUNCTION", "LIST")) == 1
+
+
+def test_functions_are_flushed_under_load(kind: Kind) -> None:
+    """Whenever it happens, no call fails."""
+    with store_of(kind) as (server, desk):
+        done = threading.Event()
+
+        def flush() -> None:
+            while not done.is_set():
+                server.call("FUNCTION", "FLUSH")
+
+        thread = threading.Thread(target=flush)
+        thread.start()
+        try:
+            for _ in range(300):
+                desk.submit()
+        finally:
+            done.set()
+            thread.join()
