@@ -145,13 +145,11 @@ def test_the_store_is_asked_once_a_second_and_never_for_critical_jobs(use: Any, 
         assert len(asked) == 21
         return looks() - before - 1  # our own
 
-    per_look = 4  # sections that a look reads
-
     assert sent("critical") == 0
     assert sent("low", shed_memory_percent=0, shed_waiting=0) == 0
     began = clean_server.call("TIME")[0]
     made = sent("low")
-    assert per_look <= made <= per_look * (int(clean_server.call("TIME")[0]) - int(began) + 2)
+    assert 1 <= made <= int(clean_server.call("TIME")[0]) - int(began) + 2
 
 
 def test_a_store_that_hangs_is_told_of_by_the_look(url: str, clean_server: StoreServer) -> None:
