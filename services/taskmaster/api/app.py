@@ -50,7 +50,7 @@ from taskmaster.engine.waiting import Waiting
 from taskmaster.errors import ConfigurationError, StoreError
 from taskmaster.settings import Settings
 from taskmaster.store.aio import AsyncStore
-from taskmaster.telemetry import events, logs
+from taskmaster.telemetry import events, logs, tracing
 from taskmaster.telemetry.meters import ApiMeter
 from taskmaster.telemetry.metrics import OTHER
 
@@ -86,6 +86,7 @@ def create_app(settings: Settings) -> Litestar:
         pressure=PressureGauge(store, settings),
         scrape=Scrape(store, settings.partitions, watch, meter),
         artifacts=artifacts_of(settings),
+        is_traced=tracing.is_on(settings),
     )
 
     async def start() -> None:

@@ -44,4 +44,4 @@ def _load(wrk: str, port: int, seconds: int) -> dict[str, float]:
     return said
 
 
-HTTP = Part("http", ("taskmaster", "storeless", "express"), run, "POST /jobs, one process, 16 connections")
+HTTP = Part("http", ("taskmaster", "storeless", "bare", "express"), run, "POST /jobs, one process, 16 connections")

@@ -1,4 +1,6 @@
-"""HTTP servers that take POST /jobs, one process each: TaskMaster's API, the same handler without a store, and Express with BullMQ."""
+"""HTTP servers that take POST /jobs, one process each: TaskMaster's API, the same handler without a store (by the framework's routes, or
+bare), and Express with BullMQ.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,7 @@ def serving(subject: str, stage: Stage) -> Iterator[Server]:
         line, env = script("http.mjs"), environment(stage.store) | {"BENCH_PORT": str(port)}
     else:
         publish(stage.store)
-        line = command("api") if subject == "taskmaster" else [sys.executable, "-m", "bench.peers.storeless"]
+        line = command("api") if subject == "taskmaster" else [sys.executable, "-m", "bench.peers.storeless", subject]
         env = common_environment(stage.folder, stage.store) | {"TASKMASTER_PORT": str(port)}
     with running(line, env=env, folder=stage.folder, name=subject) as process:
         wait_until(lambda: post_job(port) == 202, what="POST /jobs", within_s=30, process=process)

@@ -1,6 +1,6 @@
 """TaskMaster's API with every check and answer in place, but nothing stored: what the rest of it costs.
 
-Start: `python -m bench.peers.storeless`.
+Start: `python -m bench.peers.storeless`, by the framework's routes as any handler; with `bare` by the short way that the API takes.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ def main() -> int:
     found = settings.load({}, os.environ, Path.cwd())
     logs.configure(found.log_level, found.log_format)
     app.Gather = Answered  # type: ignore[misc, assignment]
+    if "bare" not in sys.argv:
+        app._is_plain = lambda scope: False
     return asgi.serve(found)
 
 
