@@ -1,7 +1,8 @@
 """What every test may ask for: real servers, an environment without our settings, one event loop backend.
 
-`server` is one private server for the whole run, and the test runs once on each kind; `clean_server` is the same with nothing in it.
-`@pytest.mark.server("valkey")` keeps a test to one kind. A missing binary skips the test, and fails it when CI=true.
+`server` is one private server for the whole run; `clean_server` is the same with nothing in it. Tests of the store, the broker and of faults
+run once on each kind of server, all others on Valkey: what differs between the kinds is in the store. `@pytest.mark.server("valkey", "redis")`
+says otherwise. A missing binary skips the test, and fails it when CI=true.
 
 The whole suite runs on several workers (pytest-xdist), each with servers of its own; any choice of tests runs in this process, unless
 `-n` says otherwise.
@@ -23,6 +24,8 @@ from support.servers import KINDS, StoreServer, binary_of, version_of
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
 
+#: Where tests run once on each kind of server.
+ON_EACH_KIND = ("tests/integration/store/", "tests/integration/broker/", "tests/faults/")
 #: Options by which somebody looks at some tests, or into them.
 CHOICES = ("keyword", "markexpr", "lf", "stepwise", "usepdb", "trace", "collectonly", "showfixtures", "show_fixtures_per_test")
 
@@ -72,7 +75,9 @@ def pytest_report_header(config: pytest.Config) -> str:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "server" in metafunc.fixturenames:
         marker = metafunc.definition.get_closest_marker("server")
-        metafunc.parametrize("server", marker.args if marker else KINDS, indirect=True, scope="session")
+        is_on_each = any(folder in metafunc.definition.path.as_posix() for folder in ON_EACH_KIND)
+        kinds = marker.args if marker else KINDS if is_on_each else KINDS[:1]
+        metafunc.parametrize("server", kinds, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")

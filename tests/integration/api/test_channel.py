@@ -13,7 +13,7 @@ from taskmaster.store.aio import AsyncStore
 from taskmaster.store.call import Call
 from taskmaster.store.scripts import Script
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.server("valkey", "redis")]
 
 
 def lua(text: str) -> Call[object]:

@@ -13,7 +13,7 @@ from support.servers import StoreServer
 from taskmaster.engine.submit import key_digest
 from taskmaster.model.ids import digest_slot, slot_of
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.server("valkey", "redis")]
 
 
 async def test_accepted_job_is_described_and_stored(serve: Serve) -> None:

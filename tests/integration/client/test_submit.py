@@ -29,6 +29,7 @@ from taskmaster.errors import (
 from taskmaster.model.ids import digest_slot, slot_of
 from taskmaster.settings import Settings
 
+pytestmark = pytest.mark.server("valkey", "redis")
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
