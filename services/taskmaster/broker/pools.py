@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["JobThread", "Pool"]
 
 log = get()
+#: An awake thread that has been in one job for so long does not work off what comes meanwhile: its jobs are not as short as was thought.
+HELD_UP_S = 0.002
 
 
 def _flush_interrupt() -> None:
@@ -36,6 +38,7 @@ class JobThread(WorkerThread):
 
     pool: Pool
     worker: JobWorker
+    began_at = math.inf  # the attempt that it is in, monotonic seconds
 
     def run(self) -> None:
         """Until stopped. An interrupt that comes too late for its handler is swallowed here, so that the thread lives on."""
@@ -65,7 +68,7 @@ class JobThread(WorkerThread):
             return
         result: Any = None
         error: BaseException | None = None
-        started = time.monotonic()
+        self.began_at = started = time.monotonic()
         try:
             try:
                 message.thread_id = self.ident
@@ -78,6 +81,7 @@ class JobThread(WorkerThread):
             error = ended_early(message)
         except BaseException as raised:
             error = raised
+        self.began_at = math.inf
         if message.is_over:
             return  # too late: it was ended without us
         message.consumer.slots.ran(message.claim.queue, time.monotonic() - started)
@@ -88,7 +92,8 @@ class Pool:
     """Threads of one queue, started as they are needed, at most as many as its concurrency.
 
     A sleeping thread costs a system call to wake. Where jobs are so short that look-ahead is on, one awake thread works off what comes;
-    otherwise every message gets a thread of its own at once. What an awake thread leaves lying is noticed by the heartbeat (`nudge`).
+    otherwise every message gets a thread of its own at once. What an awake thread leaves lying is noticed with what comes next, at the latest
+    by the heartbeat (`nudge`).
     """
 
     def __init__(self, worker: JobWorker, queue: str, size: int) -> None:
@@ -111,6 +116,13 @@ class Pool:
             self._waiting.append(message)
             if not are_short or len(self._sleepers) == len(self.threads):
                 self.nudge()
+        if are_short and self._waiting and self._is_held_up():
+            self.nudge()
+
+    def _is_held_up(self) -> bool:
+        """Whether every awake thread is in a job that is no short one."""
+        late = time.monotonic() - HELD_UP_S
+        return sum(thread.began_at < late for thread in self.threads) >= len(self.threads) - len(self._sleepers)
 
     def nudge(self) -> None:
         """Get one more thread to work, if there may be one."""

@@ -313,6 +313,23 @@ def test_only_what_lies_gets_one_thread_more(monkeypatch):
     assert woken == [True]
 
 
+def test_what_lies_behind_a_job_that_is_not_short_gets_a_thread_with_what_comes_next(monkeypatch):
+    """Jobs of a queue were short, and now one is not: the others need not wait for its end, nor for the heartbeat."""
+    broker, woken = broker_of(), list[bool]()
+    worker: Any = SimpleNamespace(broker=broker, work_queue=None)
+    pool = pools.Pool(worker, "default", 2)
+    monkeypatch.setattr(pool, "nudge", lambda: woken.append(True))
+    thread: Any = SimpleNamespace(began_at=time.monotonic())
+    pool.threads.append(thread)
+
+    pool.put([message_of(broker)], are_short=True)
+    assert not woken
+
+    thread.began_at -= 2 * pools.HELD_UP_S
+    pool.put([message_of(broker)], are_short=True)
+    assert woken == [True]
+
+
 def test_a_loop_stops_before_it_started_and_twice():
     """Stopping works at any time."""
     nothing: Any = None
