@@ -1,8 +1,8 @@
 """What every test may ask for: real servers, an environment without our settings, one event loop backend.
 
-`server` is one private server for the whole run; `clean_server` is the same with nothing in it. Tests of the store, the broker and of faults
-run once on each kind of server, all others on Valkey: what differs between the kinds is in the store. `@pytest.mark.server("valkey", "redis")`
-says otherwise. A missing binary skips the test, and fails it when CI=true.
+`server` is one private server for the whole run; `clean_server` is the same with nothing in it. Tests of the store, the broker and of
+faults run once on each kind of server, all others on Valkey: what differs between the kinds is in the store.
+`@pytest.mark.server("valkey", "redis")` says otherwise. A missing binary skips the test, and fails it when CI=true.
 
 The whole suite runs on several workers (pytest-xdist), each with servers of its own; any choice of tests runs in this process, unless
 `-n` says otherwise.

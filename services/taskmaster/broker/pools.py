@@ -92,8 +92,8 @@ class Pool:
     """Threads of one queue, started as they are needed, at most as many as its concurrency.
 
     A sleeping thread costs a system call to wake. Where jobs are so short that look-ahead is on, one awake thread works off what comes;
-    otherwise every message gets a thread of its own at once. What an awake thread leaves lying is noticed with what comes next, at the latest
-    by the heartbeat (`nudge`).
+    otherwise every message gets a thread of its own at once. What an awake thread leaves lying is noticed with what comes next, at the
+    latest by the heartbeat (`nudge`).
     """
 
     def __init__(self, worker: JobWorker, queue: str, size: int) -> None:

@@ -65,7 +65,7 @@ def test_nothing_stays_with_a_primary_that_is_none_any_more(clean_server: StoreS
 
 def test_a_store_that_is_closed_waits_for_nothing(clean_server: StoreServer) -> None:
     """Whoever waits for an answer is told that there is none, and no connection is left; a later call opens one."""
-    store = SyncStore(clean_server.url, timeout_s=30)
+    store = SyncStore(clean_server.url, timeout_s=8)
     before = clients(clean_server)
     store.run(upkeep.promote(0))
     told: list[StoreError] = []
@@ -81,7 +81,9 @@ def test_a_store_that_is_closed_waits_for_nothing(clean_server: StoreServer) -> 
     try:
         thread.start()
         eventually(lambda: store._busy)
-        eventually(lambda: store.close() or not thread.is_alive())
+        store.close()
+        thread.join(20)
+        assert not thread.is_alive()
     finally:
         clean_server.resume()
 
