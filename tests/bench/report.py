@@ -94,7 +94,7 @@ def _figure_rows(
 def _outcome_row(outcome: Outcome) -> list[str]:
     target = outcome.target
     sign = "≤" if target.is_ceiling else "≥"
-    unit = f" x {target.beside}" if target.beside else ""
+    unit = f" x {target.beside or target.over}" if target.beside or target.over else ""
     bounds = [f"{sign} {_number(bound)}{unit}" for bound in (target.bound, target.goal)]
     if target.pace is not None and outcome.speed != 1:
         pace = target.pace
