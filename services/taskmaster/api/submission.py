@@ -170,7 +170,10 @@ async def _submit_bulk(service: Service, bulk: Bulk, traceparent: str, trace: st
             checked.append(error)
         except InvalidRequest as error:
             checked.append(error)
-    stored = await (service.enqueuer.many(checked) if bulk.mode == "independent" else service.enqueuer.atomic(checked))
+    if bulk.mode == "independent":
+        stored = await (await service.enqueuer.begin(checked)).results()
+    else:
+        stored = await service.enqueuer.atomic(checked)
     if all(isinstance(one, StoreError) for one in stored):
         raise next(one for one in stored if isinstance(one, StoreError))
     results = [await _accepted(service, one) for one in stored]

@@ -16,7 +16,7 @@ from taskmaster.client.core import Changes, Item, Mode, Options, Outcome
 from taskmaster.engine import control, queries
 from taskmaster.engine.catalogue import Catalogue
 from taskmaster.engine.change import change_job
-from taskmaster.engine.enqueue import AsyncEnqueuer, Result
+from taskmaster.engine.enqueue import AsyncEnqueuer, AsyncStoring
 from taskmaster.engine.feed import Feed, FeedEvent, beginning_of, follow_feed, wanted_of
 from taskmaster.engine.following import Follower, JobEvent, follow
 from taskmaster.engine.gather import CHUNK, Gather
@@ -114,17 +114,20 @@ class AsyncClient:
             for job in core.all_or_none(await parts.enqueuer.atomic(checked)):
                 yield job
             return
-        under_way: asyncio.Task[list[Result]] | None = None
+        under_way: AsyncStoring | None = None
         first = 0
         try:
             async for chunk in _chunks(items):
-                checked = await parts.pressure.sift(await self._check(parts, chunk, trace))
-                results = await under_way if under_way else []
-                under_way = None if core.is_lost(results) else asyncio.create_task(parts.enqueuer.many(checked), name="taskmaster-submit")
+                checked = await parts.pressure.sift(await self._check(parts, chunk, trace))  # meanwhile the store takes the chunk before
+                sent, under_way = under_way, None
+                results = await sent.results() if sent else []
+                if not core.is_lost(results):
+                    under_way = await parts.enqueuer.begin(checked)
                 for outcome in core.one_by_one(results, first):
                     yield outcome
                 first += len(results)
-            results = await under_way if under_way else []
+            sent, under_way = under_way, None
+            results = await sent.results() if sent else []
             span.many(first + len(results))
             for outcome in core.one_by_one(results, first):
                 yield outcome
@@ -132,8 +135,8 @@ class AsyncClient:
             error.facts.setdefault("index", first)
             raise
         finally:
-            if under_way is not None and not under_way.done():
-                await asyncio.wait([under_way])
+            if under_way is not None:  # the caller went away, or raised: what was sent is sent, if need be again
+                await under_way.results()
 
     async def get(self, job_id: str) -> JobRecord:
         """As `Client.get`."""

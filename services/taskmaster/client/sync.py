@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
@@ -13,10 +12,9 @@ from taskmaster.client.core import Changes, Item, Mode, Options, Outcome
 from taskmaster.engine import control, queries
 from taskmaster.engine.catalogue import BlockingCatalogue
 from taskmaster.engine.change import change_job
-from taskmaster.engine.enqueue import Enqueuer, Result
+from taskmaster.engine.enqueue import Enqueuer, Storing
 from taskmaster.engine.feed import Feed, FeedEvent, beginning_of, follow_feed_blocking, wanted_of
 from taskmaster.engine.following import Follower, JobEvent, follow_blocking
-from taskmaster.engine.gather import CHUNK
 from taskmaster.engine.lines import read_lines
 from taskmaster.engine.pressure import BlockingPressureGauge
 from taskmaster.engine.producing import Sending, sending
@@ -142,22 +140,27 @@ class Client:
             span.many(len(checked))
             yield from core.all_or_none(parts.enqueuer.atomic(checked))
             return
-        under_way: Future[list[Result]] | None = None
+        under_way: Storing | None = None
         first = 0
-        with ThreadPoolExecutor(1, "taskmaster-submit") as sender:  # the store takes one chunk while the next is checked
-            try:
-                for chunk in core.chunks(items):
-                    checked = parts.pressure.sift(self._check(parts, chunk, trace))
-                    results = under_way.result() if under_way else []
-                    under_way = None if core.is_lost(results) else _begin(sender, parts.enqueuer, checked)
-                    yield from core.one_by_one(results, first)
-                    first += len(results)
-                results = under_way.result() if under_way else []
-                span.many(first + len(results))
+        try:
+            for chunk in core.chunks(items):
+                checked = parts.pressure.sift(self._check(parts, chunk, trace))  # meanwhile the store takes the chunk before
+                sent, under_way = under_way, None
+                results = sent.results() if sent else []
+                if not core.is_lost(results):
+                    under_way = parts.enqueuer.begin(checked)
                 yield from core.one_by_one(results, first)
-            except StoreError as error:
-                error.facts.setdefault("index", first)
-                raise
+                first += len(results)
+            sent, under_way = under_way, None
+            results = sent.results() if sent else []
+            span.many(first + len(results))
+            yield from core.one_by_one(results, first)
+        except StoreError as error:
+            error.facts.setdefault("index", first)
+            raise
+        finally:
+            if under_way is not None:  # the caller went away, or raised: what was sent is sent, if need be again
+                under_way.results()
 
     def check_many(self, items: Iterable[Item]) -> Iterator[TaskMasterError | None]:
         """What of *items*, as `submit_many` takes them, could not be accepted, and why; None for one that could. Nothing is stored.
@@ -364,12 +367,3 @@ class Client:
     def _check(self, parts: _Parts, submissions: Sequence[Submission | TaskMasterError], traceparent: str) -> list[Checked]:
         types = parts.catalogue.need(core.names_in(submissions))
         return check_all(submissions, types, self._settings, parts.store.now_ms(), self._origin, traceparent)
-
-
-def _begin(sender: ThreadPoolExecutor, enqueuer: Enqueuer, checked: Sequence[Checked]) -> Future[list[Result]]:
-    """Send a chunk; the last one, behind which nothing is to be checked, at once."""
-    if len(checked) == CHUNK:
-        return sender.submit(enqueuer.many, checked)
-    done: Future[list[Result]] = Future()
-    done.set_result(enqueuer.many(checked))
-    return done

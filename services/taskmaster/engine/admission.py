@@ -8,7 +8,7 @@ from typing import NamedTuple
 from taskmaster.errors import Overloaded, StoreFilling, TaskMasterError
 from taskmaster.model.states import PRIORITIES
 
-__all__ = ["LOW", "Pressure", "Thresholds", "is_filling", "shed"]
+__all__ = ["LOW", "Pressure", "Thresholds", "is_calm", "is_filling", "shed"]
 
 #: Ranks of model.states.PRIORITIES: the lowest is shed first, critical never.
 CRITICAL, LOW = 0, 3
@@ -75,6 +75,16 @@ def shed(rank: int, queue: str, pressure: Pressure, thresholds: Thresholds) -> T
             )
             return Overloaded(message, rule=rule, observed=observed, limit=most, retryAfterS=QUEUE_RETRY_S, **facts)
     return None
+
+
+def is_calm(pressure: Pressure, thresholds: Thresholds) -> bool:
+    """Whether `shed` lets every job come: nothing has reached what the lowest priority is shed at."""
+    percent, waiting, age_ms = thresholds
+    return (
+        (pressure.memory_share is None or not percent or pressure.memory_share < _share_of(LOW, percent))
+        and (not waiting or all(jobs < waiting for jobs in pressure.waiting.values()))
+        and (not age_ms or all(oldest_ms < age_ms for oldest_ms in pressure.oldest_ms.values()))
+    )
 
 
 def is_filling(pressure: Pressure, thresholds: Thresholds) -> bool:

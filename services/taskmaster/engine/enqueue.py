@@ -6,6 +6,7 @@ under a fresh id, and the clock is set by the store's.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 
 from taskmaster.engine.gather import CHUNK, Gather
@@ -18,7 +19,7 @@ from taskmaster.store.calls import NewJob, Submitted
 from taskmaster.store.client import SyncStore
 from taskmaster.store.status import Status
 
-__all__ = ["AsyncEnqueuer", "Enqueuer", "store_jobs"]
+__all__ = ["AsyncEnqueuer", "AsyncStoring", "Enqueuer", "Storing", "store_jobs"]
 
 Result = Stored | TaskMasterError
 #: How long many go on being sent again. Less than the store remembers ids for (30 s).
@@ -40,10 +41,18 @@ def store_jobs(
         parts = (jobs[first : first + CHUNK] for first in range(0, len(jobs), CHUNK))
         return [stored for part in parts for stored in store_jobs(store, partition, part, within_s=within_s)]
     answers: list[Submitted] = store.run(calls.submit(partition, jobs, atomic=atomic), within_s=within_s)
+    return _in_time(store, partition, jobs, answers, atomic=atomic, within_s=within_s)
+
+
+def _in_time(
+    store: SyncStore, partition: int, jobs: Sequence[NewJob], answers: Sequence[Submitted], *, atomic: bool, within_s: float
+) -> list[Stored]:
+    """What became of jobs that had these answers; those that came too late are sent once more."""
     fresh = renewed(jobs, answers, atomic=atomic)
     if fresh is not None:
         store.align()
-        jobs, answers = fresh, store.run(calls.submit(partition, fresh, atomic=atomic), within_s=within_s)
+        again: list[Submitted] = store.run(calls.submit(partition, fresh, atomic=atomic), within_s=within_s)
+        return list(zip(fresh, again, strict=True))
     return list(zip(jobs, answers, strict=True))
 
 
@@ -65,19 +74,9 @@ class Enqueuer:
         [stored] = store_jobs(self._store, partition, [job], within_s=self._within_s)
         return stored
 
-    def many(self, checked: Sequence[Checked]) -> list[Result]:
-        """Store those that may be, each by itself; answers in order.
-
-        The error of a call that the store did not take stands for each of its items.
-        """
-        results: list[Result | None] = _refused(checked)
-        for partition, places in _groups(checked):
-            try:
-                found: Sequence[Result] = store_jobs(self._store, partition, _jobs(checked, places))
-            except StoreError as error:
-                found = [error] * len(places)
-            _fill(results, places, found)
-        return _complete(results)
+    def begin(self, checked: Sequence[Checked]) -> Storing:
+        """Send those that may be stored, each by itself, and do not wait for the store."""
+        return Storing(self._store, checked)
 
     def atomic(self, checked: Sequence[Checked]) -> list[Result]:
         """Store all or, if any is refused, none; the answers are in order.
@@ -88,6 +87,36 @@ class Enqueuer:
         """
         partition, jobs = _at_once(checked)
         return list(store_jobs(self._store, partition, jobs, atomic=True)) if jobs else _spoiled(checked)
+
+
+class Storing:
+    """Many that were sent to be stored. For one thread.
+
+    Args:
+        store: where to; all partitions are asked at once.
+        checked: the items, each by itself.
+    """
+
+    def __init__(self, store: SyncStore, checked: Sequence[Checked]) -> None:
+        self._store = store
+        self._results: list[Result | None] = _refused(checked)
+        self._sent = [(partition, places, _jobs(checked, places)) for partition, places in _groups(checked)]
+        self._begun = store.begin([calls.submit(partition, jobs) for partition, _, jobs in self._sent])
+
+    def results(self) -> list[Result]:
+        """What became of each, in order; to be asked for once.
+
+        The error of a call that the store did not take stands for each of its items.
+        """
+        for (partition, places, jobs), answer in zip(self._sent, self._begun.answers(within_s=RESEND_WITHIN_S), strict=True):
+            try:
+                if isinstance(answer, StoreError):
+                    raise answer
+                found: Sequence[Result] = _in_time(self._store, partition, jobs, answer, atomic=False, within_s=RESEND_WITHIN_S)
+            except StoreError as error:
+                found = [error] * len(places)
+            _fill(self._results, places, found)
+        return _complete(self._results)
 
 
 class AsyncEnqueuer:
@@ -112,21 +141,22 @@ class AsyncEnqueuer:
             answer = await self._gather.submit(partition, job)
         return job, answer
 
-    async def many(self, checked: Sequence[Checked]) -> list[Result]:
-        """As `Enqueuer.many`."""
-        results: list[Result | None] = _refused(checked)
-        for partition, places in _groups(checked):
-            try:
-                found: Sequence[Result] = await self._run(partition, _jobs(checked, places))
-            except StoreError as error:
-                found = [error] * len(places)
-            _fill(results, places, found)
-        return _complete(results)
+    async def begin(self, checked: Sequence[Checked]) -> AsyncStoring:
+        """As `Enqueuer.begin`."""
+        sent = [(places, asyncio.create_task(self._tried(partition, _jobs(checked, places)))) for partition, places in _groups(checked)]
+        await asyncio.sleep(0)  # now they are on their way
+        return AsyncStoring(checked, sent)
 
     async def atomic(self, checked: Sequence[Checked]) -> list[Result]:
         """As `Enqueuer.atomic`."""
         partition, jobs = _at_once(checked)
         return list(await self._run(partition, jobs, atomic=True)) if jobs else _spoiled(checked)
+
+    async def _tried(self, partition: int, jobs: Sequence[NewJob]) -> Sequence[Result]:
+        try:
+            return await self._run(partition, jobs)
+        except StoreError as error:
+            return [error] * len(jobs)
 
     async def _run(self, partition: int, jobs: Sequence[NewJob], *, atomic: bool = False) -> list[Stored]:
         answers = await self._gather.run(partition, jobs, atomic=atomic)
@@ -135,6 +165,21 @@ class AsyncEnqueuer:
             await self._store.align()
             jobs, answers = fresh, await self._gather.run(partition, fresh, atomic=atomic)
         return list(zip(jobs, answers, strict=True))
+
+
+class AsyncStoring:
+    """As `Storing`."""
+
+    def __init__(self, checked: Sequence[Checked], sent: Sequence[tuple[Sequence[int], asyncio.Task[Sequence[Result]]]]) -> None:
+        self._results: list[Result | None] = _refused(checked)
+        self._sent = sent
+
+    async def results(self) -> list[Result]:
+        """As `Storing.results`."""
+        found = await asyncio.gather(*(task for _, task in self._sent))
+        for (places, _), some in zip(self._sent, found, strict=True):
+            _fill(self._results, places, some)
+        return _complete(self._results)
 
 
 def _refused(checked: Sequence[Checked]) -> list[Result | None]:

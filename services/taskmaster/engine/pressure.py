@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 
-from taskmaster.engine.admission import CRITICAL, Pressure, Thresholds, is_filling, shed
+from taskmaster.engine.admission import CRITICAL, Pressure, Thresholds, is_calm, is_filling, shed
 from taskmaster.engine.receipts import Checked
 from taskmaster.errors import StoreError, StoreRefused, TaskMasterError
 from taskmaster.settings import Settings
@@ -38,6 +38,7 @@ class _Gauge:
         self._thresholds = Thresholds(settings.shed_memory_percent, settings.shed_waiting, settings.shed_age_ms)
         self._tried_at = self._sampled_at = -STALE_S
         self._now = Pressure()
+        self._is_calm = True
 
     @property
     def now(self) -> Pressure:
@@ -51,7 +52,7 @@ class _Gauge:
             StoreFilling: the store is short of memory; higher priorities may still come.
             Overloaded: the queue is too far behind for this priority.
         """
-        refusal = shed(rank, queue, self.now, self._thresholds)
+        refusal = None if self._is_calm else shed(rank, queue, self.now, self._thresholds)
         if refusal is not None:
             raise refusal
 
@@ -75,6 +76,8 @@ class _Gauge:
         return True
 
     def _sifted(self, checked: Iterable[Checked]) -> list[Checked]:
+        if self._is_calm:
+            return list(checked)
         now, thresholds = self.now, self._thresholds
         return [one if isinstance(one, TaskMasterError) else shed(one[1].priority, one[1].queue, now, thresholds) or one for one in checked]
 
@@ -95,6 +98,7 @@ class _Gauge:
             waiting[name] = waiting.get(name, 0) + jobs
             oldest[name] = max(oldest.get(name, 0), age_ms)
         self._now, self._sampled_at = Pressure(share, waiting, oldest), time.monotonic()
+        self._is_calm = is_calm(self._now, self._thresholds)
 
 
 class BlockingPressureGauge(_Gauge):

@@ -302,12 +302,9 @@ def renew(job: NewJob, now_ms: int) -> NewJob:
 
 
 @lru_cache(maxsize=4_096)
-def _scope(tenant: str, job_type: str) -> Any:
-    """SHA-256 over what `digest(tenant, job_type, …)` begins with."""
-    h = hashlib.sha256()
-    for part in (tenant.encode(), job_type.encode()):
-        h.update(b"%d:%b" % (len(part), part))
-    return h
+def _scope(tenant: str, job_type: str) -> bytes:
+    """What `digest(tenant, job_type, …)` hashes first."""
+    return b"".join(b"%d:%b" % (len(part), part) for part in (tenant.encode(), job_type.encode()))
 
 
 def key_digest(tenant: str, job_type: str, key: str) -> str:
@@ -320,9 +317,8 @@ def key_digest(tenant: str, job_type: str, key: str) -> str:
         raw = key.encode()
     except UnicodeEncodeError as error:
         raise out_of_range("idempotencyKey", "text without lone surrogates") from error
-    h = _scope(tenant, job_type).copy()
-    h.update(b"%d:%b" % (len(raw), raw))
-    return b2a_base64(h.digest()[:16], newline=False).translate(_URL_SAFE)[:22].decode()
+    hashed = hashlib.sha256(b"%b%d:%b" % (_scope(tenant, job_type), len(raw), raw)).digest()
+    return b2a_base64(hashed[:16], newline=False).translate(_URL_SAFE)[:22].decode()
 
 
 def unknown_type(job_type: str, known: Iterable[str]) -> UnknownJobType:

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 import redis
 from redis.backoff import NoBackoff
@@ -20,7 +20,7 @@ from taskmaster.store.faults import Action, classify, is_denied, translate
 from taskmaster.store.keys import key
 from taskmaster.store.safety import PARAMETERS, SECTIONS, Vitals, vitals
 
-__all__ = ["Channel", "Inbox", "SyncStore", "clocks_apart_s", "connection_options", "last_entries", "was_set_since"]
+__all__ = ["Begun", "Channel", "Inbox", "SyncStore", "clocks_apart_s", "connection_options", "last_entries", "was_set_since"]
 
 T = TypeVar("T")
 #: Waits between resends, seconds: short at first, for a failover; then patient.
@@ -77,15 +77,15 @@ class SyncStore:
             StoreDefect: the request or the keys are wrong.
         """
         channel, life = self._borrowed(), self._life
-        self._busy.add(channel)
         try:
             return channel.run(call, within_s=within_s, give_up=give_up)
         finally:
-            self._busy.discard(channel)
-            if life == self._life:
-                self._idle.append(channel)
-            else:
-                channel.close()
+            self._take_back(channel, life)
+
+    def begin(self, calls: Sequence[Call[T]]) -> Begun[T]:
+        """Send calls that do not depend on one another, and do not wait: the store does its part while the caller does something else."""
+        channel, life = self._borrowed(), self._life
+        return channel.begin(calls, lambda: self._take_back(channel, life))
 
     def converse(self, talk: Talk[T], *, within_s: float = 0.0) -> T:
         """Carry out *talk*, call by call, each as `run` does. Raises what `run` raises, and what the talk does."""
@@ -104,9 +104,19 @@ class SyncStore:
         try:
             channel = self._idle.pop()
         except IndexError:
-            return self.channel()
-        channel.renew()
+            channel = self.channel()
+        else:
+            channel.renew()
+        self._busy.add(channel)
         return channel
+
+    def _take_back(self, channel: Channel, life: int) -> None:
+        """A borrowed channel is free; *life* is when it was borrowed."""
+        self._busy.discard(channel)
+        if life == self._life:
+            self._idle.append(channel)
+        else:
+            channel.close()
 
     def _forget(self) -> None:
         """Drop every connection that nobody uses: they may lead to where the primary was."""
@@ -254,18 +264,44 @@ class Channel:
         """As `SyncStore.run`."""
         return call.decode(_resending(call, self._ways, self._ask, self._drop, self._now_ms, self._meter, within_s, give_up))
 
+    def begin(self, calls: Sequence[Call[T]], done: Callable[[], None] | None = None) -> Begun[T]:
+        """As `SyncStore.begin`; *done* is called when they have been answered. Nothing else may be run here before."""
+        return Begun(self, calls, done)
+
     def run_together(self, calls: Sequence[Call[T]], *, within_s: float = 0.0) -> list[T]:
         """Answers in order of calls that do not depend on one another: sent at once, so that one way there and back serves all.
 
         What is not answered is sent again by itself. Raises what `run` raises; some may have taken effect then.
         """
+        answers: list[T] = []
+        for answer in self.begin(calls).answers(within_s=within_s):
+            if isinstance(answer, StoreError):
+                raise answer
+            answers.append(answer)
+        return answers
+
+    def send(self, calls: Sequence[Call[Any]]) -> Exception | None:
+        """Put calls on the wire, or why that failed. `replies` reads what comes back."""
         now: str | int = "" if self._now_ms is None else self._now_ms()
-        raws: list[Any] = []
-        meter, began_at = self._meter, time.perf_counter()
         try:
             connection = self._connected()
             commands = [next(asking(call, now, self._ways)) for call in calls]
             connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+        except (redis.RedisError, OSError) as error:
+            self._drop()
+            return error
+        except BaseException:
+            self.close()
+            raise
+        return None
+
+    def replies(self, calls: Sequence[Call[Any]]) -> list[Any]:
+        """What the server said to each of the calls that were sent: raw, or an error where it said that or nothing."""
+        raws: list[Any] = []
+        connection, meter, began_at = self._connection, self._meter, time.perf_counter()
+        try:
+            if connection is None:
+                raise redis.ConnectionError("it was closed")
             for call in calls:
                 try:
                     raws.append(connection.read_response())
@@ -274,12 +310,12 @@ class Channel:
                 except redis.exceptions.ResponseError as error:
                     raws.append(error)
         except (redis.RedisError, OSError) as error:
-            self.close()
+            self._drop()
             raws += [error] * (len(calls) - len(raws))
-        return [
-            self.run(call, within_s=within_s) if isinstance(raw, Exception) else call.decode(raw)
-            for call, raw in zip(calls, raws, strict=True)
-        ]
+        except BaseException:
+            self.close()
+            raise
+        return raws
 
     def _connected(self) -> Any:
         connection = self._connection
@@ -320,6 +356,42 @@ class Channel:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.disconnect()
+
+
+class Begun(Generic[T]):
+    """Calls that were sent at once over one channel, whose answers are still to be read: once, by whoever began them."""
+
+    def __init__(self, channel: Channel, calls: Sequence[Call[T]], done: Callable[[], None] | None) -> None:
+        self._channel = channel
+        self._calls = calls
+        self._done = done
+        self._began_at = time.monotonic()
+        self._failure = channel.send(calls)
+
+    def answers(self, *, within_s: float = 0.0) -> list[T | StoreError]:
+        """The answer to each, in order, or why there is none.
+
+        What is not answered is sent again by itself, unchanged, until *within_s* seconds after all were begun, and not behind that: the
+        store may have forgotten by then that it took it.
+        """
+        channel, calls, answers = self._channel, self._calls, list[T | StoreError]()
+        try:
+            raws: Sequence[Any] = channel.replies(calls) if self._failure is None else [self._failure] * len(calls)
+            for call, raw in zip(calls, raws, strict=True):
+                try:
+                    answers.append(self._again(call, raw, within_s) if isinstance(raw, Exception) else call.decode(raw))
+                except StoreError as error:
+                    answers.append(error)
+        finally:
+            if self._done is not None:
+                self._done()
+        return answers
+
+    def _again(self, call: Call[T], error: Exception, within_s: float) -> T:
+        left_s = self._began_at + within_s - time.monotonic()
+        if left_s > 0 or isinstance(error, redis.ResponseError):  # such an answer says that nothing was done
+            return self._channel.run(call, within_s=max(0.0, left_s))
+        raise translate(error, call.script.name) from error
 
 
 class Inbox:

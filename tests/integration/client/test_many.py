@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 
 from integration.client.conftest import counted, publish
+from support.eventually import eventually
+from support.proxy import StoreProxy
 from support.servers import StoreServer
 from taskmaster.client import AsyncClient, Client, Submission, SubmittedJob
+from taskmaster.engine import enqueue
 from taskmaster.engine.gather import CHUNK
 from taskmaster.errors import InvalidPayload, InvalidRequest, KeyReused, StoreUnavailable, TaskMasterError, UnknownJobType
 from taskmaster.settings import Settings
@@ -142,6 +145,73 @@ def test_ids_that_came_too_late_are_renewed(client: Client, url: str) -> None:
 
         assert all(isinstance(one, SubmittedJob) and abs(one.created_ms - time.time() * 1_000) < 60_000 for one in told)
         assert counted(url) == count
+
+
+@pytest.mark.parametrize("partitions", [1, 5])
+def test_the_store_takes_a_chunk_while_the_next_one_is_made(url: str, partitions: int) -> None:
+    """All of it, in whatever partitions, before the caller's next item is asked for; nothing is awaited for that."""
+
+    def items() -> Iterator[Submission]:
+        yield from mails(CHUNK)
+        eventually(lambda: counted(url) == CHUNK, what="the store has the first chunk")
+        yield from mails(10, CHUNK)
+
+    with Client(Settings(redis_url=url, partitions=partitions)) as client:
+        told = list(client.submit_many(items()))
+
+    assert len(told) == counted(url) == CHUNK + 10
+
+
+@pytest.mark.anyio
+async def test_the_store_takes_a_chunk_while_the_loops_next_one_is_made(url: str) -> None:
+    """The same where making items holds the loop, once there are connections."""
+
+    def items() -> Iterator[Submission]:
+        yield from mails(CHUNK, 100)
+        eventually(lambda: counted(url) == 100 + CHUNK, what="the store has the first chunk")
+        yield from mails(10, 100 + CHUNK)
+
+    async with AsyncClient(Settings(redis_url=url, partitions=5)) as client:
+        told = [one async for one in client.submit_many(mails(100))]
+        told += [one async for one in client.submit_many(items())]
+
+    assert len(told) == counted(url) == 100 + CHUNK + 10
+
+
+def test_who_goes_away_leaves_what_was_sent(client: Client, url: str, clean_server: StoreServer) -> None:
+    """Whole chunks, and a connection that serves the next call."""
+    told = client.submit_many(mails(10_000))
+    next(told)
+    told.close()  # type: ignore[attr-defined]
+    before = clean_server.call("INFO", "clients")["connected_clients"]
+
+    client.submit("mail", {"to": "a"}, key="another")
+
+    assert counted(url) == 2 * CHUNK + 1
+    assert clean_server.call("INFO", "clients")["connected_clients"] == before
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_a_lost_answer_is_asked_for_again_while_that_is_safe(url: str, clean_server: StoreServer, is_late: bool, monkeypatch: Any) -> None:
+    """Nothing is doubled, though these have no keys; too late for that, the caller is told which may have been stored."""
+    monkeypatch.setattr(enqueue, "RESEND_WITHIN_S", 0.3 if is_late else 10.0)
+    with StoreProxy(clean_server) as road, Client(road.url) as client:
+        list(client.submit_many([Submission("free")]))
+
+        def items() -> Iterator[Submission]:
+            road.drop_reply("submit")
+            yield from (Submission("free") for _ in range(CHUNK))
+            eventually(lambda: road.lost["submit"] == 1, what="the answer for the first chunk is lost")
+            time.sleep(0.5)  # a caller who makes the next one slowly
+            yield from (Submission("free") for _ in range(CHUNK + 1))
+
+        if is_late:
+            with pytest.raises(StoreUnavailable, match="may have taken effect") as caught:
+                list(client.submit_many(items()))
+            assert caught.value.facts["index"] == 0
+        else:
+            assert {one.duplicate for one in client.submit_many(items()) if isinstance(one, SubmittedJob)} == {False}
+    assert counted(url) == 1 + (CHUNK if is_late else 2 * CHUNK + 1)
 
 
 @pytest.fixture

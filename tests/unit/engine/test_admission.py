@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskmaster.engine.admission import Pressure, Thresholds, is_filling, shed
+from taskmaster.engine.admission import Pressure, Thresholds, is_calm, is_filling, shed
 from taskmaster.errors import Overloaded, StoreFilling
 
 RULES = Thresholds(memory_percent=70, waiting=100, age_ms=1_000)
@@ -81,6 +81,12 @@ def test_shedding_is_monotone_in_pressure(pressure: Pressure, rules: Thresholds,
     worse = Pressure(share, {q: pressure.waiting.get(q, 0) + jobs for q in "qr"}, {q: pressure.oldest_ms.get(q, 0) + jobs for q in "qr"})
 
     assert refused(pressure, rules) <= refused(worse, rules)
+
+
+@given(pressures, thresholds)
+def test_it_is_calm_when_nothing_is_shed(pressure: Pressure, rules: Thresholds) -> None:
+    """Whatever queue it is in."""
+    assert is_calm(pressure, rules) == (not any(refused(pressure, rules, queue) for queue in "qr"))
 
 
 @given(st.floats(0, 1.5), thresholds)
