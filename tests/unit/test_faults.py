@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import select
 import socket
 import ssl
 import threading
@@ -19,8 +20,8 @@ from redis import exceptions as rx
 from redis._parsers.base import BaseParser
 
 from taskmaster.errors import StoreDefect, StoreRefused, StoreUnavailable
-from taskmaster.store import upkeep
-from taskmaster.store.client import SyncStore, connection_options
+from taskmaster.store import client, upkeep
+from taskmaster.store.client import Inbox, SyncStore, connection_options
 from taskmaster.store.faults import Action, classify, translate
 
 RESEND, RECONNECT, REJECT, BUG = Action.RESEND, Action.RECONNECT, Action.REJECT, Action.BUG
@@ -217,7 +218,7 @@ class Peer:
             while data := connection.recv(65536):
                 reader.feed(data)
                 while (command := reader.gets()) is not False:
-                    if command[0] in (b"EVALSHA", b"EVAL"):
+                    if command[0] in (b"EVALSHA", b"EVAL", b"BZPOPMIN"):
                         self.scripts.append(command[0])
                     elif command[0] == b"CLIENT":
                         connection.sendall(b"+OK\r\n")
@@ -307,7 +308,7 @@ def test_a_script_that_the_server_has_not_is_sent_whole(peer_of: Callable[..., P
 
 
 def test_a_store_that_does_not_answer_holds_a_call_no_longer_than_the_time_out(tmp_path: Path) -> None:
-    """A frozen server accepts connections and says nothing: the request and the inbox both give up."""
+    """A frozen server accepts connections and says nothing: the request gives up."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "s"))
         listener.listen(8)
@@ -316,15 +317,18 @@ def test_a_store_that_does_not_answer_holds_a_call_no_longer_than_the_time_out(t
 
         with pytest.raises(StoreUnavailable):
             store.run(upkeep.promote(0))
-        with pytest.raises(StoreUnavailable):
-            store.inbox(0, "wid").wait(0.1)
-
         assert time.monotonic() - began < 5.0
         store.close()
 
 
+def heard(inbox: Inbox, within_s: float = 5.0) -> str | None:
+    """The next answer of *inbox*, which was asked."""
+    assert select.select([inbox.fileno()], [], [], within_s)[0]
+    return inbox.take()
+
+
 def test_a_block_may_last_longer_than_a_reply(peer_of: Callable[..., Peer]) -> None:
-    """The inbox waits as long as it was asked to, though a request would have timed out by then."""
+    """The inbox waits as long as it was asked to, though a request would have timed out by then. It is asked once at a time."""
     late = threading.Event()
 
     def answer(command: list[bytes]) -> bytes:
@@ -333,19 +337,39 @@ def test_a_block_may_last_longer_than_a_reply(peer_of: Callable[..., Peer]) -> N
 
     peer = peer_of(answer)
     store = SyncStore(peer.url, timeout_s=0.2)
+    inbox = store.inbox(0, "wid")
 
-    assert store.inbox(0, "wid").wait(0.5) == "w"
+    assert inbox.ask(0.5) == inbox.ask(0.5)
+    assert inbox.is_asked
+    assert heard(inbox) == "w"
+    assert not inbox.is_asked
+    assert peer.scripts == [b"BZPOPMIN"]
+    inbox.close()
     store.close()
 
 
-def test_an_inbox_that_was_closed_is_not_opened_again(peer_of: Callable[..., Peer]) -> None:
-    """Whoever closes it from another thread may come just before it connects: the wait ends all the same, with an error."""
-    peer = peer_of(lambda command: b"*-1\r\n")
+def test_an_inbox_that_is_overdue_is_lost_and_asked_anew(peer_of: Callable[..., Peer], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frozen store says nothing to what it was asked: on another connection it may."""
+    monkeypatch.setattr(client, "_OVERDUE_S", 0.1)
+    is_frozen = [True]
+
+    def answer(command: list[bytes]) -> bytes:
+        while is_frozen[0]:
+            time.sleep(0.01)
+        return b"*-1\r\n"
+
+    peer = peer_of(answer)
     store = SyncStore(peer.url, timeout_s=0.2)
     inbox = store.inbox(0, "wid")
+    inbox.ask(0.1)
+    time.sleep(0.25)
 
+    with pytest.raises(StoreUnavailable, match="no answer in time"):
+        inbox.ask(0.1)
+    is_frozen[0] = False
+    inbox.ask(0.1)
+
+    assert heard(inbox) is None
+    assert peer.connections == 2
     inbox.close()
-
-    with pytest.raises(StoreUnavailable):
-        inbox.wait(0.1)
     store.close()

@@ -12,7 +12,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from queue import Empty, SimpleQueue
 from typing import Any
 
 import msgspec
@@ -21,9 +20,9 @@ from dramatiq.broker import Consumer, MessageProxy
 from taskmaster.broker.broker import TaskMasterBroker, partition_queue
 from taskmaster.broker.identity import Identity
 from taskmaster.broker.journal import Journal
-from taskmaster.broker.listener import Listener
 from taskmaster.broker.message import JobMessage, Left, open_envelope
 from taskmaster.broker.slots import Slots
+from taskmaster.broker.waker import Waker
 from taskmaster.errors import StoreError, StoreUnavailable
 from taskmaster.failpoints import hit
 from taskmaster.model.job import Failure
@@ -96,7 +95,8 @@ class PartitionConsumer(Consumer):
         self.ready: deque[JobMessage] = deque()
         self._done: deque[JobMessage] = deque()
         self._unsent: list[calls.Finish] = []
-        self._bell: SimpleQueue[None] = SimpleQueue()
+        self._waker = Waker(self._heard)
+        self._was_woken = False
         self._is_waiting = False
         self._is_in_round = False
         self._has_withdrawn = False
@@ -110,17 +110,20 @@ class PartitionConsumer(Consumer):
         self._known_at = -KNOWN_FOR_S
         self.answered_at = time.monotonic()
         self._loss = ""
-        self._listener: Listener | None = None
 
     # ------------------------------------------------------------ Dramatiq's interface
     def __next__(self) -> MessageProxy | None:
         """The next attempt to start; None after a while without one."""
         if not self.ready:
-            if self._look or self._done or self._unsent:
-                self._round()
-            else:
+            if not self._has_to_ask:
                 self._sleep()
+            if self._has_to_ask:
+                self._round()
         return self.ready.popleft() if self.ready else None
+
+    @property
+    def _has_to_ask(self) -> bool:
+        return self._look or bool(self._done) or bool(self._unsent)
 
     def ack(self, message: MessageProxy) -> None:
         """The attempt ended as `message.finish` says: told to the store with the next round."""
@@ -150,8 +153,7 @@ class PartitionConsumer(Consumer):
 
     def close(self) -> None:
         """Tell the store what is left to tell, within a few seconds, and sign off, unless something still runs here."""
-        if self._listener is not None:
-            self._listener.stop()
+        self._waker.listen(None)
         self.draining.set()
         if self.wid:
             try:
@@ -161,12 +163,16 @@ class PartitionConsumer(Consumer):
                     self.store.run(calls.unregister(self.partition, self.wid), within_s=2.0)
             except StoreError as error:
                 log.warning(events.STORE_LOST, partition=self.partition, error=str(error), unsent=len(self._done) + len(self._unsent))
+        self._waker.close()
         self._channel.close()
         self.store.close()
 
     # ------------------------------------------------------------ a round
     def _round(self) -> None:
         """One call: ends what is done, claims what there is room for."""
+        if not self._was_woken:  # else nothing before what the marker asks for
+            self._waker.wait(0)  # who does not come to sleep hears here of jobs to be cancelled
+        self._was_woken = False
         self._look = False  # whoever wants another look from here on sets it again
         if self._must_register:
             self._register()
@@ -322,8 +328,7 @@ class PartitionConsumer(Consumer):
         """Begin a new life: fresh wid, calls counted from 1."""
         if self._loss:
             self._tell_loss()
-        if self._listener is not None:
-            self._listener.stop()
+        self._waker.listen(None)
         self.wid, self._seq = consumer_id(), 0
         self._announce(self.wid, self.partition)
         who = self.identity
@@ -344,8 +349,7 @@ class PartitionConsumer(Consumer):
         self._gen = registered.gen
         self._known_at = time.monotonic()
         self._must_register = False
-        self._listener = Listener(self)
-        self._listener.start()
+        self._waker.listen(self.store.inbox(self.partition, self.wid))
 
     # ------------------------------------------------------------ sleep and wake
     def _sleep(self) -> None:
@@ -355,17 +359,21 @@ class PartitionConsumer(Consumer):
         if self._due_at is not None:
             limit = min(limit, max(0.0, self._due_at - now))
         self._is_waiting = True
-        if not self._done:
-            try:
-                self._bell.get(timeout=limit)
-            except Empty:
-                self._look = True
+        if not self._done and not self._waker.wait(limit):
+            self._look = True
         self._is_waiting = False
+
+    def _heard(self, marker: str) -> None:
+        """A marker came to the inbox: somebody asks to cancel a job, or there is work."""
+        if marker.startswith("c/"):
+            self.cancel(marker[2:])
+        else:
+            self._look = self._was_woken = True
 
     def ring(self) -> None:
         """End the sleep."""
         self._is_waiting = False
-        self._bell.put(None)
+        self._waker.ring()
 
     def wake(self) -> None:
         """Look for work now."""

@@ -63,12 +63,15 @@ class JobThread(WorkerThread):
         worker = self.worker
         if not worker.admit(message):
             return
+        self.began_at = started = time.monotonic()
         if message.actor.is_isolated:
-            worker.run_isolated(message)
+            try:
+                worker.run_isolated(message)
+            finally:
+                self.began_at = math.inf
             return
         result: Any = None
         error: BaseException | None = None
-        self.began_at = started = time.monotonic()
         try:
             try:
                 message.thread_id = self.ident

@@ -38,6 +38,8 @@ _LOOK_EVERY_S: Final = 0.2
 _SLOW_S: Final = 20.0
 #: How long the first worker is waited for before the API is announced without.
 WORKERS_S: Final = 10.0
+#: So long the scheduler leaves the cores to the API and the workers, which are wanted first: until they are there, or for this time.
+SCHEDULER_S: Final = 5.0
 
 
 class _Health(msgspec.Struct):
@@ -152,6 +154,7 @@ class Launcher:
         try:
             self._children = [Child(command, self.environ) for command in ("worker", "api", "scheduler")]
             self._began = self._told = time.monotonic()
+            self._children[-1].start_at = self._began + SCHEDULER_S
             while not self._signals and code == EX_OK:
                 code = self._keep()
                 if code == EX_OK and not self._signals:
@@ -216,6 +219,8 @@ class Launcher:
         if workers or (workers == 0 and now - self._began > WORKERS_S):
             self._is_announced = True
             self.announce()
+            for child in self._children:
+                child.start_at = child.start_at if child.deaths else now
         elif workers is None and now - self._told > _SLOW_S:
             where = masked_url(self.settings.redis_url or "")
             say(f"the API is not ready after {_SLOW_S:g} s: does the store at {where} answer? `taskmaster doctor` looks")

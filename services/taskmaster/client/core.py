@@ -163,6 +163,8 @@ def submission_of(job_type: str, payload: Any, key: str | None, options: Options
         InvalidPayload: the payload is not JSON.
     """
     given = {_WIRE.get(name, name): value for name, value in options.items() if value is not None}
+    if not given and type(job_type) is str and (key is None or (type(key) is str and 0 < len(key) <= KEY_MAX)):  # so are most
+        return Submission(job_type, key, payload_of(payload))
     return _read({"type": job_type, "payload": payload, "idempotencyKey": key} | given)
 
 

@@ -84,7 +84,9 @@ def sending(given: str = "", operation: Literal["send", "create"] = "send") -> S
     api: Any = sys.modules.get("opentelemetry.trace")
     if api is None:
         return Sending(given or trace.ours.get())
-    current = "" if given else _said(api.get_current_span().get_span_context())
+    current = ""
+    if not given and (context := sys.modules["opentelemetry.context"].get_current()):  # empty where nobody has begun anything
+        current = _said(api.get_current_span(context).get_span_context())
     given = given or ("" if current else trace.ours.get())
     if isinstance(api.get_tracer_provider(), api.ProxyTracerProvider):  # there is none: nobody would get the span
         return Sending(given or current)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar, cast
 
 import redis
+from hiredis import pack_command
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -25,6 +26,8 @@ __all__ = ["Begun", "Channel", "Inbox", "SyncStore", "clocks_apart_s", "connecti
 T = TypeVar("T")
 #: Waits between resends, seconds: short at first, for a failover; then patient.
 _RESEND_WAITS_S = (0.02, 0.05, 0.1, 0.2, 0.5)
+#: An inbox answers so much later than its block at most, or it is lost: what came just after one gave up would be a marker lost.
+_OVERDUE_S = 5.0
 #: A clock that moved so much by itself was set.
 _STEP_S = 0.5
 
@@ -213,7 +216,7 @@ class SyncStore:
         return time.monotonic() - started
 
     def inbox(self, partition: int, wid: str) -> Inbox:
-        """A connection of its own that sleeps on a consumer's inbox."""
+        """A connection of its own to a consumer's inbox."""
         return Inbox(self._redis, partition, wid)
 
     def names(self, partition: int) -> Iterator[str]:
@@ -285,8 +288,8 @@ class Channel:
         now: str | int = "" if self._now_ms is None else self._now_ms()
         try:
             connection = self._connected()
-            commands = [next(asking(call, now, self._ways)) for call in calls]
-            connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+            commands = b"".join([pack_command(next(asking(call, now, self._ways))) for call in calls])
+            connection.send_packed_command((commands,), check_health=False)
         except (redis.RedisError, OSError) as error:
             self._drop()
             return error
@@ -328,7 +331,7 @@ class Channel:
     def _ask(self, *command: Any) -> Any:
         connection = self._connected()
         try:
-            connection.send_command(*command, check_health=False)
+            connection.send_packed_command((pack_command(command),), check_health=False)
             return connection.read_response()
         except redis.exceptions.ResponseError:
             raise  # a whole answer was read: the connection is in step
@@ -395,50 +398,73 @@ class Begun(Generic[T]):
 
 
 class Inbox:
-    """Blocks on `in:<wid>` and answers its members one by one. One thread uses it; `close` may come from another."""
+    """Asks for the members of `in:<wid>`, one by one. One thread uses it.
+
+    Between `ask` and `take` it is for the caller to wait until `fileno` can be read.
+    """
 
     def __init__(self, client: redis.Redis, partition: int, wid: str) -> None:
         self._pool = client.connection_pool
         self._key = f"tm:{{{partition}}}:in:{wid}"
         self._connection: Any = None
-        self._is_closed = False
+        self._asked_until = 0.0
 
-    def wait(self, block_s: float) -> str | None:
-        """The next marker, or None when none came in *block_s* seconds.
+    def ask(self, block_s: float) -> float:
+        """Ask for the next marker, which may take the store *block_s* seconds, unless that was done and has not been answered.
 
-        The connection's time-out is well above the block: a reply that comes just after a client gave up would be a marker lost.
+        Returns when to ask again, monotonic seconds.
 
         Raises:
-            StoreError: the connection broke, or was closed. A marker may be lost with it: the caller must look for work.
+            StoreError: the connection broke, or an answer is overdue. A marker may be lost with it: the caller must look for work.
         """
+        now = time.monotonic()
+        if self._asked_until:
+            if now < self._asked_until:
+                return self._asked_until
+            self.close()
+            raise StoreUnavailable(f"inbox {self._key}: no answer in time")
         try:
             if self._connection is None:
-                # A connection outside the pool. Its own time-out bounds the handshake; `can_read` below has another.
                 connection = self._pool.connection_class(**self._pool.connection_kwargs)
                 connection.connect()
                 self._connection = connection
-            connection = self._connection
-            connection.send_command("BZPOPMIN", self._key, block_s)
-            if self._is_closed:  # just before, or while the connection was made: `close` has not seen this one
-                raise StoreUnavailable("inbox: it is closed")
-            if not connection.can_read(timeout=block_s + 5.0):
-                raise StoreUnavailable(f"inbox {self._key}: no answer {block_s + 5.0:.0f} s after a block of {block_s:.0f} s")
-            reply = connection.read_response()
-        except StoreError:
-            self._drop()
-            raise
-        except (redis.RedisError, OSError, ValueError, AttributeError, TypeError) as error:  # the last three: closed under our feet
-            self._drop()
-            raise StoreUnavailable(f"inbox: {type(error).__name__}: {error}") from error
+            command: tuple[Any, ...] = ("BZPOPMIN", self._key, block_s)
+            self._connection.send_packed_command((pack_command(command),), check_health=False)
+        except (redis.RedisError, OSError) as error:
+            self.close()
+            raise translate(error, "inbox") from error
+        self._asked_until = now + block_s + _OVERDUE_S
+        return self._asked_until
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether a marker was asked for and there is no answer yet."""
+        return self._asked_until > 0
+
+    def fileno(self) -> int:
+        """Of the socket on which the answer comes, once it was asked for."""
+        number: int = self._connection._sock.fileno()  # noqa: SLF001 - the library has no other name for it
+        return number
+
+    def take(self) -> str | None:
+        """The marker, or None: there is none yet, or none came while the store waited for one.
+
+        Raises:
+            StoreError: as `ask`.
+        """
+        try:
+            reply = self._connection.read_response(timeout=0, disconnect_on_error=False)
+        except redis.TimeoutError:  # not a whole answer yet
+            return None
+        except (redis.RedisError, OSError) as error:
+            self.close()
+            raise translate(error, "inbox") from error
+        self._asked_until = 0.0
         return None if reply is None else _text(reply[1])
 
     def close(self) -> None:
-        """For good: a blocked `wait` ends with an error, and so does a later one."""
-        self._is_closed = True
-        self._drop()
-
-    def _drop(self) -> None:
-        connection, self._connection = self._connection, None
+        """Drop the connection; the next request makes another."""
+        connection, self._connection, self._asked_until = self._connection, None, 0.0
         if connection is not None:
             connection.disconnect()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
+import os
 import threading
 import time
 from types import SimpleNamespace
@@ -330,6 +332,27 @@ def test_what_lies_behind_a_job_that_is_not_short_gets_a_thread_with_what_comes_
     assert woken == [True]
 
 
+@pytest.mark.parametrize("is_isolated", [False, True])
+def test_a_thread_says_since_when_it_is_in_a_job(is_isolated):
+    """In a handler, and waiting for one that runs in another process; afterwards it is in none."""
+    seen: list[float] = []
+    before = time.monotonic()
+
+    def look(*_):
+        seen.append(thread.began_at)
+
+    message = message_of(broker_of())
+    message.actor.is_isolated, message.actor.call = is_isolated, look
+    worker: Any = SimpleNamespace(admit=lambda _: True, run_isolated=look, settle=lambda *_: None, interrupting=threading.Lock())
+    thread = pools.JobThread(broker=broker_of(), consumers={}, work_queue=None, worker_timeout=1_000)
+    thread.worker = worker
+
+    thread.process_message(message)
+
+    assert before <= seen[0] <= time.monotonic()
+    assert thread.began_at == math.inf
+
+
 def test_a_loop_stops_before_it_started_and_twice():
     """Stopping works at any time."""
     nothing: Any = None
@@ -345,13 +368,15 @@ def test_a_loop_stops_before_it_started_and_twice():
 
 # ---------------------------------------------------------------- the consumer's own rules, over a store that says what it is told to
 class FakeStore:
-    """Runs calls by functions; the inbox sleeps for ever."""
+    """Runs calls by functions. The inbox has what is in `markers`."""
 
     def __init__(self) -> None:
         self.calls: list[tuple] = []
         self.during = lambda: None
         self.answer = calls.Cycle(Status.OK, NOW_MS)
-        self._closed = threading.Event()
+        self.markers: list[str] = []
+        self._readable, self._sends = os.pipe()
+        self._is_closed = False
 
     def channel(self):
         return self
@@ -364,13 +389,23 @@ class FakeStore:
         return self.answer
 
     def inbox(self, partition, wid):
-        return SimpleNamespace(wait=self._sleep, close=lambda: None)
+        return SimpleNamespace(
+            is_asked=True, ask=lambda block_s: math.inf, fileno=lambda: self._readable, take=self._take, close=lambda: None
+        )
+
+    def put(self, marker):
+        self.markers.append(marker)
+        os.write(self._sends, b"!")
+
+    def _take(self):
+        os.read(self._readable, 1)
+        return self.markers.pop(0)
 
     def close(self):
-        self._closed.set()
-
-    def _sleep(self, block_s):
-        self._closed.wait(0.01)
+        if not self._is_closed:
+            self._is_closed = True
+            os.close(self._readable)
+            os.close(self._sends)
 
 
 @pytest.fixture
@@ -397,6 +432,29 @@ def test_a_wake_up_during_a_call_is_not_forgotten(store, consumer):
     assert next(consumer) is None
 
     assert len(store.calls) == rounds + 1
+
+
+def test_cancelling_is_heard_between_rounds(store, consumer):
+    """Also by a consumer that has always something to ask for, and never sleeps."""
+    store.answer = calls.Cycle(Status.OK, NOW_MS, claims=(claim_of(),), more=True)
+    message = next(consumer)
+    store.answer = calls.Cycle(Status.OK, NOW_MS, more=True)
+    store.put(f"c/{message.claim.id}")
+    seen = []
+    for _ in range(2):
+        next(consumer)
+        seen.append(message.is_cancelled)
+
+    assert seen[-1]
+
+
+def test_a_marker_ends_the_sleep_with_a_round(store, consumer):
+    """Whoever waits for the next attempt gets it at once."""
+    assert next(consumer) is None
+    store.answer = calls.Cycle(Status.OK, NOW_MS, claims=(claim_of(),))
+    store.put("w")
+
+    assert next(consumer) is not None
 
 
 def test_a_zombie_and_its_successor_are_told_apart(store, consumer):
