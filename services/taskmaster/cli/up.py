@@ -12,7 +12,6 @@ from setproctitle import setproctitle
 from taskmaster import __version__
 from taskmaster.cli.launcher import Launcher, free_port, loopback
 from taskmaster.cli.options import settings_from, settings_options
-from taskmaster.cli.store import refuse_unsafe
 from taskmaster.model.addresses import masked_url
 from taskmaster.settings import NAMES, Settings, to_environ
 from taskmaster.store import embedded
@@ -32,22 +31,29 @@ def up(**texts: str | None) -> None:
     """
     settings = settings_from(texts)
     setproctitle("taskmaster: up")
-    from taskmaster.telemetry import logs
-
-    logs.configure(settings.log_level, settings.log_format)
     settings = msgspec.structs.replace(settings, port=free_port(settings.host, settings.port))
     store: embedded.EmbeddedStore | None = None
     if settings.redis_url is None:
         store = embedded.start(settings.data_dir, fsync="always" if settings.durability == "strict" else "everysec")
         settings = msgspec.structs.replace(settings, redis_url=store.url)
     try:
-        refuse_unsafe(settings)
+        if store is None:  # the embedded one is configured as it must be; its clients look all the same
+            _refuse_unsafe(settings)
         environ = os.environ | to_environ(settings)
         code = Launcher(settings, store, environ, lambda: _announce(settings, store)).run()
     finally:
         if store is not None:
             store.stop()
     sys.exit(code)
+
+
+def _refuse_unsafe(settings: Settings) -> None:
+    """As `cli.store` does it, with a log: both take a while to import, which an embedded store's first answer need not wait for."""
+    from taskmaster.cli.store import refuse_unsafe
+    from taskmaster.telemetry import logs
+
+    logs.configure(settings.log_level, settings.log_format)
+    refuse_unsafe(settings)
 
 
 def _announce(settings: Settings, store: embedded.EmbeddedStore | None) -> None:
