@@ -45,8 +45,9 @@ class Up:
         return next((line.split()[-1] for line in text.splitlines() if line.startswith("  API")), "") if "workers" in text else ""
 
     def child(self, part: str) -> int:
-        """Process id of store, worker or api; waits until there is one."""
-        mark = {"store": "valkey-server", "worker": "worker supervisor", "api": "taskmaster api"}[part]
+        """Process id of store, worker, api or scheduler; waits until there is one."""
+        marks = {"store": "valkey-server", "worker": "worker supervisor", "api": "taskmaster api", "scheduler": "taskmaster: scheduler"}
+        mark = marks[part]
 
         def find() -> int:
             return next((child.pid for child in psutil.Process(self.process.pid).children() if mark in " ".join(child.cmdline())), 0)
@@ -180,7 +181,7 @@ def test_a_signal_lets_running_jobs_end_and_leaves_nothing(up: Up, sign: signal.
 def test_whatever_dies_is_started_again_and_said(up: Up) -> None:
     before = up.submit("before")
     eventually(lambda: up.state(before) == "completed", what="the job before all deaths completes")
-    for part in ("store", "worker", "api"):
+    for part in ("store", "worker", "api", "scheduler"):
         pid = up.child(part)
         os.kill(pid, signal.SIGKILL)
         eventually(lambda pid=pid, part=part: up.child(part) != pid, within_s=15, what=f"a new {part}")  # type: ignore[misc]
@@ -189,7 +190,7 @@ def test_whatever_dies_is_started_again_and_said(up: Up) -> None:
 
     eventually(lambda: up.state(after) == "completed", within_s=30, what="the job after all deaths completes")
     assert up.state(before) == "completed"
-    for words in ("the embedded store ended", "worker ended (signal SIGKILL)", "api ended (signal SIGKILL)"):
+    for words in ("the embedded store ended", "worker ended (signal SIGKILL)", "api ended (signal SIGKILL)", "scheduler ended (signal SIGKILL)"):
         assert words in up.said()
 
 

@@ -167,7 +167,7 @@ class Supervisor:
             log.warning(events.PLUGIN_LOADED, notes=["a plugin started threads at import; they do not exist in forked workers"])
         for name in READY:
             scripts.load(name)
-        gc.collect()
+        gc.collect(1)
         gc.freeze()  # the heap of imported plugins is shared by all children, and no collection touches it
         log.info(events.WORKER_STARTED, pid=os.getpid(), processes=len(self._slots) - 1, types=list(self._registry.types))
         while not self._signals:
