@@ -190,7 +190,12 @@ def test_whatever_dies_is_started_again_and_said(up: Up) -> None:
 
     eventually(lambda: up.state(after) == "completed", within_s=30, what="the job after all deaths completes")
     assert up.state(before) == "completed"
-    for words in ("the embedded store ended", "worker ended (signal SIGKILL)", "api ended (signal SIGKILL)", "scheduler ended (signal SIGKILL)"):
+    for words in (
+        "the embedded store ended",
+        "worker ended (signal SIGKILL)",
+        "api ended (signal SIGKILL)",
+        "scheduler ended (signal SIGKILL)",
+    ):
         assert words in up.said()
 
 

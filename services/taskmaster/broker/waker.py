@@ -5,7 +5,7 @@ All of it in one place, so that no thread stands between a marker and the round 
 
 from __future__ import annotations
 
-import contextlib
+import ctypes
 import math
 import os
 import random
@@ -19,6 +19,8 @@ from taskmaster.store.client import Inbox
 
 __all__ = ["Waker"]
 
+#: Keeps the interpreter, as `os.write` does not: whoever rings goes on, and the consumer tells the store of more than one end at once.
+_write = ctypes.PyDLL(None).write
 #: How long the store holds a request for a marker before it says that there is none.
 BLOCK_S = 5.0
 #: So long what was just claimed may take to begin before another marker is asked for: both want the interpreter.
@@ -48,9 +50,9 @@ class Waker:
 
     def ring(self) -> None:
         """End the sleep, or if there is none the next one."""
-        with self._lock, contextlib.suppress(BlockingIOError):  # full: it is ringing
+        with self._lock:
             if not self._is_closed:
-                os.write(self._rope, b"!")
+                _write(self._rope, b"!", 1)  # one that is full rings already
 
     def listen(self, inbox: Inbox | None) -> None:
         """From now on to this inbox; the one before is closed."""
