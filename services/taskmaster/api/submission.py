@@ -171,7 +171,7 @@ async def _submit_bulk(service: Service, bulk: Bulk, traceparent: str, trace: st
         except InvalidRequest as error:
             checked.append(error)
     if bulk.mode == "independent":
-        stored = await (await service.enqueuer.begin(checked)).results()
+        stored = await service.enqueuer.begin(checked).results()
     else:
         stored = await service.enqueuer.atomic(checked)
     if all(isinstance(one, StoreError) for one in stored):

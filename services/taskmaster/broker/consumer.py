@@ -155,17 +155,23 @@ class PartitionConsumer(Consumer):
         """Tell the store what is left to tell, within a few seconds, and sign off, unless something still runs here."""
         self._waker.listen(None)
         self.draining.set()
-        if self.wid:
-            try:
-                while self._done or self._unsent:
-                    self._round()
-                if not any(message.is_running for message in self.held.values()):
-                    self.store.run(calls.unregister(self.partition, self.wid), within_s=2.0)
-            except StoreError as error:
-                log.warning(events.STORE_LOST, partition=self.partition, error=str(error), unsent=len(self._done) + len(self._unsent))
-        self._waker.close()
-        self._channel.close()
-        self.store.close()
+        try:
+            self._sign_off()
+        finally:
+            self._waker.close()
+            self._channel.close()
+            self.store.close()
+
+    def _sign_off(self) -> None:
+        if not self.wid:
+            return
+        try:
+            while self._done or self._unsent:
+                self._round()
+            if not any(message.is_running for message in self.held.values()):
+                self.store.run(calls.unregister(self.partition, self.wid), within_s=2.0)
+        except StoreError as error:
+            log.warning(events.STORE_LOST, partition=self.partition, error=str(error), unsent=len(self._done) + len(self._unsent))
 
     # ------------------------------------------------------------ a round
     def _round(self) -> None:

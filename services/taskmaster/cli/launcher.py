@@ -40,6 +40,8 @@ _SLOW_S: Final = 20.0
 WORKERS_S: Final = 10.0
 #: So long the scheduler leaves the cores to the API and the workers, which are wanted first: until they are there, or for this time.
 SCHEDULER_S: Final = 5.0
+#: A child that ends so soon after its first start could not work at all.
+NEW_S: Final = 5.0
 
 
 class _Health(msgspec.Struct):
@@ -187,7 +189,8 @@ class Launcher:
                 if time.monotonic() >= child.start_at:
                     child.start()
             elif (ended := child.process.poll()) is not None:
-                if ended in (EX_CONFIG, EX_UNAVAILABLE) and child.deaths == 0 and not self._is_announced:
+                is_new = not self._is_announced or time.monotonic() - child.started < NEW_S
+                if ended in (EX_CONFIG, EX_UNAVAILABLE) and child.deaths == 0 and is_new:
                     return ended  # it has said why
                 wait_s = child.note_death()
                 say(f"{child.command} ended ({_how(ended)}); starting it again in {wait_s:g} s")

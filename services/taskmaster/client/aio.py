@@ -122,7 +122,8 @@ class AsyncClient:
                 sent, under_way = under_way, None
                 results = await sent.results() if sent else []
                 if not core.is_lost(results):
-                    under_way = await parts.enqueuer.begin(checked)
+                    under_way = parts.enqueuer.begin(checked)
+                    await asyncio.sleep(0)  # now it is on its way
                 for outcome in core.one_by_one(results, first):
                     yield outcome
                 first += len(results)
@@ -136,7 +137,7 @@ class AsyncClient:
             raise
         finally:
             if under_way is not None:  # the caller went away, or raised: what was sent is sent, if need be again
-                await under_way.results()
+                await under_way.over()
 
     async def get(self, job_id: str) -> JobRecord:
         """As `Client.get`."""

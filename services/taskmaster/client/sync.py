@@ -115,7 +115,8 @@ class Client:
         """Store many jobs; what became of each comes in order. Nothing is sent before the first is asked for.
 
         Independent: 500 a call, while the next 500 are checked. At most 1,000 items are taken beyond those whose outcome has been told.
-        An item that cannot be accepted comes back as the error that says why, and spoils no other.
+        An item that cannot be accepted comes back as the error that says why, and spoils no other. A call is sent again for 10 s at most,
+        and not while the caller is busy with something else.
 
         Atomic: at most 1,000, all or none: if one cannot be accepted, this raises and nothing is stored. Under pressure items come back as,
         or this raises, `Overloaded` or `StoreFilling`.

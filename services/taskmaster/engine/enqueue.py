@@ -141,10 +141,9 @@ class AsyncEnqueuer:
             answer = await self._gather.submit(partition, job)
         return job, answer
 
-    async def begin(self, checked: Sequence[Checked]) -> AsyncStoring:
-        """As `Enqueuer.begin`."""
+    def begin(self, checked: Sequence[Checked]) -> AsyncStoring:
+        """As `Enqueuer.begin`; they are on their way once the loop has had a turn."""
         sent = [(places, asyncio.create_task(self._tried(partition, _jobs(checked, places)))) for partition, places in _groups(checked)]
-        await asyncio.sleep(0)  # now they are on their way
         return AsyncStoring(checked, sent)
 
     async def atomic(self, checked: Sequence[Checked]) -> list[Result]:
@@ -180,6 +179,11 @@ class AsyncStoring:
         for (places, _), some in zip(self._sent, found, strict=True):
             _fill(self._results, places, some)
         return _complete(self._results)
+
+    async def over(self) -> None:
+        """Wait until they are stored or not, whatever becomes of them."""
+        if self._sent:
+            await asyncio.wait([task for _, task in self._sent])
 
 
 def _refused(checked: Sequence[Checked]) -> list[Result | None]:

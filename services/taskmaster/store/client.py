@@ -28,6 +28,8 @@ T = TypeVar("T")
 _RESEND_WAITS_S = (0.02, 0.05, 0.1, 0.2, 0.5)
 #: An inbox answers so much later than its block at most, or it is lost: what came just after one gave up would be a marker lost.
 _OVERDUE_S = 5.0
+#: For each step of connecting an inbox.
+_CONNECT_S = 1.0
 #: A clock that moved so much by itself was set.
 _STEP_S = 0.5
 
@@ -88,7 +90,11 @@ class SyncStore:
     def begin(self, calls: Sequence[Call[T]]) -> Begun[T]:
         """Send calls that do not depend on one another, and do not wait: the store does its part while the caller does something else."""
         channel, life = self._borrowed(), self._life
-        return channel.begin(calls, lambda: self._take_back(channel, life))
+        try:
+            return channel.begin(calls, lambda: self._take_back(channel, life))
+        except BaseException:
+            self._take_back(channel, life)
+            raise
 
     def converse(self, talk: Talk[T], *, within_s: float = 0.0) -> T:
         """Carry out *talk*, call by call, each as `run` does. Raises what `run` raises, and what the talk does."""
@@ -288,8 +294,7 @@ class Channel:
         now: str | int = "" if self._now_ms is None else self._now_ms()
         try:
             connection = self._connected()
-            commands = b"".join([pack_command(next(asking(call, now, self._ways))) for call in calls])
-            connection.send_packed_command((commands,), check_health=False)
+            connection.send_packed_command([pack_command(next(asking(call, now, self._ways))) for call in calls], check_health=False)
         except (redis.RedisError, OSError) as error:
             self._drop()
             return error
@@ -368,6 +373,7 @@ class Begun(Generic[T]):
         self._channel = channel
         self._calls = calls
         self._done = done
+        self._pid = os.getpid()
         self._began_at = time.monotonic()
         self._failure = channel.send(calls)
 
@@ -378,6 +384,9 @@ class Begun(Generic[T]):
         store may have forgotten by then that it took it.
         """
         channel, calls, answers = self._channel, self._calls, list[T | StoreError]()
+        if self._pid != os.getpid():  # the connection and its answers are the parent's
+            channel.close()
+            return [StoreUnavailable(f"{call.script.name}: begun by another process, which has the answer") for call in calls]
         try:
             raws: Sequence[Any] = channel.replies(calls) if self._failure is None else [self._failure] * len(calls)
             for call, raw in zip(calls, raws, strict=True):
@@ -401,31 +410,39 @@ class Inbox:
     """Asks for the members of `in:<wid>`, one by one. One thread uses it.
 
     Between `ask` and `take` it is for the caller to wait until `fileno` can be read.
+
+    Attributes:
+        answers_by: monotonic seconds by which what was asked is answered, or the inbox is lost; 0: nothing is asked.
     """
 
     def __init__(self, client: redis.Redis, partition: int, wid: str) -> None:
         self._pool = client.connection_pool
         self._key = f"tm:{{{partition}}}:in:{wid}"
         self._connection: Any = None
-        self._asked_until = 0.0
+        self.answers_by = 0.0
 
-    def ask(self, block_s: float) -> float:
-        """Ask for the next marker, which may take the store *block_s* seconds, unless that was done and has not been answered.
+    @property
+    def is_connected(self) -> bool:
+        """Whether the next request needs no new connection."""
+        return self._connection is not None
 
-        Returns when to ask again, monotonic seconds.
+    def is_overdue(self, now: float) -> bool:
+        """Whether what was asked should have been answered: a marker may be lost with it, and the caller must look for work."""
+        return 0 < self.answers_by <= now
+
+    def ask(self, block_s: float) -> None:
+        """Ask for the next marker, which may take the store *block_s* seconds. Not before what was asked is answered.
 
         Raises:
-            StoreError: the connection broke, or an answer is overdue. A marker may be lost with it: the caller must look for work.
+            StoreError: the connection broke. A marker may be lost with it.
         """
-        now = time.monotonic()
-        if self._asked_until:
-            if now < self._asked_until:
-                return self._asked_until
-            self.close()
-            raise StoreUnavailable(f"inbox {self._key}: no answer in time")
         try:
             if self._connection is None:
-                connection = self._pool.connection_class(**self._pool.connection_kwargs)
+                # Whoever waits here has a round to make: it does not wait for long.
+                patience_s = {
+                    name: min(_CONNECT_S, self._pool.connection_kwargs[name]) for name in ("socket_timeout", "socket_connect_timeout")
+                }
+                connection = self._pool.connection_class(**self._pool.connection_kwargs | patience_s)
                 connection.connect()
                 self._connection = connection
             command: tuple[Any, ...] = ("BZPOPMIN", self._key, block_s)
@@ -433,13 +450,7 @@ class Inbox:
         except (redis.RedisError, OSError) as error:
             self.close()
             raise translate(error, "inbox") from error
-        self._asked_until = now + block_s + _OVERDUE_S
-        return self._asked_until
-
-    @property
-    def is_asked(self) -> bool:
-        """Whether a marker was asked for and there is no answer yet."""
-        return self._asked_until > 0
+        self.answers_by = time.monotonic() + block_s + _OVERDUE_S
 
     def fileno(self) -> int:
         """Of the socket on which the answer comes, once it was asked for."""
@@ -459,12 +470,12 @@ class Inbox:
         except (redis.RedisError, OSError) as error:
             self.close()
             raise translate(error, "inbox") from error
-        self._asked_until = 0.0
+        self.answers_by = 0.0
         return None if reply is None else _text(reply[1])
 
     def close(self) -> None:
         """Drop the connection; the next request makes another."""
-        connection, self._connection, self._asked_until = self._connection, None, 0.0
+        connection, self._connection, self.answers_by = self._connection, None, 0.0
         if connection is not None:
             connection.disconnect()
 

@@ -10,7 +10,9 @@ import pytest
 
 from support.proxy import StoreProxy
 from support.servers import StoreServer
+from taskmaster.broker import waker as waker_module
 from taskmaster.broker.waker import Waker
+from taskmaster.store import client
 from taskmaster.store.client import SyncStore
 
 INBOX = "tm:{0}:in:w1"
@@ -139,6 +141,61 @@ def test_a_store_that_is_away_is_tried_again_and_again(heard: list[str], tmp_pat
     store.close()
 
 
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block of 0.2 s that is overdue 0.1 s after its end."""
+    monkeypatch.setattr(waker_module, "BLOCK_S", 0.2)
+    monkeypatch.setattr(client, "_OVERDUE_S", 0.1)
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_answer_that_is_overdue_is_a_lost_inbox(waker: Waker, heard: list[str], road: StoreProxy, clean_server: StoreServer) -> None:
+    """A frozen store says nothing to what it was asked: on another connection it may."""
+    road.mute()
+    assert waker.wait(5)
+    assert heard == [""]
+
+    road.restore()
+    put(clean_server, "w")
+    while "w" not in heard:
+        assert waker.wait(5)
+    assert set(heard) == {"", "w"}
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_was_answered_while_nobody_looked_is_heard(waker: Waker, heard: list[str], clean_server: StoreServer) -> None:
+    """However late: a consumer may be in a round for long."""
+    waker.wait(0.05)
+    put(clean_server, "c/one")
+    time.sleep(0.5)
+
+    assert waker.wait(1)
+    assert heard == ["c/one"]
+
+
+def test_who_only_looks_connects_at_first_and_not_soon_after_a_loss(
+    waker: Waker, heard: list[str], road: StoreProxy, clean_server: StoreServer
+) -> None:
+    """Connecting may take a while, and a round stands behind the look. Who sleeps connects."""
+    put(clean_server, "w")
+    waker.wait(0)
+    time.sleep(0.1)
+    assert waker.wait(0)
+    waker.wait(0)
+    road.cut()
+    ends = time.monotonic() + 0.8
+    while time.monotonic() < ends:
+        waker.wait(0)
+    put(clean_server, "c/one")
+    for _ in range(10):
+        waker.wait(0)
+        time.sleep(0.01)
+
+    assert heard == ["w", ""]
+    assert waker.wait(5)
+    assert heard == ["w", "", "c/one"]
+
+
 def test_an_answer_in_pieces_is_heard_whole(waker: Waker, heard: list[str], road: StoreProxy, clean_server: StoreServer) -> None:
     road.split_bytes(1)
     put(clean_server, "c/long-enough-to-come-in-pieces")
@@ -153,3 +210,4 @@ def test_once_closed_it_may_still_be_rung(waker: Waker) -> None:
     waker.close()
     waker.ring()
     waker.close()
+    assert not waker.wait(5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
@@ -89,5 +90,30 @@ def test_a_store_that_is_closed_waits_for_nothing(clean_server: StoreServer) -> 
 
     assert isinstance(told[0], StoreUnavailable)
     eventually(lambda: clients(clean_server) == before)
+    assert store.run(upkeep.promote(0)) is False
+    store.close()
+
+
+def test_calls_that_were_begun_are_answered_once_and_their_connection_goes_on(clean_server: StoreServer) -> None:
+    """All over one, which serves the next call."""
+    store = SyncStore(clean_server.url)
+    before = clients(clean_server)
+
+    assert store.begin([upkeep.promote(partition) for partition in range(5)]).answers() == [False] * 5
+    assert store.run(upkeep.promote(0)) is False
+
+    assert clients(clean_server) - before == 1
+    store.close()
+
+
+def test_a_fork_leaves_the_answers_to_its_parent(clean_server: StoreServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading one would leave the parent without, and the connection is not the child's to use."""
+    store = SyncStore(clean_server.url)
+    begun = store.begin([upkeep.promote(0)])
+    with monkeypatch.context() as child:
+        child.setattr(os, "getpid", lambda: -1)
+        [answer] = begun.answers(within_s=5)
+
+    assert isinstance(answer, StoreUnavailable)
     assert store.run(upkeep.promote(0)) is False
     store.close()

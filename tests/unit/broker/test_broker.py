@@ -389,9 +389,10 @@ class FakeStore:
         return self.answer
 
     def inbox(self, partition, wid):
-        return SimpleNamespace(
-            is_asked=True, ask=lambda block_s: math.inf, fileno=lambda: self._readable, take=self._take, close=lambda: None
-        )
+        inbox = SimpleNamespace(answers_by=0.0, is_connected=True, fileno=lambda: self._readable, take=self._take, close=lambda: None)
+        inbox.ask = lambda block_s: setattr(inbox, "answers_by", math.inf)
+        inbox.is_overdue = lambda now: False
+        return inbox
 
     def put(self, marker):
         self.markers.append(marker)
