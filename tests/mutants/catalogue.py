@@ -345,7 +345,7 @@ _PYTHON = [
     ),
     python(
         "resend_with_a_new_number",
-        "store/client",
+        "store/channel",
         _SEND_OTHER[0],
         _SEND_OTHER[1].format("*call.args[:2], int(call.args[2]) + 1, *call.args[3:]"),
         f"{BROKER}/test_store_faults.py",
@@ -354,7 +354,7 @@ _PYTHON = [
     ),
     python(
         "resend_without_what_ended",
-        "store/client",
+        "store/channel",
         _SEND_OTHER[0],
         _SEND_OTHER[1].format('*call.args[:4], b"\\x90", *call.args[5:]'),
         f"{BROKER}/test_store_faults.py",

@@ -21,8 +21,9 @@ from redis._parsers.base import BaseParser
 
 from taskmaster.errors import StoreDefect, StoreRefused, StoreUnavailable
 from taskmaster.store import upkeep
-from taskmaster.store.client import Inbox, SyncStore, connection_options
+from taskmaster.store.client import SyncStore, connection_options
 from taskmaster.store.faults import Action, classify, translate
+from taskmaster.store.inbox import Inbox
 
 RESEND, RECONNECT, REJECT, BUG = Action.RESEND, Action.RECONNECT, Action.REJECT, Action.BUG
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 
 from taskmaster.errors import StoreError
-from taskmaster.store.client import Inbox
+from taskmaster.store.inbox import Inbox
 
 __all__ = ["Waker"]
 

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from support.eventually import eventually
 from support.proxy import StoreProxy
 from support.servers import StoreServer
 from taskmaster.broker import waker as waker_module
 from taskmaster.broker.waker import Waker
-from taskmaster.store import client
+from taskmaster.store import inbox as inbox_module
 from taskmaster.store.client import SyncStore
 
 INBOX = "tm:{0}:in:w1"
@@ -63,8 +64,7 @@ def test_a_marker_is_heard_whenever_it_came(waker: Waker, heard: list[str], clea
     timer.join()
     assert not waker.wait(0.05)
     put(clean_server, "c/two")
-    time.sleep(0.1)
-    assert waker.wait(0)
+    eventually(lambda: waker.wait(0), what="the marker is heard by who only looks")
 
     assert heard == ["w", "c/one", "c/two"]
     assert not waker.wait(0)
@@ -145,7 +145,7 @@ def test_a_store_that_is_away_is_tried_again_and_again(heard: list[str], tmp_pat
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A block of 0.2 s that is overdue 0.1 s after its end."""
     monkeypatch.setattr(waker_module, "BLOCK_S", 0.2)
-    monkeypatch.setattr(client, "_OVERDUE_S", 0.1)
+    monkeypatch.setattr(inbox_module, "_OVERDUE_S", 0.1)
 
 
 @pytest.mark.usefixtures("quick")
@@ -167,7 +167,9 @@ def test_what_was_answered_while_nobody_looked_is_heard(waker: Waker, heard: lis
     """However late: a consumer may be in a round for long."""
     waker.wait(0.05)
     put(clean_server, "c/one")
-    time.sleep(0.5)
+    asked = waker._inbox
+    assert asked is not None
+    eventually(lambda: asked.is_overdue(time.monotonic()), what="the answer is overdue, had it not come")
 
     assert waker.wait(1)
     assert heard == ["c/one"]
@@ -178,19 +180,15 @@ def test_who_only_looks_connects_at_first_and_not_soon_after_a_loss(
 ) -> None:
     """Connecting may take a while, and a round stands behind the look. Who sleeps connects."""
     put(clean_server, "w")
-    waker.wait(0)
-    time.sleep(0.1)
-    assert waker.wait(0)
-    waker.wait(0)
+    eventually(lambda: waker.wait(0), what="the marker is heard")
+    waker.wait(0)  # asks for the next one
     road.cut()
-    ends = time.monotonic() + 0.8
-    while time.monotonic() < ends:
-        waker.wait(0)
+    eventually(lambda: waker.wait(0), what="the loss is told")
     put(clean_server, "c/one")
-    for _ in range(10):
-        waker.wait(0)
-        time.sleep(0.01)
+    assert not waker.wait(0)
 
+    assert waker._inbox is not None
+    assert not waker._inbox.is_connected
     assert heard == ["w", ""]
     assert waker.wait(5)
     assert heard == ["w", "", "c/one"]
