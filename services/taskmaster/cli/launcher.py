@@ -154,9 +154,7 @@ class Launcher:
         signal.signal(signal.SIGCHLD, lambda *_: None)  # only to end the sleep
         code = EX_OK
         try:
-            self._children = [Child(command, self.environ) for command in ("worker", "api", "scheduler")]
-            self._began = self._told = time.monotonic()
-            self._children[-1].start_at = self._began + SCHEDULER_S
+            self._begin()
             while not self._signals and code == EX_OK:
                 code = self._keep()
                 if code == EX_OK and not self._signals:
@@ -172,6 +170,12 @@ class Launcher:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             bell.close()
             bell_end.close()
+
+    def _begin(self) -> None:
+        """Make the children; `_keep` starts them when they are due."""
+        self._began = self._told = time.monotonic()
+        scheduler = Child("scheduler", self.environ, start_at=self._began + SCHEDULER_S)
+        self._children = [Child("worker", self.environ), Child("api", self.environ), scheduler]
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         self._signals += 1
