@@ -167,7 +167,7 @@ def limiter_violations(snap: Snapshot, jobs: dict[str, Any]) -> list[str]:
     wrong: list[str] = []
     held: dict[str, set[str]] = defaultdict(set)
     for job_id, job in jobs.items():
-        for instance in filter(None, job.get("hl", "").split(",")):
+        for instance in filter(None, job.get("hl", "").split(",") if job["st"] == "a" else ()):
             held[instance].add(job_id)
     waiting: Counter[str] = Counter()
     kicks = dict(snap.get("kick", ()))
@@ -265,7 +265,7 @@ def violations(snap: Snapshot) -> list[str]:
             wrong.append(f"I1 {job_id} waits in band {band}, which its queue does not list")
         if state == "w" and name != "-" and name not in dict(snap.get(f"ring:{queue}/{band}{limits}", ())):
             wrong.append(f"I1 {job_id} waits in lane {name}, which its ring does not list")
-        if job.get("hl") and state != "a":
+        if "hl" in job and state not in "ac":
             wrong.append(f"B6 {job_id} is {state} and holds {job['hl']}")
         if job_id not in dict(snap.get(f"it:{kind}", ())):
             wrong.append(f"I1 {job_id} is not listed under its type")

@@ -48,8 +48,8 @@ local function ended_as(state, queue)
   of_queue[state] = (of_queue[state] or 0) + 1
 end
 
--- What the hash of a completed job says besides: it holds no limiters any more, and whether its fallback did it.
-local NOTHING, LET_GO, FELL_BACK = {}, { 'hl', '' }, { 'hl', '', 'fb', 1 }
+-- What the hash of a completed job says besides: whether its fallback did it.
+local NOTHING, FELL_BACK = {}, { 'fb', 1 }
 
 local function finish(id, its_token, outcome, body, row, delay_ms, reason, fingerprint)
   local key = P .. 'j:' .. id
@@ -63,11 +63,11 @@ local function finish(id, its_token, outcome, body, row, delay_ms, reason, finge
   if row ~= '' then remember_attempt(id, row) end
   out_of_active(id, queue, f[7])
   if f[7] then
-    if outcome ~= 'c' then call('HDEL', key, 'hl') end
+    if outcome ~= 'c' then call('HDEL', key, 'hl') end -- a completed job has no next attempt that it could be taken for
     hear_end(key, f[7], outcome, reason, delay_ms)
   end
   if outcome == 'c' then
-    local rest = not f[7] and NOTHING or is_fallback(f[7]) and FELL_BACK or LET_GO
+    local rest = f[7] and is_fallback(f[7]) and FELL_BACK or NOTHING
     if keyed then let_key_go(keyed, window) end
     if body ~= '' then
       call('HSET', key, 'st', 'c', 'fa', NOW, 'rz', #body, unpack(rest))
