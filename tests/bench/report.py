@@ -96,7 +96,7 @@ def _outcome_row(outcome: Outcome) -> list[str]:
     sign = "≤" if target.is_ceiling else "≥"
     unit = f" x {target.beside or target.over}" if target.beside or target.over else ""
     bounds = [f"{sign} {_number(bound)}{unit}" for bound in (target.bound, target.goal)]
-    if target.pace is not None and outcome.speed != 1:
+    if target.pace is not None and outcome.bound != target.bound:
         pace = target.pace
         bounds[0] += f" where {pace.subject} has {_number(pace.there)} {pace.figure}; here {sign} {_number(outcome.bound)}"
     return [target.part, target.figure, _number(outcome.reached) + unit, *bounds, "yes" if outcome.is_met else "**no**"]

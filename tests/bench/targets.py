@@ -1,5 +1,5 @@
-"""What TaskMaster has to reach: ratios of one run. A bound in ms, us or jobs a second was set on one machine; where that machine's speed
-decides, it is held against what another system took there and takes here.
+"""What TaskMaster has to reach: ratios of one run. A bound in ms, us or jobs a second was set on one machine; on a slower one, by what another
+system took there and takes here, that much more is allowed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Pace:
 class Target:
     """*figure* of TaskMaster in *part*, divided by that of *beside* or by its own *over* if one is named, is at least (at most) *bound*.
 
-    With a *pace* the bound, and the goal, are what is asked where the machine goes at that pace.
+    With a *pace* the bound is what is asked of a machine that is as fast as that, or faster; a slower one is allowed as much more as it is slower.
     """
 
     part: str
@@ -48,8 +48,9 @@ class Outcome:
 
     @property
     def bound(self) -> float:
-        """What is asked here."""
-        return self.target.bound * self.speed
+        """What is asked here: no more than on the machine that the bound was set on."""
+        eased = self.target.bound * self.speed
+        return max(self.target.bound, eased) if self.target.is_ceiling else min(self.target.bound, eased)
 
     @property
     def is_met(self) -> bool:
