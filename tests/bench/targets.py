@@ -1,5 +1,5 @@
-"""What TaskMaster has to reach: ratios of one run. A bound in ms, us or jobs a second was set on one machine; on a slower one, by what another
-system took there and takes here, that much more is allowed.
+"""What TaskMaster has to reach: ratios of one run. A bound in ms, us or jobs a second was set on one machine; a slower one is allowed more, by
+what another system takes on both.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Pace:
 class Target:
     """*figure* of TaskMaster in *part*, divided by that of *beside* or by its own *over* if one is named, is at least (at most) *bound*.
 
-    With a *pace* the bound is what is asked of a machine that is as fast as that, or faster; a slower one is allowed as much more as it is slower.
+    With a *pace* the bound is for a machine that is as fast as that, or faster; a slower one is allowed as much more as it is slower.
     """
 
     part: str

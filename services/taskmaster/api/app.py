@@ -25,6 +25,7 @@ from taskmaster.api import (
     jobs,
     limits,
     operations,
+    origin,
     output,
     problems,
     queues,
@@ -39,6 +40,7 @@ from taskmaster.api import (
     workers,
 )
 from taskmaster.api.metrics import Scrape
+from taskmaster.api.problems import CrossSite
 from taskmaster.api.service import Answer, AnyRequest, Service, data, only
 from taskmaster.api.watch import Watch
 from taskmaster.engine.artifacts import artifacts_of
@@ -143,10 +145,13 @@ class _Api(Litestar):
 
         method = scope["method"]
         try:
+            origin.check(method, scope["headers"])
             if scope["path"] == _SUBMIT and method == "POST" and _is_plain(scope):
                 await self._submit(scope, receive, noting)
             else:
                 await super().__call__(scope, receive, noting)
+        except CrossSite as error:
+            await self._refuse(error, scope, receive, noting)
         finally:
             self._meter.answered(method if method in _METHODS else OTHER, scope.get("path_template") or OTHER, status, began_at)
 
@@ -154,16 +159,23 @@ class _Api(Litestar):
         """POST /jobs past the framework's routes, layers and tables of arguments: a third of a submission's time, and nothing is among them
         that it needs.
         """
-        scope["app"] = scope["litestar_app"] = self
         scope["path_template"] = _SUBMIT
-        scope.setdefault("state", {})
-        request: AnyRequest = Request(scope, receive, send)
-        answer: ASGIResponse
+        request = self._request(scope, receive, send)
         try:
-            answer = await submission.submit.fn(request)
+            answer: ASGIResponse = await submission.submit.fn(request)
         except Exception as error:
-            answer = _problem(request, error).to_asgi_response(None, request)
-        await answer(scope, receive, send)
+            await self._refuse(error, scope, receive, send)
+        else:
+            await answer(scope, receive, send)
+
+    async def _refuse(self, error: Exception, scope: Any, receive: Any, send: Any) -> None:
+        request = self._request(scope, receive, send)
+        await _problem(request, error).to_asgi_response(None, request)(scope, receive, send)
+
+    def _request(self, scope: Any, receive: Any, send: Any) -> AnyRequest:
+        scope["app"] = scope["litestar_app"] = self
+        scope.setdefault("state", {})
+        return Request(scope, receive, send)
 
 
 def _is_plain(scope: Any) -> bool:

@@ -14,6 +14,8 @@ __all__ = ["next_link", "pack", "unpack"]
 
 #: A job id, and behind a slash the id of an effect.
 _OF_JOB = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}(/[0-9a-f]{0,32})?")
+#: As the store writes a score: no other spelling, which Python might take for a number and the store would not.
+_SCORE = re.compile(r"-?[0-9]{1,19}(\.[0-9]{1,20})?(e[+-]?[0-9]{1,2})?")
 Place = tuple[str, str]
 BEGINNING: Place = ("", "")
 
@@ -42,10 +44,7 @@ def unpack(word: str | None, *filters: str, member: re.Pattern[str] = _OF_JOB) -
         raise _bad() from error
     mark, _, rest = text.partition(" ")
     score, _, name = rest.partition(" ")
-    try:
-        is_number = abs(float(score)) < 2**63 and len(score) <= 32
-    except ValueError:
-        is_number = False
+    is_number = len(score) <= 32 and _SCORE.fullmatch(score) is not None and abs(float(score)) < 2**63
     if mark != digest(*filters)[:8] or not is_number or not member.fullmatch(name):
         raise _bad()
     return score, name

@@ -301,6 +301,7 @@ async def patch_job(request: AnyRequest, job_id: FromPath[str]) -> Answer:
     that nobody else has changed it meanwhile.
     """
     only(request)
+    of(request).require("jobs:submit")
     limit = of(request).settings.max_body_bytes
     return await _changed(request, job_id, strict.convert(strict.decode(await bodies.read(request, limit)), Change))
 
@@ -309,6 +310,7 @@ async def patch_job(request: AnyRequest, job_id: FromPath[str]) -> Answer:
 async def run_now(request: AnyRequest, job_id: FromPath[str]) -> Answer:
     """A job that is delayed, or waits for its next attempt, is due now; one that waits already stays where it is."""
     only(request)
+    of(request).require("jobs:submit")
     return await _changed(request, job_id, AT_ONCE)
 
 

@@ -17,6 +17,7 @@ from taskmaster.telemetry import events, logs
 
 __all__ = [
     "BadParameter",
+    "CrossSite",
     "KeyConflict",
     "PreconditionFailed",
     "Problem",
@@ -52,6 +53,12 @@ class PreconditionFailed(TaskMasterError):
     code = "precondition-failed"
 
 
+class CrossSite(TaskMasterError):
+    """A browser sends it for a page of another site. Facts: origin."""
+
+    code = "cross-site"
+
+
 class TooManyStreams(TaskMasterError):
     """As many jobs are followed through this process as may. Facts: limit, retryAfterS."""
 
@@ -81,6 +88,7 @@ _KINDS: dict[str, _Kind] = {
     "unsupported-media-type": _Kind(415, "The body must be JSON"),
     "bad-parameter": _Kind(400, "A parameter cannot be understood"),
     "forbidden": _Kind(403, "A permission is missing"),
+    "cross-site": _Kind(403, "The request comes from a page of another site"),
     "not-found": _Kind(404, "There is no such thing"),
     "method-not-allowed": _Kind(405, "This method does nothing here"),
     "conflict": _Kind(409, "The present state does not allow this"),

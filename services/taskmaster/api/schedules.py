@@ -55,6 +55,7 @@ async def put_schedule(request: AnyRequest, schedule_id: FromPath[str]) -> Answe
     """201 when it is new. If-Match: only if its version is that one; `If-None-Match: *`: only if there is none. Paused stays paused."""
     service = of(request)
     only(request)
+    service.require("jobs:submit")
     scheduled_jobs.home(schedule_id, service.settings.partitions)
     body = strict.convert(strict.decode(await bodies.read(request, service.settings.max_body_bytes)), Body)
     jobs = await _jobs(service, body.type)
@@ -68,6 +69,7 @@ async def patch_schedule(request: AnyRequest, schedule_id: FromPath[str]) -> Ans
     """The body is a JSON Merge Patch of the schedule: null takes a field back to its default. `enabled` pauses or resumes."""
     service = of(request)
     only(request)
+    service.require("jobs:submit")
     change = strict.convert(strict.decode(await bodies.read(request, service.settings.max_body_bytes)), dict[str, Any])
     enabled = change.pop("enabled", None)
     if not isinstance(enabled, bool | None):
@@ -134,6 +136,7 @@ async def pause_schedule(request: AnyRequest, schedule_id: FromPath[str]) -> Ans
 )
 async def resume_schedule(request: AnyRequest, schedule_id: FromPath[str]) -> Answer:
     """With the first instant from now; what came while it was paused was not missed. `backfill` makes up for it."""
+    of(request).require("jobs:submit")
     return await _switch(request, schedule_id, enabled=True)
 
 
@@ -148,6 +151,7 @@ async def trigger_schedule(request: AnyRequest, schedule_id: FromPath[str]) -> A
     """With an Idempotency-Key the request may be repeated: equal keys make one job. A paused schedule can be triggered."""
     service = of(request)
     only(request)
+    service.require("jobs:submit")
     order, key = await _order(request), _key(request)
     row, jobs = await _row_and_jobs(service, schedule_id)
     now_ms, window_ms = await service.store.now_ms(), service.settings.idempotency_window_ms
@@ -171,6 +175,7 @@ async def backfill_schedule(request: AnyRequest, schedule_id: FromPath[str]) -> 
     """
     service = of(request)
     only(request)
+    service.require("jobs:submit")
     order, key = strict.convert(strict.decode(await bodies.read(request, 4_096)), BackfillOrder), _key(request)
     row = await service.store.converse(engine.show(schedule_id, service.settings.partitions))
     instants = backfills.instants_of(row, order, await service.store.now_ms())

@@ -12,6 +12,7 @@ import msgspec
 from taskmaster.errors import InvalidRequest
 from taskmaster.model.ids import digest
 from taskmaster.model.lanes import KEY_MAX, LIMITS_MAX, lane_name
+from taskmaster.model.patterns import whole
 from taskmaster.store.calls import Unique
 from taskmaster_sdk.jobs import NAME
 
@@ -40,9 +41,9 @@ Until = Literal["started", "finished", "ttl"]
 OnConflict = Literal["reject", "return-existing", "replace", "debounce", "throttle"]
 Instant = Annotated[dt.datetime, msgspec.Meta(tz=True)]
 Key = Annotated[str, msgspec.Meta(min_length=1, max_length=KEY_MAX)]
-Tags = Annotated[tuple[Annotated[str, msgspec.Meta(pattern=f"^{_TAG.pattern}$")], ...], msgspec.Meta(max_length=TAGS_MAX)]
+Tags = Annotated[tuple[Annotated[str, msgspec.Meta(pattern=whole(_TAG.pattern))], ...], msgspec.Meta(max_length=TAGS_MAX)]
 LimitNames = Annotated[
-    tuple[Annotated[str, msgspec.Meta(pattern=f"^{NAME.pattern}$", max_length=64)], ...], msgspec.Meta(max_length=LIMITS_MAX)
+    tuple[Annotated[str, msgspec.Meta(pattern=whole(NAME.pattern), max_length=64)], ...], msgspec.Meta(max_length=LIMITS_MAX)
 ]
 
 

@@ -13,6 +13,7 @@ from msgspec import Meta
 from taskmaster.errors import InvalidRequest
 from taskmaster.model.ids import digest, is_job_id, partition_of
 from taskmaster.model.letters import LetterFilter
+from taskmaster.model.patterns import whole
 
 __all__ = ["ACTIONS", "IDS_MAX", "RATE_MAX", "Action", "Order", "OrderFilter", "Plan", "identify", "letters_of", "plan"]
 
@@ -22,7 +23,7 @@ IDS_MAX, RATE_MAX = 1_000, 1_000
 _Instant = Annotated[dt.datetime, Meta(tz=True)]
 _Text = Annotated[str, Meta(min_length=1, max_length=200)]
 #: As a foreign word may be: it becomes part of the name of an index, or is compared.
-_Word = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_:.!-]{1,100}$")]
+_Word = Annotated[str, Meta(pattern=whole(r"[A-Za-z0-9_:.!-]{1,100}"))]
 
 
 class OrderFilter(msgspec.Struct, rename="camel", forbid_unknown_fields=True, frozen=True, omit_defaults=True):
@@ -35,7 +36,7 @@ class OrderFilter(msgspec.Struct, rename="camel", forbid_unknown_fields=True, fr
     failed_after: _Instant | None = None
     failed_before: _Instant | None = None
     text: _Text | None = None
-    plugin_version: Annotated[str, Meta(pattern=r'^[^"\\\x00-\x1f]{1,100}$')] | None = None
+    plugin_version: Annotated[str, Meta(pattern=whole(r'[^"\\\x00-\x1f]{1,100}'))] | None = None
     state: Literal["waiting", "delayed"] | None = None
 
 

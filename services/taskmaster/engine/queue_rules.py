@@ -12,6 +12,7 @@ from taskmaster.engine.options import out_of_range
 from taskmaster.engine.rules import By, Pause, Reason, Word, give, pause_of, set_pause, shares
 from taskmaster.errors import InvalidRequest
 from taskmaster.model.lanes import KEY_MAX, key_name
+from taskmaster.model.patterns import whole
 from taskmaster.store import flow
 from taskmaster.store.call import Talk
 from taskmaster.store.flow import Rules
@@ -33,7 +34,7 @@ __all__ = [
 
 LENGTH_MAX, WEIGHT_MAX, WEIGHTS_MAX, CONCURRENCY_MAX = 1_000_000_000, 1_000, 1_000, 10_000
 SLA_MAX_MS = 31_622_400_000
-Names = Annotated[tuple[Annotated[str, msgspec.Meta(pattern=f"^{NAME.pattern}$", max_length=64)], ...], msgspec.Meta(max_length=LIMITS_MAX)]
+Names = Annotated[tuple[Annotated[str, msgspec.Meta(pattern=whole(NAME.pattern), max_length=64)], ...], msgspec.Meta(max_length=LIMITS_MAX)]
 Key = Annotated[str, msgspec.Meta(min_length=1, max_length=KEY_MAX)]
 Weight = Annotated[int, msgspec.Meta(ge=1, le=WEIGHT_MAX)]
 Revision = Annotated[int, msgspec.Meta(ge=0)] | None

@@ -121,13 +121,17 @@ def merge_patch(schedule: Schedule, change: Mapping[str, Any]) -> Schedule:
     """The schedule with the members of *change*; null takes one back to its default (RFC 7396).
 
     Raises:
-        InvalidRequest: what comes out is no schedule.
+        InvalidRequest: what comes out is no schedule, or has the payload of another type.
     """
     fields = _merged(msgspec.to_builtins(schedule), change)
     try:
-        return msgspec.convert(fields, Schedule)
+        changed = msgspec.convert(fields, Schedule)
     except msgspec.ValidationError as error:
         raise InvalidRequest(f"the schedule as changed: {error}", errors=[{"pointer": "", "message": str(error)}]) from error
+    if changed.type != schedule.type and "payload" not in change:  # what the one type marks as secret, the other would show
+        words = f"another type needs a payload of its own; this one was given for {schedule.type}"
+        raise InvalidRequest(f"payload: {words}", errors=[{"pointer": "/payload", "message": words}])
+    return changed
 
 
 def switch(schedule_id: str, partitions: int, who: Who, *, enabled: bool) -> Talk[ScheduleRow]:

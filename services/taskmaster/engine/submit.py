@@ -21,6 +21,7 @@ from taskmaster.model import webhooks
 from taskmaster.model.egress import URL_MAX, target_of
 from taskmaster.model.ids import digest_slot, new_job_id, partition_of
 from taskmaster.model.job import Envelope, seal
+from taskmaster.model.patterns import whole
 from taskmaster.model.retry import DEFAULT, Backoff
 from taskmaster.model.states import PRIORITIES, Priority
 from taskmaster.plugins.catalogue import CatalogueEntry
@@ -76,7 +77,7 @@ class Submission(msgspec.Struct, rename="camel", forbid_unknown_fields=True, fro
     type: str
     idempotency_key: Annotated[str, msgspec.Meta(min_length=1, max_length=KEY_MAX)] | None = None
     payload: Any = msgspec.field(default_factory=dict)
-    queue: Annotated[str, msgspec.Meta(pattern=f"^{NAME.pattern}$", max_length=64)] | None = None
+    queue: Annotated[str, msgspec.Meta(pattern=whole(NAME.pattern), max_length=64)] | None = None
     priority: Priority | None = None
     delay_ms: Annotated[int, msgspec.Meta(ge=0, le=DELAY_MAX_MS)] | None = None
     run_at: Annotated[dt.datetime, msgspec.Meta(tz=True)] | None = None

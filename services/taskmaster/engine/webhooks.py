@@ -22,6 +22,7 @@ from taskmaster.engine.submit import Prepared
 from taskmaster.errors import Conflict, InvalidRequest, NotFound
 from taskmaster.model.egress import URL_MAX, target_of
 from taskmaster.model.ids import is_job_id, partition_of
+from taskmaster.model.patterns import whole
 from taskmaster.model.webhooks import JOB_EVENTS, UNWELL, Event, key_of, new_secret
 from taskmaster.store import reads, webhooks
 from taskmaster.store.call import Talk
@@ -55,7 +56,7 @@ OVERLAP_MS = 86_400_000
 _ORDERED = ("url", "ev", "ty", "qu", "de", "off", "sec", "by")
 _ID = re.compile(r"we_[0-9a-f]{16}")
 Names = Annotated[
-    tuple[Annotated[str, msgspec.Meta(pattern=f"^{NAME.pattern}$", max_length=64)], ...], msgspec.Meta(max_length=FILTERS_MAX)
+    tuple[Annotated[str, msgspec.Meta(pattern=whole(NAME.pattern), max_length=64)], ...], msgspec.Meta(max_length=FILTERS_MAX)
 ]
 
 

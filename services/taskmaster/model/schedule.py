@@ -16,6 +16,7 @@ import msgspec
 from taskmaster.errors import InvalidRequest
 from taskmaster.model import cron
 from taskmaster.model.cron import Gap, Overlap
+from taskmaster.model.patterns import whole
 from taskmaster.model.states import Priority
 from taskmaster.model.template import TemplateError, check_template
 from taskmaster.model.zones import zone, zone_names
@@ -89,7 +90,7 @@ class Schedule(msgspec.Struct, rename="camel", frozen=True, forbid_unknown_field
     every_ms: Annotated[int, msgspec.Meta(ge=EVERY_MIN_MS, le=EVERY_MAX_MS)] | None = None
     run_at: Moment | None = None
     timezone: str = "UTC"
-    queue: Annotated[str, msgspec.Meta(pattern=f"^{NAME.pattern}$", max_length=64)] | None = None
+    queue: Annotated[str, msgspec.Meta(pattern=whole(NAME.pattern), max_length=64)] | None = None
     priority: Priority | None = None
     catch_up: Literal["none", "latest", "all"] = "latest"
     catch_up_max: Annotated[int, msgspec.Meta(ge=1, le=CATCH_UP_MAX)] = 10
@@ -147,10 +148,16 @@ def check(schedule: Schedule) -> None:
             cron.check(schedule.cron)
         except cron.CronError as error:
             wrong.append(("/cron", str(error)))
+    for pointer, moment in (("/runAt", schedule.run_at), ("/startAt", schedule.start_at), ("/endAt", schedule.end_at)):
+        if moment is not None and not FIRST_MS <= _ms(moment) <= LAST_MS:
+            wrong.append((pointer, "an instant of the years 3 to 9997 is meant"))
     if schedule.start_at and schedule.end_at and schedule.end_at < schedule.start_at:
         wrong.append(("/endAt", "it is before startAt"))
     try:
-        [_days(text) for text in schedule.exclude]
+        for text in schedule.exclude:
+            first, last = _days(text)
+            if last < first:
+                raise ValueError(f"{text} ends before it begins")
     except ValueError as error:
         wrong.append(("/exclude", f"local days are meant, such as 2026-12-25 or 2026-12-24/2026-12-31: {error}"))
     try:
@@ -170,14 +177,18 @@ def runs(schedule: Schedule, after_ms: int) -> Iterator[Run]:
     if after_ms >= LAST_MS:
         return
     excluded = [_days(text) for text in schedule.exclude]
-    for run, local in _all_runs(schedule, after_ms, start_ms or 0):
-        if end_ms is not None and run.at_ms > end_ms:
+    while after_ms < LAST_MS:
+        for run, local in _all_runs(schedule, after_ms, start_ms or 0):
+            if run.at_ms > (LAST_MS if end_ms is None else end_ms):
+                return
+            day = (local or local_time(schedule, run.at_ms)).date() if excluded else None
+            last = max((last for first, last in excluded if day is not None and first <= day <= last), default=None)
+            if last is not None:
+                after_ms = max(run.at_ms, _end_of(last, schedule.timezone) - 1)
+                break
+            yield run
+        else:
             return
-        if excluded:
-            day = (local or local_time(schedule, run.at_ms)).date()
-            if any(first <= day <= last for first, last in excluded):
-                continue
-        yield run
 
 
 def next_instants(schedule: Schedule, after_ms: int, n: int) -> list[Run]:
@@ -242,7 +253,7 @@ def _all_runs(schedule: Schedule, after_ms: int, anchor_ms: int) -> Iterator[tup
             yield Run(found.at_s * 1_000, found.note), found.local
     elif schedule.every_ms is not None:
         at_ms = anchor_ms + ((after_ms - anchor_ms) // schedule.every_ms + 1) * schedule.every_ms
-        while at_ms < EVERY_MAX_MS * 100:
+        while at_ms <= LAST_MS:
             yield Run(at_ms), None
             at_ms += schedule.every_ms
     elif schedule.run_at is not None and _ms(schedule.run_at) > after_ms:
@@ -252,6 +263,13 @@ def _all_runs(schedule: Schedule, after_ms: int, anchor_ms: int) -> Iterator[tup
 def _days(text: str) -> tuple[dt.date, dt.date]:
     first, _, last = text.partition("/")
     return dt.date.fromisoformat(first), dt.date.fromisoformat(last or first)
+
+
+def _end_of(day: dt.date, zone_name: str) -> int:
+    """When the local *day* is over for the first time; clocks that are set back at midnight show its last hour again."""
+    if day.year > 9_997:
+        return LAST_MS
+    return _ms(dt.datetime.combine(day + dt.timedelta(1), dt.time(), zone(zone_name)))
 
 
 def _ms(moment: dt.datetime) -> int:

@@ -12,7 +12,8 @@ from typing import Any
 
 __all__ = ["WORDS", "TemplateError", "check_template", "render", "utc_text", "words_of"]
 
-_WORD = re.compile(r"\{\{\s*([^{}]*?)\s*\}\}")
+#: One quantifier, so that a text is looked through once whatever stands in it.
+_WORD = re.compile(r"\{\{([^{}]*)\}\}")
 #: What may stand there.
 WORDS: Mapping[str, str] = {
     "instant": "the instant in UTC, 2026-12-24T14:00:00Z",
@@ -74,6 +75,7 @@ def _walk(value: Any, of: Callable[[str], str]) -> Any:
 
 
 def _known(word: str) -> str:
+    word = word.strip()
     if word not in WORDS:
         raise TemplateError(f"{{{{{word[:40]}}}}} stands for nothing; known are {', '.join(WORDS)}")
     return word

@@ -116,3 +116,35 @@ async def test_accepted_payload_comes_back_equal(serve: Serve, payload: object) 
         job = await client.get(answer.headers["location"])
 
     assert job.json()["payload"] == payload
+
+
+FROM_ELSEWHERE: dict[str, dict[str, str]] = {
+    "a form of another page": {"origin": "https://evil.example", "sec-fetch-site": "cross-site"},
+    "an old browser, which says the origin alone": {"origin": "https://evil.example"},
+    "a sandboxed frame": {"origin": "null"},
+    "a page of a sibling host": {"origin": "http://other.test", "sec-fetch-site": "same-site"},
+    "the same host by another port": {"origin": "http://test:81"},
+}
+
+
+@pytest.mark.parametrize("headers", FROM_ELSEWHERE.values(), ids=FROM_ELSEWHERE)
+@pytest.mark.parametrize("path", ["/jobs", "/jobs/bulk", "/schedules/daily/pause", "/nowhere"])
+async def test_pages_of_others_order_nothing(serve: Serve, clean_server: StoreServer, headers: dict[str, str], path: str) -> None:
+    """A browser sends a form, or a body without a type, wherever a page tells it to, and only says from where."""
+    async with serve() as client:
+        answer = await client.post(path, content=GOOD, headers=headers)
+
+    assert (answer.status_code, answer.json()["type"]) == (403, "/problems/cross-site")
+    assert clean_server.call("KEYS", "tm:{0}:[jbk]:*") == []
+
+
+@pytest.mark.parametrize(
+    "headers", [{"origin": "http://test"}, {"origin": "http://test", "sec-fetch-site": "same-origin"}, {"sec-fetch-site": "none"}, {}]
+)
+async def test_pages_of_its_own_and_programs_do(serve: Serve, headers: dict[str, str]) -> None:
+    """And whoever only reads may come from anywhere: the answer is shown to no other page."""
+    async with serve() as client:
+        accepted = await client.post("/jobs", content=GOOD, headers=headers)
+        shown = await client.get(accepted.headers["location"], headers=FROM_ELSEWHERE["a form of another page"])
+
+    assert (accepted.status_code, shown.status_code) == (202, 200)

@@ -162,3 +162,14 @@ async def test_only_a_job_that_has_not_begun_is_changed(serve: Serve, worker: Ha
         (409, "completed"),
         (404, None),
     ]
+
+
+@pytest.mark.parametrize(("method", "path", "body"), [("PATCH", "", {"payload": {}}), ("POST", "/run-now", None)])
+async def test_a_change_needs_the_scope_of_submissions(serve: Serve, method: str, path: str, body: dict[str, Any] | None) -> None:
+    """Another payload is another job."""
+    async with serve() as client:
+        job_id = await submitted(client, DELAYED)
+    async with serve(scopes=("audit:read",)) as client:
+        answer = await client.request(method, f"/jobs/{job_id}{path}", json=body)
+
+    assert (answer.status_code, answer.json()["scope"]) == (403, "jobs:submit")

@@ -163,6 +163,7 @@ async def test_strict_queue_serves_the_highest_first(serve: Serve, worker: HandW
         {},
         {"revision": 1},
         {"limits": ["A"]},
+        {"limits": ["a\n"]},
         {"limits": [f"l{n}" for n in range(9)]},
         {"weights": {"a": 0}},
         {"maxLength": 0},

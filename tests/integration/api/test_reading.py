@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import time
 
 import msgspec
@@ -399,3 +400,16 @@ async def test_an_artifact_is_downloaded_as_a_file(serve: Serve, worker: HandWor
     assert answer.headers["content-disposition"] == "attachment; filename=\"r__p.html\"; filename*=UTF-8''r%C3%BC_p.html"
     assert "sandbox" in answer.headers["content-security-policy"]
     assert (refused, gone) == ([404] * 4, 404)
+
+
+@pytest.mark.parametrize("score", ["1_0", "1\n", " 1", "nan", "infinity", "0x10", "1e999", ""])
+async def test_a_cursor_with_a_number_of_its_own_is_refused(serve: Serve, score: str) -> None:
+    """Only what this API writes: the store reads numbers otherwise than Python does."""
+    async with serve() as client:
+        await _submit(client, 3)
+        word = (await client.get("/jobs?limit=1")).json()["nextCursor"]
+        mark, _, member = base64.urlsafe_b64decode(word + "=" * (-len(word) % 4)).decode().split(" ")
+        forged = base64.urlsafe_b64encode(f"{mark} {score} {member}".encode()).rstrip(b"=").decode()
+        answer = await client.get(f"/jobs?limit=1&cursor={forged}")
+
+    assert (answer.status_code, answer.json()["type"]) == (400, "/problems/bad-parameter")

@@ -398,3 +398,36 @@ def test_the_command_line_does_the_same(clean_server: StoreServer, worker: HandW
     assert run("put", "x", "--type", "welcome-email", "--cron", "61 * * * *")[0] == 1
     assert run("put", "x", "[]")[0] == 2
     assert run("backfill", "daily", "--from", "yesterday", "--to", "2026-06-03T00:00:00Z")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("PUT", "/schedules/daily", REPORT),
+        ("PATCH", "/schedules/daily", {"priority": "high"}),
+        ("POST", "/schedules/daily/trigger", {}),
+        ("POST", "/schedules/daily/resume", {}),
+        ("POST", "/schedules/daily/backfill", {"from": "2026-11-01T00:00:00Z", "to": "2026-11-02T00:00:00Z"}),
+    ],
+)
+async def test_what_makes_jobs_needs_the_scope_of_submissions(serve: Serve, method: str, path: str, body: dict[str, Any]) -> None:
+    """A schedule is a submission later on: who may not submit may not have one do it. Looking, pausing and removing need nothing."""
+    async with serve() as client:
+        await _put(client)
+    async with serve(scopes=("audit:read",)) as client:
+        refused = await client.request(method, path, json=body)
+        looked, paused = await client.get("/schedules/daily"), await client.post("/schedules/daily/pause")
+
+    assert (refused.status_code, refused.json()["scope"]) == (403, "jobs:submit")
+    assert (looked.status_code, looked.json()["version"], paused.status_code) == (200, 1, 200)
+
+
+async def test_another_type_needs_its_own_payload(serve: Serve) -> None:
+    """What one type marks as secret would be shown by the other that does not."""
+    async with serve() as client:
+        await _put(client)
+        refused = await client.patch("/schedules/daily", json={"type": "free"})
+        changed = await client.patch("/schedules/daily", json={"type": "free", "payload": {"n": 1}})
+
+    assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/payload")
+    assert (changed.status_code, changed.json()["payload"]) == (200, {"n": 1})

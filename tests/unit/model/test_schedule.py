@@ -190,3 +190,59 @@ def test_a_schedule_is_told_in_words() -> None:
     )
     assert explain(Schedule(type="r", every_ms=5 * 60_000)) == "Every 5 minutes, counted from the beginning of 1970 UTC"
     assert explain(Schedule(type="r", run_at=_at("2026-12-24T18:00:00+01:00"))) == "Once, at 2026-12-24T17:00:00Z"
+
+
+@pytest.mark.parametrize("timing", [{"every_ms": 1_000}, {"cron": "* * * * *"}])
+def test_a_long_exclusion_is_passed_over_at_once(timing: dict[str, Any]) -> None:
+    """Day by day would be a minute for a year of seconds, and for ever until the year 9999."""
+    ten_years = Schedule(type="report", exclude=("2026-01-01/2035-12-31",), **timing)
+    for_ever = Schedule(type="report", exclude=("2000-01-01/9999-12-31",), **timing)
+
+    assert next_instants(ten_years, NINE, 2) == [
+        Run(_ms("2036-01-01T00:00:00Z")),
+        Run(_ms("2036-01-01T00:00:00Z") + timing.get("every_ms", 60_000)),
+    ]
+    assert next_instants(for_ever, NINE, 1) == []
+
+
+@given(
+    days=st.lists(st.tuples(st.integers(-1, 8), st.integers(0, 3)), max_size=4),
+    every_ms=st.sampled_from([3_600_000, 5_400_000, 25 * 3_600_000]),
+    zone_name=st.sampled_from(["UTC", "America/New_York", "Asia/Beirut", "America/Havana", "Pacific/Apia"]),
+    start=st.sampled_from(
+        [NINE, _ms("2026-03-26T00:00:00Z"), _ms("2026-10-22T00:00:00Z"), _ms("2026-10-30T00:00:00Z"), _ms("2011-12-27T00:00:00Z")]
+    ),
+)
+@settings(max_examples=60, deadline=None)
+def test_passing_over_is_the_same_as_looking_at_each(days: list[tuple[int, int]], every_ms: int, zone_name: str, start: int) -> None:
+    """Whatever the clocks do at midnight: what is left are the instants whose local day is not excluded."""
+    first = dt.datetime.fromtimestamp(start / 1_000, dt.UTC).date()
+    exclude = tuple(f"{first + dt.timedelta(begin)}/{first + dt.timedelta(begin + more)}" for begin, more in days)
+    plain = Schedule(type="report", every_ms=every_ms, timezone=zone_name)
+    ends = start + 12 * DAY
+
+    def is_excluded(at_ms: int) -> bool:
+        day = local_time(plain, at_ms).date()
+        return any(first + dt.timedelta(begin) <= day <= first + dt.timedelta(begin + more) for begin, more in days)
+
+    each = [run.at_ms for run in next_instants(plain, start, 400) if run.at_ms <= ends and not is_excluded(run.at_ms)]
+    passed = Schedule(type="report", every_ms=every_ms, timezone=zone_name, exclude=exclude)
+
+    assert [run.at_ms for run in next_instants(passed, start, 400) if run.at_ms <= ends] == each
+
+
+@pytest.mark.parametrize(
+    ("options", "pointer"),
+    [
+        ({"every_ms": 60_000, "start_at": _at("0001-01-01T00:00:00+14:00")}, "/startAt"),
+        ({"every_ms": 60_000, "end_at": _at("9999-12-31T23:59:59-14:00")}, "/endAt"),
+        ({"run_at": _at("9999-12-31T23:59:59+00:00"), "timezone": "Asia/Tokyo"}, "/runAt"),
+        ({"every_ms": 60_000, "exclude": ("2026-12-31/2026-12-24",)}, "/exclude"),
+    ],
+)
+def test_what_no_clock_shows_is_refused(options: dict[str, Any], pointer: str) -> None:
+    """Instants that have no date in some zone, and ranges that end before they begin."""
+    with pytest.raises(InvalidRequest) as refused:
+        check(Schedule(type="report", **options))
+
+    assert [error["pointer"] for error in refused.value.facts["errors"]] == [pointer]

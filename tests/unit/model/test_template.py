@@ -36,3 +36,9 @@ def test_other_words_are_refused(text: str) -> None:
 def test_what_is_put_in_is_not_looked_at_again() -> None:
     """A schedule may not smuggle a word in by its id, and single braces are text."""
     assert render("{{scheduleId}} {x} {{", {"scheduleId": "{{instant}}"}) == "{{instant}} {x} {{"
+
+
+def test_a_long_text_without_an_end_is_looked_through_once() -> None:
+    """Hostile payloads are short of nothing but an end; a look that goes back would take hours for this one."""
+    assert render("{{" + " " * 200_000, {}) == "{{" + " " * 200_000
+    assert render("{{ a" * 50_000, {}) == "{{ a" * 50_000
