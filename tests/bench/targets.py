@@ -1,5 +1,5 @@
-"""What TaskMaster has to reach: ratios of one run. A bound in ms, us or jobs a second was set on one machine; a slower one is allowed more, by
-what another system takes on both.
+"""What TaskMaster has to reach: ratios of one run. A bound in ms, us or jobs a second was set on one machine; a slower one is allowed
+more, by what another system takes on both.
 """
 
 from __future__ import annotations
