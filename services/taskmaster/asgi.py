@@ -22,6 +22,8 @@ from taskmaster.telemetry import events, logs, tracing
 if sys.platform == "win32":
     from asyncio import new_event_loop
 else:
+    import resource
+
     from uvloop import new_event_loop  # a submission costs a sixth less than on the interpreter's own loop
 
 __all__ = ["serve"]
@@ -29,6 +31,9 @@ __all__ = ["serve"]
 #: How long open requests may take after the signal; the process is gone within 3 s.
 GRACE_S: Final = 2.0
 BACKLOG: Final = 1_024
+#: Requests that are open at once: more than all who may wait for a job or follow something, so that those who ask for little are answered.
+#: The server would take as many as its backlog, and leave the next ones without a word, those about its health too.
+OPEN_MAX: Final = 8_192
 
 
 def serve(settings: Settings) -> int:
@@ -41,6 +46,7 @@ def serve(settings: Settings) -> int:
         OSError: the address is taken.
         ConfigurationError: the settings name no store.
     """
+    _allow_files()
     app = create_app(settings)
     traced = tracing.start(settings, "api")
     with contextlib.closing(_reserve(settings.host, settings.port)) as reserved:
@@ -78,6 +84,7 @@ async def _serve(app: Litestar, address: str, port: int) -> None:
         http=HTTPModes.http1,
         websockets=False,
         backlog=BACKLOG,
+        backpressure=OPEN_MAX,
         log_enabled=False,
     )
     app.on_startup.append(_freeze)
@@ -106,6 +113,15 @@ async def _serve(app: Litestar, address: str, port: int) -> None:
     ended.cancel()
     if running.done() and not running.cancelled():
         running.result()
+
+
+def _allow_files() -> None:
+    """As many open connections as the system grants; often a quarter of `OPEN_MAX` unless it is asked."""
+    if sys.platform != "win32":
+        granted, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = 2 * OPEN_MAX if most == resource.RLIM_INFINITY else min(2 * OPEN_MAX, most)
+        if granted != resource.RLIM_INFINITY and granted < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 async def _tell(address: str, port: int) -> None:

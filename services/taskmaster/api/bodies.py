@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, cast
 
 from litestar import Request
 
-from taskmaster.api.problems import UnsupportedMediaType
+from taskmaster.api.problems import BodyTooSlow, UnsupportedMediaType
 from taskmaster.errors import BodyTooLarge, MalformedBody
 
 __all__ = ["is_left", "read"]
 
 _IS_READ = "taskmaster.body_is_read"
+#: So long the whole of a body may take to come: who sends it by single bytes holds a place that others want.
+BODY_S = 30.0
 
 
 async def read(request: Request[Any, Any, Any], limit: int) -> bytes:
@@ -20,6 +23,7 @@ async def read(request: Request[Any, Any, Any], limit: int) -> bytes:
     Raises:
         UnsupportedMediaType: it is not sent as plain JSON.
         BodyTooLarge: more than *limit* bytes.
+        BodyTooSlow: it had not come after 30 seconds.
         MalformedBody: the client went away in the middle.
     """
     for name, value in request.scope["headers"]:
@@ -31,6 +35,14 @@ async def read(request: Request[Any, Any, Any], limit: int) -> bytes:
                 raise UnsupportedMediaType("compressed bodies are not taken; send it without Content-Encoding")
         elif name == b"content-length" and (len(value) > 15 or (value.isdigit() and int(value) > limit)):
             raise _too_large(limit)
+    try:
+        async with asyncio.timeout(BODY_S):
+            return await _received(request, limit)
+    except TimeoutError as error:
+        raise BodyTooSlow(f"the body has not come within {BODY_S:g} s") from error
+
+
+async def _received(request: Request[Any, Any, Any], limit: int) -> bytes:
     message: Any = await request.receive()
     if message["type"] == "http.request" and not message.get("more_body"):  # nearly always
         body: bytes = message["body"]

@@ -17,6 +17,7 @@ from taskmaster.telemetry import events, logs
 
 __all__ = [
     "BadParameter",
+    "BodyTooSlow",
     "CrossSite",
     "KeyConflict",
     "PreconditionFailed",
@@ -53,6 +54,12 @@ class PreconditionFailed(TaskMasterError):
     code = "precondition-failed"
 
 
+class BodyTooSlow(InvalidRequest):
+    """The body did not come in time."""
+
+    code = "body-too-slow"
+
+
 class CrossSite(TaskMasterError):
     """A browser sends it for a page of another site. Facts: origin."""
 
@@ -85,6 +92,7 @@ _KINDS: dict[str, _Kind] = {
     "idempotency-key-conflict": _Kind(400, "Two different idempotency keys were given"),
     "malformed-body": _Kind(400, "The body is not acceptable JSON"),
     "body-too-large": _Kind(413, "The body is too large"),
+    "body-too-slow": _Kind(408, "The body did not come in time"),
     "unsupported-media-type": _Kind(415, "The body must be JSON"),
     "bad-parameter": _Kind(400, "A parameter cannot be understood"),
     "forbidden": _Kind(403, "A permission is missing"),
@@ -156,7 +164,7 @@ def _job_type(error: TaskMasterError) -> dict[str, Any]:
 def answer(request: Request[Any, Any, Any], error: Exception) -> ASGIResponse:
     """The answer to a request that ended with *error*. Unexpected ones are logged, with their trace id, and not told."""
     trace, path = trace_id(request), request.scope.get("path", "")
-    headers: dict[str, str] = {"cache-control": "no-store"}
+    headers: dict[str, str] = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
     if isinstance(error, TaskMasterError) and error.code in _KINDS:
         document = describe(error, instance=path, trace=trace)
         if "retryAfterS" in error.facts:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import AsyncIterator
 
 import pytest
 
 from integration.api.conftest import WELCOME, Serve
 from support.servers import StoreServer
+from taskmaster.api import bodies
 
 pytestmark = pytest.mark.anyio
 
@@ -75,6 +78,7 @@ async def test_bad_body_is_a_problem_and_stores_nothing(serve: Serve, clean_serv
 
     problem = answer.json()
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+    assert answer.headers["x-content-type-options"] == "nosniff"
     assert problem["status"] == status
     assert {"type", "title", "status", "detail", "instance", "traceId"} <= problem.keys()
     assert problem["type"].startswith("/problems/")
@@ -148,3 +152,18 @@ async def test_pages_of_its_own_and_programs_do(serve: Serve, headers: dict[str,
         shown = await client.get(accepted.headers["location"], headers=FROM_ELSEWHERE["a form of another page"])
 
     assert (accepted.status_code, shown.status_code) == (202, 200)
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether none of it comes or the rest of it."""
+    monkeypatch.setattr(bodies, "BODY_S", 0.05)
+
+    async def stalled(*parts: bytes) -> AsyncIterator[bytes]:
+        for part in parts:
+            yield part
+        await asyncio.Event().wait()
+
+    async with serve() as client:
+        answers = [await client.post("/jobs", content=stalled(*parts)) for parts in ((), (GOOD[:20],))]
+
+    assert [(answer.status_code, answer.json()["type"]) for answer in answers] == [(408, "/problems/body-too-slow")] * 2

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -80,7 +82,8 @@ def test_an_answer_before_the_body_was_read_costs_the_client_no_other_request(
 ) -> None:
     """The server closes a connection whose body it did not read: it says so, and a client does not send its next request there."""
     with contextlib.closing(http.client.HTTPConnection(process[1].removeprefix("http://"), timeout=10)) as client:
-        client.request("POST", path, body=b" " * size, headers={"content-type": kind})
+        with contextlib.suppress(BrokenPipeError):  # it may be refused while it is still being sent
+            client.request("POST", path, body=b" " * size, headers={"content-type": kind})
         refused = client.getresponse()
         refused.read()
         client.request("POST", "/jobs", body=b"{}", headers={"content-type": "application/json"})
@@ -115,3 +118,30 @@ def test_evicting_store_is_refused(clean_server: StoreServer) -> None:
     assert ended.returncode == 78
     assert "noeviction" in ended.stderr
     assert "http://" not in ended.stdout
+
+
+@pytest.mark.server("valkey")
+@pytest.mark.parametrize(
+    "request_",
+    ["GET /jobs/{id}?wait=60 HTTP/1.1\r\nhost: x\r\n\r\n", "POST /jobs HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{"],
+    ids=["wait", "slow body"],
+)
+def test_many_who_wait_keep_nobody_from_an_answer(process: Started, request_: str) -> None:
+    """1,100 clients that wait for a job, or send a body by and by; others are answered as ever."""
+    _, url = process
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if most != resource.RLIM_INFINITY and most < 4_096:
+        pytest.skip("this system grants too few files")
+    job = web.post(f"{url}/jobs", json=WELCOME | {"delayMs": 600_000}).json()
+    host, port = url.removeprefix("http://").split(":")
+    given = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(given[0], 4_096), given[1]))
+    with contextlib.ExitStack() as held:
+        held.callback(resource.setrlimit, resource.RLIMIT_NOFILE, given)
+        for _ in range(1_100):
+            client = held.enter_context(socket.create_connection((host, int(port)), timeout=10))
+            client.sendall(request_.replace("{id}", job["jobId"]).encode())
+        shown = web.get(f"{url}/jobs/{job['jobId']}", timeout=10)
+        lives = web.get(f"{url}/livez", timeout=10)
+
+    assert (shown.status_code, lives.status_code) == (200, 200)
