@@ -17,6 +17,7 @@ from taskmaster.engine.queries import QueueView
 from taskmaster.engine.queue_rules import queue_rules
 from taskmaster.engine.rules import read_rules
 from taskmaster.engine.scaling import WITHIN_MS, workers_needed
+from taskmaster.settings import slots_of
 from taskmaster.store.flow import Rules
 
 __all__ = ["ROUTES"]
@@ -66,8 +67,7 @@ def _number(request: AnyRequest, name: str, most: int) -> int | None:
 
 def _shown(service: Service, view: QueueView, orders: Sequence[Rules], slots: int | None, within_ms: int | None) -> flow_shapes.Scaling:
     rules, settings = queue_rules(orders, view.name), service.settings
-    usual = rules.concurrency or settings.queue_concurrency.get(view.name, settings.concurrency)
-    slots = slots or usual * settings.worker_processes
+    slots = slots or (rules.concurrency or slots_of(settings, view.name)) * settings.worker_processes
     within_ms = within_ms or rules.sla_ms or WITHIN_MS
     is_paused = rules.paused is not None
     return flow_shapes.Scaling(

@@ -60,7 +60,7 @@ def _camel(name: str) -> str:
 def actor_options(command: C) -> C:
     """`--reason` and `--by`."""
     command = click.option("--by", default=None, help="Who does it (default: the user of this shell).")(command)
-    return click.option("--reason", default="", help="Why; kept in the audit.")(command)
+    return click.option("--reason", default="", help="Why; kept with what is done.")(command)
 
 
 def user(by: str | None) -> str:

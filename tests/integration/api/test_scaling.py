@@ -41,6 +41,16 @@ async def test_a_queue_says_what_it_needs(serve, worker):
         assert (paused["isPaused"], paused["workersNeeded"]) == (True, 1)
 
 
+async def test_queues_that_share_slots_have_those_of_their_group(serve, worker):
+    """As `GET /queues` tells them."""
+    async with serve(queue_groups={"default+email-queue": 5}, worker_processes=2) as client:
+        await submit(client, 1)
+        asked = (await client.get("/scaling/email-queue")).json()
+        queue = (await client.get("/queues/email-queue")).json()
+
+    assert (asked["slotsPerWorker"], queue["concurrency"]) == (10, 5)
+
+
 async def test_a_queue_without_a_job_needs_nobody(serve):
     async with serve() as client:
         assert (await client.get("/scaling/email-queue")).json()["workersNeeded"] == 0
