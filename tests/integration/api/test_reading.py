@@ -113,7 +113,8 @@ async def test_bad_parameters_are_400(serve: Serve, query: str) -> None:
     assert (answer.status_code, answer.json()["type"]) == (400, "/problems/bad-parameter")
 
 
-async def test_lists_filter_by_state_type_and_queue(serve: Serve, worker: HandWorker) -> None:
+async def test_lists_filter_by_state_type_and_queue(serve: Serve, clean_server: StoreServer, worker: HandWorker) -> None:
+    """Each state, type and queue, and all of them, the newest first: by when the store took them, which may not be the id's own time."""
     async with serve() as client:
         mails = await _submit(client, 6)
         free = await _submit(client, 3, type="free", payload={})
@@ -131,7 +132,9 @@ async def test_lists_filter_by_state_type_and_queue(serve: Serve, worker: HandWo
         }  # fmt: skip
         everything = await _all(client, "/jobs", 4)
 
-    assert everything == sorted([*mails, *free, *later], reverse=True, key=lambda one: (one[:13], one))
+    kinds = {"welcome-email": mails, "free": free, "keyed": later}
+    taken = {one: float(clean_server.call("ZSCORE", f"tm:{{0}}:it:{kind}", one)) for kind, ids in kinds.items() for one in ids}
+    assert everything == sorted(taken, reverse=True, key=lambda one: (taken[one], one))
     assert found["type=free"] == set(free)
     assert found["queue=default"] == {*free, *later}
     assert found["state=waiting"] == found["state=queued"] == {*mails[3:5], *free}
