@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from support.eventually import eventually
+from taskmaster.broker.isolation import nursery as nurseries
 from taskmaster.broker.isolation.nursery import Nursery, NurseryLost
 
 
@@ -82,3 +83,19 @@ def test_closing_ends_every_runner(nursery):
     assert not [pid for pid in (nursery.pid, *pids) if psutil.pid_exists(pid)]
     with pytest.raises(NurseryLost):
         nursery.spawn()
+
+
+def test_a_fork_that_failed_is_no_process_to_be_killed(monkeypatch):
+    """Its answer is -1, which to `kill` means every process there is."""
+    reads, writes = os.pipe()
+    monkeypatch.setattr(nurseries, "_fork", lambda control, theirs, run: theirs.close() or -1)
+    monkeypatch.setattr(nurseries.os, "kill", lambda pid, number: os.write(writes, b"%d " % pid))  # the nursery inherits it
+    nursery = Nursery(obey, [], lambda name: True)
+    try:
+        with pytest.raises(NurseryLost, match="does not fork"):
+            nursery.spawn()
+    finally:
+        nursery.close()
+        os.close(writes)
+    with os.fdopen(reads, "rb") as killed:
+        assert killed.read() == b""

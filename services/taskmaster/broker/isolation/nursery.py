@@ -159,7 +159,8 @@ def _serve(control: socket.socket, run: Callable[[socket.socket], None]) -> None
         status = -1
         if what == _FORK:
             pid = _fork(control, socket.socket(fileno=fds[0]), run)
-            children.add(pid)
+            if pid > 0:  # -1 would be everybody, when all are ended
+                children.add(pid)
         elif what == _STATUS:
             status = _status(pid)
             if status >= 0:
